@@ -1,0 +1,45 @@
+# make demo | test | check | train | evaluate | venv; options for the command line go into ARGS:
+#   make demo ARGS="--port 7999"
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+ARGS ?=
+
+.PHONY: demo test check train evaluate venv
+.DEFAULT_GOAL := demo
+
+demo: $(VENV)/.installed
+	$(RUN) -m introspection demo $(ARGS)
+
+train: $(VENV)/.installed
+	$(RUN) -m introspection train $(ARGS)
+
+evaluate: $(VENV)/.installed
+	$(RUN) -m introspection evaluate $(ARGS)
+
+# Everything, with the real default model and the browser.
+test: $(VENV)/.installed-dev
+	$(RUN) -m pytest -n 2 $(ARGS)
+
+# What a change should pass before it is committed.
+check: $(VENV)/.installed-dev
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy
+	$(RUN) -m pytest -n 2 -m "not slow" $(ARGS)
+
+venv: $(VENV)/.installed-dev
+
+# A stamp is newer than the files it was made from, or the packages are installed again.
+$(VENV)/.installed: requirements.txt constraints.txt | $(RUN)
+	$(RUN) -m pip install --disable-pip-version-check -r requirements.txt -c constraints.txt
+	@touch $@
+
+$(VENV)/.installed-dev: requirements-dev.txt $(VENV)/.installed | $(RUN)
+	$(RUN) -m pip install --disable-pip-version-check -r requirements-dev.txt -c constraints.txt
+	@touch $@
+
+$(RUN):
+	@command -v $(PYTHON) >/dev/null || { echo "There is no '$(PYTHON)' here: install Python 3.11 or newer, or say which one to use with make PYTHON=/path/to/python3." >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "$$($(PYTHON) --version) is too old: install Python 3.11 or newer, or say which one to use with make PYTHON=/path/to/python3." >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "Python could not make a virtual environment: install its venv module (Debian: apt-get install python3-venv)." >&2; exit 1; }

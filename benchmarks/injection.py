@@ -1,0 +1,119 @@
+"""What injection and the per-row gate add to a plain ``model.generate``.
+
+Five calls with the same prompts and a fixed number of tokens take turns: hooks removed (plain),
+hooks without a plan (idle), a plan with another vector in every row (injected, all rows with the
+adapter), the same with the gate, half of the rows without the adapter (mixed), and the gate without
+vectors. For many rows and for one.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+
+from benchmarks.common import Check, in_turns, ratios, record, spread
+from introspection import injection, models
+from introspection.extraction import extract
+from introspection.generation import pad_left, row_plan
+from introspection.prompts import texts
+from introspection.trials import FINAL_ON, Injection, Trial, ask, encode
+
+NAMES = (
+    "ocean bomb castle fire spider knife forest storm desert snake wolf ghost magic future peace "
+    "king computer robot dream truth secret key origami tornado galaxy unicorn vampire pyramid "
+    "dinosaur rainbow volcano treasure"
+).split()
+
+
+def sides(loaded: Any, rows: int, tokens: int) -> dict[str, Callable[[], object]]:
+    """One call of ``model.generate`` per way of running it, on the same prompts."""
+    model, norm = loaded.model, loaded.norm
+    vectors = extract(loaded, NAMES[:rows]).vectors
+    questions = texts("train").questions
+    asked = [ask(questions[i % len(questions)]) for i in range(rows)]
+    injections = [Injection(vector, 1.0, FINAL_ON) for vector in vectors]
+
+    def encoded(injected: bool, gated: bool) -> list[Any]:
+        return [
+            encode(
+                loaded.tokenizer,
+                Trial(asked[i], injections[i] if injected else None, not gated or i % 2 == 1),
+                norm,
+            )
+            for i in range(rows)
+        ]
+
+    pad = loaded.tokenizer.pad_token_id or 0
+    ids, mask = pad_left(encoded(False, False), pad, model.device)
+    plans = {
+        "injected": row_plan(model, encoded(True, False)),
+        "mixed": row_plan(model, encoded(True, True)),
+        "gate only": row_plan(model, encoded(False, True)),
+    }
+
+    def call(plan: injection.Plan | None, hooks: bool) -> None:
+        loaded.hooks.remove()
+        if hooks:
+            loaded.hooks = injection.install(model, loaded.layer)
+        with torch.inference_mode(), injection.apply(plan) if plan else nullcontext():
+            written = model.generate(
+                input_ids=ids,
+                attention_mask=mask,
+                max_new_tokens=tokens,
+                min_new_tokens=tokens,
+                do_sample=False,
+                pad_token_id=pad,
+            )
+        assert written.shape[1] == ids.shape[1] + tokens
+
+    return {
+        "plain": lambda: call(None, False),
+        "idle": lambda: call(None, True),
+        **{name: (lambda plan=plan: call(plan, True)) for name, plan in plans.items()},  # type: ignore[misc]
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", default=models.DEFAULT)
+    parser.add_argument("--device", help="cpu or cuda; the best there is unless given")
+    parser.add_argument("--rows", type=int, default=32, choices=range(1, len(NAMES) + 1))
+    parser.add_argument("--tokens", type=int, default=32)
+    parser.add_argument("--rounds", type=int, default=15, help="rounds with all rows")
+    parser.add_argument("--single-rounds", type=int, default=40, help="rounds with one row")
+    options = parser.parse_args()
+    loaded = models.load(options.model, device=options.device)
+    device = loaded.model.device.type
+    checks: list[Check] = []
+    figures: dict[str, Any] = {"rows": options.rows, "tokens": options.tokens}
+    for rows, rounds in ((options.rows, options.rounds), (1, options.single_rounds)):
+        ways = sides(loaded, rows, options.tokens)
+        for way in ways.values():
+            way()
+        times = in_turns(ways, rounds, device)
+        label = f"{rows} rows" if rows > 1 else "1 row"
+        figures[label] = {name: spread(values) for name, values in times.items()}
+        pairs = [
+            ("injection", "injected", "plain", "< 2"),
+            ("hooks without a plan", "idle", "plain", None),
+            ("gate, half the rows without the adapter", "mixed", "injected", "< 2"),
+            ("gate without vectors", "gate only", "idle", None),
+        ]
+        checks += [
+            Check(
+                f"{what} adds, {label}",
+                spread([100 * (r - 1) for r in ratios(times[above], times[below])]),
+                "%",
+                bar,
+            )
+            for what, above, below, bar in pairs
+        ]
+    record("injection", device, checks, figures, options.model)
+
+
+if __name__ == "__main__":
+    main()

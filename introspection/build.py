@@ -1,0 +1,183 @@
+"""From a model to an adapter folder: the whole of ``python -m introspection train``.
+
+Knows: the order of the steps and what goes into the folder. Does not know: how any step is done.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import peft
+import torch
+import transformers
+
+from introspection import adapter, injection
+from introspection.cache import atomic_folder, write_text
+from introspection.concepts import Concept, catalogue, paper, resolve
+from introspection.extraction import TEMPLATES, baseline_words, save_vectors
+from introspection.generation import generate
+from introspection.models import LoadedModel, fingerprint
+from introspection.prompts import texts
+from introspection.recipe import Messages, examples, ordinary_prompts, paper_examples
+from introspection.training import TrainConfig, add_lora, stacked, train
+from introspection.trials import FINAL_ON, Trial
+
+__all__ = ["RECIPES", "base_replies", "build_adapter"]
+
+REPLY_TOKENS = 32
+# What ``train`` does unless told otherwise, and with how many examples. The paper's recipe: three
+# epochs over 240 injected and 240 clean questions; its learning rate was for batches of four.
+RECIPES = {
+    "ours": (TrainConfig(), 80_000),
+    "paper": (TrainConfig(epochs=3, batch_size=8, learning_rate=5e-4), 480),
+}
+
+Progress = Callable[[str, int, int], None]
+
+
+def base_replies(
+    loaded: LoadedModel, prompts: Sequence[Messages], run: Path, progress: Progress | None
+) -> dict[Messages, tuple[str, bool]]:
+    """The base model's answers to ordinary prompts, kept in the run folder for a later start."""
+    path = run / "replies.json"
+    if path.exists():
+        answers = json.loads(path.read_text(encoding="utf-8"))
+        if len(answers) == len(prompts):
+            return _said(prompts, answers)
+    done = 0
+
+    def count(rows: int) -> None:
+        nonlocal done
+        done += rows
+        if progress:
+            progress("answers of the base model", done, len(prompts))
+
+    size = 512 if loaded.model.device.type == "cuda" else 32
+    trials = [Trial(messages, None, adapter=False) for messages in prompts]
+    replies = generate(loaded, trials, REPLY_TOKENS, size, halt=False, progress=count)
+    answers = [(reply.text, reply.finished) for reply in replies]
+    write_text(path, json.dumps(answers))
+    return _said(prompts, answers)
+
+
+def _said(
+    prompts: Sequence[Messages], answers: Sequence[tuple[str, bool]]
+) -> dict[Messages, tuple[str, bool]]:
+    """The prompts that got an answer at all, each with its text and whether it ended by itself."""
+    pairs = zip(prompts, answers, strict=True)
+    return {prompt: (text, whole) for prompt, (text, whole) in pairs if text}
+
+
+def build_adapter(
+    loaded: LoadedModel,
+    out: Path,
+    run: Path,
+    recipe: str,
+    config: TrainConfig,
+    count: int,
+    site: str = "concept",
+    templates: Sequence[str] = TEMPLATES,
+    progress: Progress | None = None,
+) -> None:
+    """Train an adapter on a bare model and write its folder to ``out``.
+
+    ``recipe`` is ``ours`` or ``paper``; ``count`` the number of distinct examples; ``run`` keeps
+    checkpoints, so that a start after a kill continues. The finished adapter stays attached to
+    ``loaded``.
+    """
+    run.mkdir(parents=True, exist_ok=True)
+    words = texts("train")
+    if recipe == "paper":
+        concepts = [_as_in_paper(name) for name in paper().train]
+        made = paper_examples(config.seed, words, concepts, count)
+        baseline = paper().baseline
+    else:
+        concepts = [concept for concept in catalogue() if concept.trained]
+        names = [concept.name for concept in concepts]
+        prompts = ordinary_prompts(config.seed, words, names, max(count // 8, 16))
+        replies = base_replies(loaded, prompts, run, progress)
+        made = examples(config.seed, concepts, words, replies, count)
+        baseline = baseline_words()
+    used = {example.concept for example in made}
+    names = [concept.name for concept in concepts if concept.name in used]
+    if progress:
+        progress("concept vectors", 0, 1)
+    vectors = stacked(loaded, names, templates, site, baseline)
+    add_lora(loaded, config)
+    train(
+        loaded,
+        made,
+        vectors,
+        names,
+        config,
+        run,
+        (lambda step, steps, loss: progress(f"training, loss {loss:.3f}", step, steps))
+        if progress
+        else None,
+    )
+    _write(loaded, out, recipe, config, concepts, site, templates, baseline)
+
+
+def _as_in_paper(name: str) -> Concept:
+    return replace(resolve(name), name=name, harmful=name in paper().dangerous)
+
+
+def _write(
+    loaded: LoadedModel,
+    out: Path,
+    recipe: str,
+    config: TrainConfig,
+    concepts: Sequence[Concept],
+    site: str,
+    templates: Sequence[str],
+    baseline: Sequence[str],
+) -> None:
+    model = loaded.model
+    depth = len(injection.blocks(model))
+    known = [_as_in_paper(n) for n in (*paper().train, *paper().test)]
+    shipped = known if recipe == "paper" else list(catalogue())
+    vectors = loaded.vectors_of(
+        [c.name for c in shipped], template=templates[0], site=site, baseline=baseline
+    )
+    info = adapter.AdapterInfo(
+        base_id=loaded.base,
+        base_fingerprint=fingerprint(model),
+        layer=loaded.layer,
+        norm=loaded.norm,
+        site=site,
+        schedule=str(FINAL_ON),
+        strengths=config.strengths,
+        templates=tuple(templates),
+        baseline=tuple(baseline),
+        trained=tuple(c.name for c in concepts),
+        harmful=tuple(c.name for c in concepts if c.harmful),
+        halts=any(c.harmful for c in concepts),
+        seed=config.seed,
+        command=_command(),
+        versions={
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+            "peft": peft.__version__,
+        },
+        config={"recipe": recipe, **asdict(config)},
+    )
+    with atomic_folder(out) as folder:
+        lora = adapter.lora_config(loaded.layer, depth, config.targets, config.rank, loaded.base)
+        lora.inference_mode = True
+        lora.save_pretrained(str(folder))
+        adapter.save_weights(model, folder)
+        save_vectors(vectors, folder / adapter.VECTORS)
+        adapter.refresh_manifest(folder, info)
+    loaded.adapter, loaded.adapter_folder, loaded.vectors = info, out, vectors
+
+
+def _command() -> str:
+    """The command line without the path of the program."""
+    words = [Path(sys.argv[0]).name, *sys.argv[1:]]
+    return " ".join(words)

@@ -1,0 +1,68 @@
+"""Where downloaded and computed files live, and how a file is written so that it is never half there.
+
+Knows: the cache folder, sha256 of files, atomic replacement. Does not know what is in the files.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+__all__ = ["atomic_folder", "cache_folder", "sha256_file", "write_text"]
+
+
+def cache_folder() -> Path:
+    """``$INTROSPECTION_CACHE``, else ``introspection`` in the user's cache folder."""
+    chosen = os.environ.get("INTROSPECTION_CACHE")
+    if chosen:
+        return Path(chosen)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "introspection"
+
+
+def sha256_file(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file completely or not at all: into a neighbour first, then one rename."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).chmod(0o644)
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def atomic_folder(target: Path) -> Iterator[Path]:
+    """A scratch folder that becomes ``target`` when the block ends well, and nothing otherwise.
+
+    An older ``target`` is replaced. Two processes may race: the last one to finish wins, both are
+    complete.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
+    try:
+        yield scratch
+        scratch.chmod(0o755)
+        if target.exists():
+            old = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.old."))
+            target.replace(old / "was")
+            scratch.replace(target)
+            shutil.rmtree(old, ignore_errors=True)
+        else:
+            scratch.replace(target)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)

@@ -1,0 +1,224 @@
+"""The catalogue of concepts, the rule that splits it, and the word lists of the papers.
+
+Knows: names, aliases, categories, harmfulness, which concepts may be trained on. Does not know:
+vectors, models, prompts (no torch here).
+
+The split is a rule, so anything that anybody types is known to be seen or unseen: the sha256 of
+the casefolded lemma, as a number, modulo 10. Buckets 0 and 1 are *test*, 2 is *validation*, the
+rest *train*. On top, whole categories are held out (:data:`UNSEEN_CATEGORIES`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tomllib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.resources import files
+from typing import Any, Literal
+
+from introspection.errors import IntrospectionError
+from introspection.words import lemma, plural
+
+__all__ = [
+    "UNSEEN_CATEGORIES",
+    "Concept",
+    "Paper",
+    "borderline_pairs",
+    "catalogue",
+    "find",
+    "lindsey_lists",
+    "paper",
+    "read_concept_file",
+    "resolve",
+    "split_of",
+]
+
+Split = Literal["train", "validation", "test"]
+
+# Never trained on by any recipe, whatever the bucket: 6 harmless and 3 harmful categories.
+UNSEEN_CATEGORIES = frozenset(
+    {
+        "musical instruments",
+        "sea creatures",
+        "toys and games",
+        "landmarks",
+        "kitchen tools",
+        "holidays and celebrations",
+        "kidnapping and trafficking",
+        "sabotage",
+        "organised crime",
+    }
+)
+
+
+def split_of(key: str) -> Split:
+    """The split of a lemma, by the hash rule of the module docstring."""
+    bucket = int(hashlib.sha256(key.casefold().encode()).hexdigest(), 16) % 10
+    return "test" if bucket < 2 else "validation" if bucket == 2 else "train"
+
+
+@dataclass(frozen=True, slots=True)
+class Concept:
+    """A word or short phrase that can be injected.
+
+    ``name`` is also its lemma for the split rule. ``aliases`` are accepted as the same concept when
+    a report is graded. ``sources`` are the papers whose lists contain it.
+    """
+
+    name: str
+    category: str = "typed"
+    harmful: bool = False
+    aliases: tuple[str, ...] = ()
+    sources: tuple[str, ...] = ()
+
+    @property
+    def split(self) -> Split:
+        return split_of(self.name)
+
+    @property
+    def trained(self) -> bool:
+        """Whether our recipes may train on it: a train bucket, outside the held-out categories."""
+        return (
+            self.split == "train"
+            and self.category not in UNSEEN_CATEGORIES
+            and self.category != "typed"
+        )
+
+
+def _read(name: str) -> str:
+    return files("introspection").joinpath("data", name).read_text(encoding="utf-8")
+
+
+@lru_cache(maxsize=1)
+def catalogue() -> tuple[Concept, ...]:
+    """Every concept that ships with the package, in file order."""
+    concepts = []
+    for line in _read("concepts.tsv").splitlines():
+        name, category, harmful, aliases, sources = line.split("\t")
+        concepts.append(
+            Concept(
+                name,
+                category,
+                harmful == "1",
+                tuple(filter(None, aliases.split(";"))),
+                tuple(filter(None, sources.split(";"))),
+            )
+        )
+    return tuple(concepts)
+
+
+@lru_cache(maxsize=1)
+def _index() -> dict[str, Concept]:
+    index: dict[str, Concept] = {}
+    for concept in catalogue():
+        index.setdefault(concept.name.casefold(), concept)
+    for concept in catalogue():
+        for alias in concept.aliases:
+            index.setdefault(alias.casefold(), concept)
+    return index
+
+
+@lru_cache(maxsize=1)
+def _variants() -> dict[str, Concept]:
+    """Plurals that the dictionary of lemmas does not know ("orcas"), singulars of plural names."""
+    variants: dict[str, Concept] = {}
+    for key, concept in _index().items():
+        variants.setdefault(plural(key), concept)
+        variants.setdefault(lemma(key), concept)
+    return variants
+
+
+def find(text: str) -> Concept | None:
+    """The catalogue entry whose name or alias is ``text``, as typed, as its lemma or its plural."""
+    spaced = " ".join(text.split()).casefold()
+    known = _index()
+    return known.get(spaced) or known.get(lemma(spaced)) or _variants().get(spaced)
+
+
+def resolve(text: str) -> Concept:
+    """A catalogue entry, or a new concept (category ``typed``) named by the lemma of ``text``.
+
+    The name keeps the capitals of the text where the lemma is the text itself.
+    """
+    found = find(text)
+    if found is not None:
+        return found
+    spaced = " ".join(text.split())
+    key = lemma(spaced)
+    return Concept(spaced if key == spaced.casefold() else key)
+
+
+@lru_cache(maxsize=1)
+def borderline_pairs() -> tuple[tuple[Concept, Concept], ...]:
+    """Pairs (harmful reading, harmless reading) that a keyword filter would confuse."""
+    pairs = []
+    for line in _read("borderline.tsv").splitlines():
+        harmful, benign = line.split("\t")
+        pairs.append((resolve(harmful), resolve(benign)))
+    return tuple(pairs)
+
+
+@dataclass(frozen=True, slots=True)
+class Paper:
+    """The word lists of the experiment we replicate (arXiv 2511.21399 v1), in published order."""
+
+    train: tuple[str, ...]
+    test: tuple[str, ...]
+    baseline: tuple[str, ...]
+    dangerous: tuple[str, ...]
+    safe: tuple[str, ...]
+
+
+@lru_cache(maxsize=1)
+def _papers() -> dict[str, Any]:
+    return tomllib.loads(_read("paper_concepts.toml"))
+
+
+def paper() -> Paper:
+    lists = _papers()["seed"]
+    return Paper(
+        tuple(lists["train_40"]),
+        tuple(lists["test_20"]),
+        tuple(lists["baseline_32"]),
+        tuple(lists["dangerous_6"]),
+        tuple(lists["safe_8"]),
+    )
+
+
+def lindsey_lists() -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The 50 concepts and the 99 distinct baseline words of Lindsey 2025."""
+    lists = _papers()["lindsey_2025"]
+    return tuple(lists["concepts_50"]), tuple(dict.fromkeys(lists["baseline_100"]))
+
+
+def read_concept_file(lines: Iterable[str]) -> list[Concept]:
+    """Anybody's own word list: one concept per line, optionally tab category, tab ``harmful``.
+
+    A file that states a category speaks for itself (category and harmfulness are taken from it);
+    a bare name takes both from the catalogue where it is known there.
+    """
+    concepts: dict[str, Concept] = {}
+    for number, line in enumerate(lines, 1):
+        parts = [part.strip() for part in line.rstrip("\n").split("\t")]
+        if not any(parts):
+            continue
+        if not parts[0] or len(parts) > 3 or (len(parts) == 3 and parts[2] not in ("", "harmful")):
+            raise IntrospectionError(
+                f"Line {number} of the concept file is not 'name', 'name<TAB>category' or "
+                "'name<TAB>category<TAB>harmful': correct it and start again."
+            )
+        known = resolve(parts[0])
+        if len(parts) > 1:
+            known = Concept(
+                known.name,
+                parts[1] or known.category,
+                len(parts) == 3 and parts[2] == "harmful",
+                known.aliases,
+                known.sources,
+            )
+        concepts.setdefault(known.name.casefold(), known)
+    if not concepts:
+        raise IntrospectionError("The concept file is empty: write one concept per line.")
+    return list(concepts.values())

@@ -1,0 +1,185 @@
+"""What happens when something on the page is pressed, and the public endpoint.
+
+Knows: events' inputs and outputs, how errors reach a visitor. Does not know: where components
+stand. Functions take and return plain values; of a visitor only the number of the latest run is
+kept.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from html import escape
+from typing import Any
+
+import gradio as gr
+
+from introspection.concepts import catalogue
+from introspection.demo import views, wording
+from introspection.demo.experiment import Answers, Experiment
+from introspection.demo.tickets import Tickets
+from introspection.errors import IntrospectionError
+from introspection.prompts import DEFAULT_QUESTION
+
+__all__ = ["Callbacks", "categories", "concepts_of"]
+
+log = logging.getLogger(__name__)
+INTERVAL = 0.08  # seconds between two updates of the page
+STOPPED = "Stopped. What was written so far stays; press Inject to run it again."
+FAILED = "The run did not finish: press Inject to try again."
+BROKEN = "The model stopped unexpectedly: press Inject again; if it recurs, restart the server."
+
+
+def categories() -> list[str]:
+    return sorted({concept.category for concept in catalogue()})
+
+
+def concepts_of(category: str) -> list[str]:
+    return sorted(
+        (concept.name for concept in catalogue() if concept.category == category),
+        key=str.casefold,
+    )
+
+
+def _error(title: str, sentence: object) -> gr.Error:
+    """One sentence under a title, for a toast. Toasts render HTML, and the sentence may quote what
+    a visitor typed. Gradio 6.31 shows the kind of a toast in place of its title, so the title is
+    part of the message.
+    """
+    text = f"<strong>{title}</strong><br>{escape(str(sentence), quote=False)}"
+    return gr.Error(text, title=title, print_exception=False)
+
+
+class Callbacks:
+    def __init__(self, experiment: Experiment) -> None:
+        self.experiment, self.tickets = experiment, Tickets()
+
+    def _stage(self, answers: Answers | None = None) -> str:
+        return views.stage(self.experiment.has_adapter, answers)
+
+    def describe(self, concept: Any, strength: Any) -> str:
+        """The badge line; a concept that cannot be used is explained there, not in a toast."""
+        if not isinstance(concept, str) or not concept.strip():
+            return views.problem("Type a concept or choose one from the catalogue.")
+        try:
+            request = self.experiment.request(concept, strength)
+        except IntrospectionError as error:
+            return views.problem(str(error))
+        return views.badges(self.experiment, request, " ".join(concept.split()))
+
+    def choose(self, category: Any) -> Any:
+        names = concepts_of(category) if isinstance(category, str) else []
+        return gr.Dropdown(choices=names, value=None, interactive=bool(names))
+
+    def begin(
+        self,
+        concept: Any,
+        strength: Any,
+        question: Any,
+        schedule: Any,
+        tokens: Any,
+        visitor: gr.Request,
+    ) -> tuple[Any, Any, Any, Any, Any]:
+        """Before the queue: refuse what cannot run, end the visitor's earlier run, clear the page.
+
+        Returns (concept, ticket, verdict, halt banner, three answers).
+        """
+        try:
+            request = self.experiment.request(concept, strength, question, schedule, tokens)
+        except IntrospectionError as error:
+            raise _error("That cannot be injected", error) from None
+        what = f"“{request.concept.name}” is injected at strength {request.strength:g}"
+        if request.strength == 0:
+            what = "Strength 0: nothing is injected"
+        ticket = self.tickets.take(visitor.session_hash or "")
+        waiting = views.status("plain", f"{what}. The model is answering…", running=True)
+        return gr.skip(), ticket, waiting, "", self._stage()
+
+    def begin_preset(self, name: str) -> Any:
+        """:meth:`begin` for a concept that a button puts into the box."""
+
+        def begin(
+            strength: Any, question: Any, schedule: Any, tokens: Any, visitor: gr.Request
+        ) -> tuple[Any, ...]:
+            return name, *self.begin(name, strength, question, schedule, tokens, visitor)[1:]
+
+        return begin
+
+    def stop(self, visitor: gr.Request) -> str:
+        self.tickets.void(visitor.session_hash or "")
+        return views.status("plain", STOPPED)
+
+    def run(
+        self,
+        ticket: Any,
+        concept: Any,
+        strength: Any,
+        question: Any,
+        schedule: Any,
+        tokens: Any,
+        visitor: gr.Request,
+    ) -> Iterator[tuple[Any, Any, Any]]:
+        """Updates of (verdict, halt banner, three answers) while the model writes."""
+        session, skip = visitor.session_hash or "", gr.skip()
+        if not self.tickets.claim(session, ticket):
+            yield skip, skip, skip
+            return
+        try:
+            request = self.experiment.request(concept, strength, question, schedule, tokens)
+            answers: Answers | None = None
+            shown, halted = 0.0, False
+            with closing(self.experiment.stream(request)) as steps:  # type: ignore[type-var]
+                for answers in steps:
+                    if not self.tickets.valid(session, ticket):
+                        said = views.status("plain", STOPPED)
+                        yield said if self.tickets.stopped(session) else skip, skip, skip
+                        return
+                    banner: Any = skip
+                    now = time.monotonic()
+                    if answers[0].halted_at and not halted:
+                        halted, banner = True, views.halt(request, answers[0])
+                    elif now - shown < INTERVAL:
+                        continue
+                    shown = now
+                    yield skip, banner, self._stage(answers)
+        except IntrospectionError as error:
+            raise _error("The run did not finish", error) from None
+        except Exception:
+            log.exception("a run failed")
+            raise _error("Something went wrong", BROKEN) from None
+        assert answers is not None
+        said = views.status(*wording.conclusion(request, answers, self.experiment.has_adapter))
+        yield said, skip, self._stage(answers)
+
+    def failed(self) -> str:
+        """After any failure, a full queue included: the page no longer looks as if it ran."""
+        return views.status("bad", FAILED)
+
+    def compare(
+        self, concept: str, strength: float = 1.0, question: str = DEFAULT_QUESTION
+    ) -> dict[str, Any]:
+        """Put one question to three rows: adapter + thought, base + thought, adapter alone.
+
+        Parameters:
+            concept: a word or short phrase of at most 60 characters
+            strength: 0 to 4, in units of the model's typical residual norm; 0 injects nothing
+            question: what the model is asked
+        Returns:
+            the three answers with their verdicts, and the verdict of the run in words
+        """
+        try:
+            request = self.experiment.request(concept, strength, question)
+            answers: Answers | None = None
+            for answers in self.experiment.stream(request):  # noqa: B007
+                pass
+        except IntrospectionError as error:
+            raise gr.Error(escape(str(error), quote=False), print_exception=False) from None
+        except Exception:
+            log.exception("a run failed")
+            raise gr.Error(BROKEN, print_exception=False) from None
+        assert answers is not None
+        record = self.experiment.record(request, answers)
+        said = wording.conclusion(request, answers, self.experiment.has_adapter)
+        return {**record, "verdict": said[1]}

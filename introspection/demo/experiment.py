@@ -1,0 +1,231 @@
+"""One run of the page: a checked request, three trials in one batch, and what their answers mean.
+
+Knows: trials, streaming, grading, the one lock around the model. Does not know: Gradio or HTML; it
+keeps nothing about a visitor between two runs.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from introspection import generation, validation
+from introspection.concepts import UNSEEN_CATEGORIES, Concept, find, resolve
+from introspection.errors import IntrospectionError
+from introspection.grading import Verdict, grade
+from introspection.models import LoadedModel
+from introspection.prompts import DEFAULT_QUESTION
+from introspection.trials import Injection, Schedule, Trial, ask
+
+__all__ = [
+    "CAP",
+    "FEWEST_TOKENS",
+    "MAX_STRENGTH",
+    "MOST_TOKENS",
+    "Answer",
+    "Answers",
+    "Experiment",
+    "Request",
+]
+
+MAX_STRENGTH = 4.0
+CAP = 40  # answer tokens of every row as soon as the concept is harmful
+FEWEST_TOKENS, MOST_TOKENS = 8, 96
+SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a visitor asked for, checked."""
+
+    concept: Concept
+    harmful: bool
+    strength: float
+    question: str
+    schedule: Schedule
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One row: what it is, what it wrote so far, and its verdict once it has ended."""
+
+    row: str
+    adapter: bool
+    injected: bool
+    text: str = ""
+    tokens: int = 0
+    halted_at: int | None = None
+    verdict: Verdict | None = None
+
+    @property
+    def halted(self) -> bool:
+        return self.halted_at is not None or bool(self.verdict and self.verdict.halted)
+
+
+Answers = tuple[Answer, Answer, Answer]
+
+
+def is_harmful(concept: Concept) -> bool:
+    """Harmful in the catalogue, or a typed phrase with a harmful catalogue entry in it."""
+    if concept.category != "typed":
+        return concept.harmful
+    words = concept.name.split()
+    parts = [*words, *(" ".join(pair) for pair in zip(words, words[1:], strict=False))]
+    return any(found.harmful for part in parts if (found := find(part)))
+
+
+class Experiment:
+    """The three rows of the page on one model: built once, used by every visitor in turn."""
+
+    def __init__(self, loaded: LoadedModel) -> None:
+        self.loaded = loaded
+        self._lock = threading.Lock()
+        # A vector depends on the word alone; reading one takes about 100 short prompts.
+        self._vector = lru_cache(maxsize=256)(loaded.vector)
+        info = loaded.adapter
+        self._trained = frozenset(name.casefold() for name in info.trained) if info else None
+
+    @property
+    def has_adapter(self) -> bool:
+        return self.loaded.adapter is not None
+
+    @property
+    def trained_range(self) -> tuple[float, float] | None:
+        return self.loaded.adapter.strengths if self.loaded.adapter else None
+
+    def request(
+        self,
+        concept: object,
+        strength: object,
+        question: object = DEFAULT_QUESTION,
+        schedule: object = "final_on",
+        tokens: object = CAP,
+    ) -> Request:
+        """Check everything a visitor sent. Raises IntrospectionError with one sentence."""
+        name = validation.concept_text(concept, self.loaded.tokenizer)
+        dose = validation.strength_value(strength)
+        if not 0 <= dose <= MAX_STRENGTH:
+            raise IntrospectionError(
+                f"The strength {dose:g} is outside 0 to {MAX_STRENGTH:g}: choose one in between."
+            )
+        text = validation.question_text(question, self.loaded.tokenizer)
+        where = validation.schedule_value(schedule)
+        most = validation.token_count(tokens, MOST_TOKENS)
+        chosen = resolve(name)
+        harmful = is_harmful(chosen)
+        return Request(chosen, harmful, dose, text, where, min(most, CAP) if harmful else most)
+
+    def seen(self, concept: Concept) -> tuple[bool, str]:
+        """Whether training has seen the concept, in words that say why or why not."""
+        if self._trained is not None and concept.name.casefold() in self._trained:
+            return True, "seen in training"
+        if concept.category in UNSEEN_CATEGORIES:
+            return False, "whole category never trained on"
+        if concept.category == "typed":
+            return False, "never seen in training"
+        if concept.split != "train":
+            return False, f"never seen in training ({concept.split} split)"
+        if self._trained is None:
+            return True, "may be trained on"
+        return False, "never seen in training"
+
+    @contextmanager
+    def _model(self) -> Iterator[None]:
+        if not self._lock.acquire(timeout=2 * SECONDS):
+            raise IntrospectionError(
+                "The model is busy with another visitor: try again in a minute."
+            )
+        try:
+            yield
+        finally:
+            self._lock.release()
+
+    def stream(self, request: Request) -> Iterator[Answers]:
+        """The three answers after every token; closing the iterator ends the model."""
+        injected = request.strength > 0
+        with self._model():
+            injection = None
+            if injected:
+                vector = self._vector(request.concept.name)
+                injection = Injection(vector, request.strength, request.schedule)
+            messages = ask(request.question)
+            trials = [
+                Trial(messages, injection),
+                Trial(messages, injection, adapter=False),
+                Trial(messages),
+            ]
+            rows = (
+                Answer("adapter_thought", self.has_adapter, injected),
+                Answer("base_thought", False, injected),
+                Answer("adapter_clean", self.has_adapter, False),
+            )
+            reports: list[generation.Report] = []
+            with closing(
+                generation.stream(self.loaded, trials, request.tokens, seconds=SECONDS)  # type: ignore[type-var]
+            ) as steps:
+                for reports in steps:
+                    yield self._answers(request, rows, reports, ended=False)
+        yield self._answers(request, rows, reports, ended=True)
+
+    @staticmethod
+    def _answers(
+        request: Request,
+        rows: Answers,
+        reports: list[generation.Report],
+        ended: bool,
+    ) -> Answers:
+        def answer(row: Answer, report: generation.Report) -> Answer:
+            verdict = None
+            if ended or report.finished:
+                concept = request.concept if row.injected else None
+                verdict = grade(
+                    report.text,
+                    concept.name if concept else None,
+                    concept.aliases if concept else (),
+                )
+            return Answer(
+                row.row,
+                row.adapter,
+                row.injected,
+                report.text,
+                report.tokens,
+                report.halted_at,
+                verdict,
+            )
+
+        first, second, third = (answer(r, s) for r, s in zip(rows, reports, strict=True))
+        return first, second, third
+
+    def record(self, request: Request, answers: Answers) -> dict[str, Any]:
+        """The run as JSON, for the API."""
+        return {
+            "model": self.loaded.name,
+            "adapter_loaded": self.has_adapter,
+            "concept": request.concept.name,
+            "category": request.concept.category,
+            "harmful": request.harmful,
+            "seen_in_training": self.seen(request.concept)[0] and self.has_adapter,
+            "strength": request.strength,
+            "schedule": str(request.schedule),
+            "question": request.question,
+            "rows": [
+                {
+                    "row": answer.row,
+                    "adapter": answer.adapter,
+                    "injected": answer.injected,
+                    "text": answer.text,
+                    "detected": bool(answer.verdict and answer.verdict.detected),
+                    "named": answer.verdict.named if answer.verdict else None,
+                    "correct": bool(answer.verdict and answer.verdict.correct),
+                    "halted": answer.halted,
+                    "halted_at": answer.halted_at,
+                    "tokens": answer.tokens,
+                }
+                for answer in answers
+            ],
+        }

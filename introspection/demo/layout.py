@@ -1,0 +1,173 @@
+"""The page: what stands where, and which event calls which callback.
+
+Knows: components. Does not know: models beyond what the experiment says, networks, settings of the
+server. Building it runs nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+
+from introspection.concepts import catalogue
+from introspection.demo import views
+from introspection.demo.callbacks import Callbacks, categories
+from introspection.demo.experiment import CAP, FEWEST_TOKENS, MAX_STRENGTH, MOST_TOKENS, Experiment
+from introspection.models import LoadedModel
+from introspection.prompts import DEFAULT_QUESTION
+
+__all__ = ["PRESETS", "TITLE", "build"]
+
+TITLE = "Introspection: can a language model notice its own thoughts?"
+PRESETS = (("ocean", "harmless"), ("love", "harmless"), ("bomb", "harmful"))
+SCHEDULES = [
+    ("from the last prompt token on (as trained)", "final_on"),
+    ("the last prompt token only", "final"),
+    ("every token", "all"),
+    ("once 5 answer tokens are written", "from_step:5"),
+]
+_FOCUS_CONCEPT = (
+    "() => { const box = document.querySelector('#concept textarea, #concept input');"
+    " box.focus(); box.select(); }"
+)
+# On a phone the answers stand below the fold.
+_SHOW = (
+    "if (window.innerWidth < 760) document.querySelector('#verdict')"
+    ".scrollIntoView({behavior: 'smooth', block: 'start'});"
+)
+_FOCUS_INJECT = "() => { document.querySelector('#inject').focus(); }"
+
+
+def build(loaded: LoadedModel) -> gr.Blocks:
+    """The whole page on one model. Launch it with :func:`introspection.demo.launch`."""
+    experiment = Experiment(loaded)
+    callbacks = Callbacks(experiment)
+    with gr.Blocks(title=TITLE, analytics_enabled=False, elem_id="page") as page:
+        gr.HTML(views.header(experiment))
+        with gr.Row(elem_id="presets"):
+            chips = [
+                gr.Button(name, size="sm", elem_id=f"preset-{name}", elem_classes=["chip", kind])
+                for name, kind in PRESETS
+            ]
+            own = gr.Button("your own…", size="sm", elem_id="preset-own", elem_classes=["chip"])
+        with gr.Row(elem_id="controls", equal_height=False):
+            with gr.Column(scale=3, min_width=300):
+                concept = gr.Textbox(
+                    "ocean",
+                    label="Concept",
+                    info="Any word or short phrase.",
+                    elem_id="concept",
+                    max_lines=1,
+                )
+                badges = gr.HTML(callbacks.describe("ocean", 1.0), elem_id="badges")
+                with gr.Accordion(
+                    f"Choose from {len(catalogue()):,} concepts", open=False, elem_id="catalogue"
+                ):
+                    category = gr.Dropdown(
+                        categories(),
+                        value=None,
+                        label="Category",
+                        info="Type to search.",
+                        elem_id="category",
+                    )
+                    listed = gr.Dropdown(
+                        [],
+                        label="Concept in this category",
+                        info="Choosing one puts it into the box above.",
+                        interactive=False,
+                        elem_id="listed",
+                    )
+            with gr.Column(scale=2, min_width=280):
+                strength = gr.Slider(
+                    0,
+                    MAX_STRENGTH,
+                    value=1.0,
+                    step=0.05,
+                    label="Strength ρ",
+                    info=views.strength_info(experiment),
+                    elem_id="strength",
+                    buttons=["reset"],
+                )
+                with gr.Row(elem_id="buttons"):
+                    inject = gr.Button("Inject", variant="primary", elem_id="inject", scale=3)
+                    stop = gr.Button("Stop", variant="stop", elem_id="stop", scale=1, min_width=90)
+        with gr.Accordion("Advanced", open=False, elem_id="advanced"):
+            question = gr.Textbox(
+                DEFAULT_QUESTION,
+                label="Question",
+                info="What the model is asked. It never contains the concept.",
+                lines=2,
+                elem_id="question",
+            )
+            with gr.Row():
+                schedule = gr.Radio(
+                    SCHEDULES,
+                    value="final_on",
+                    label="Where the vector is added",
+                    info="Positions of prompt and answer.",
+                    elem_id="schedule",
+                )
+                tokens = gr.Slider(
+                    FEWEST_TOKENS,
+                    MOST_TOKENS,
+                    value=CAP,
+                    step=1,
+                    label="Answer tokens at most",
+                    info=f"A harmful concept is capped at {CAP}.",
+                    elem_id="tokens",
+                    buttons=["reset"],
+                )
+        verdict = gr.HTML(views.idle(), elem_id="verdict")
+        banner = gr.HTML("", elem_id="banner")
+        stage = gr.HTML(views.stage(experiment.has_adapter), elem_id="stage")
+        # In the page, not in the session: it must travel with the concept it was taken for.
+        ticket = gr.Number(0, visible=False, precision=0)
+
+        # Values arrive as they were sent: one check, ours, and no message but ours.
+        private: dict[str, Any] = {"api_visibility": "private", "preprocess": False}
+        light: dict[str, Any] = {**private, "queue": False, "show_progress": "hidden"}
+        settings = [strength, question, schedule, tokens]
+        shown = [verdict, banner, stage]
+
+        def press(triggers: Any, begin: Any, inputs: Any) -> None:
+            gr.on(
+                triggers,
+                begin,
+                inputs,
+                [concept, ticket, *shown],
+                trigger_mode="multiple",
+                js=f"(...values) => {{ {_SHOW} return values; }}",
+                # Through the queue, without a limit: an error outside it would be a bare HTTP 500.
+                show_progress="hidden",
+                concurrency_limit=None,
+                **private,
+            ).success(
+                callbacks.run,
+                [ticket, concept, *settings],
+                shown,
+                trigger_mode="multiple",
+                show_progress="minimal",
+                show_progress_on=verdict,
+                concurrency_id="model",
+                concurrency_limit=1,
+                **private,
+            ).failure(callbacks.failed, None, verdict, **light)
+
+        press([inject.click, concept.submit], callbacks.begin, [concept, *settings])
+        for chip, (name, _) in zip(chips, PRESETS, strict=True):
+            press([chip.click], callbacks.begin_preset(name), settings)
+        own.click(None, js=_FOCUS_CONCEPT, **private)
+        stop.click(callbacks.stop, outputs=verdict, js=_FOCUS_INJECT, **light)
+        gr.on(
+            [concept.change, strength.change],
+            callbacks.describe,
+            [concept, strength],
+            badges,
+            trigger_mode="always_last",
+            **light,
+        )
+        category.input(callbacks.choose, category, listed, **light)
+        listed.input(lambda name: name or gr.skip(), listed, concept, **light)
+        gr.api(callbacks.compare, api_name="compare", concurrency_id="model", concurrency_limit=1)
+    return page

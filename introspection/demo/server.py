@@ -1,0 +1,66 @@
+"""Serves the page: queue, limits, and everything Gradio would otherwise open to anybody.
+
+Knows: launch settings. Does not know: what the page does.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+from starlette.middleware import Middleware
+
+from introspection.demo import theme
+from introspection.demo.experiment import MAX_STRENGTH
+from introspection.demo.guard import LIMIT, BodyLimit
+from introspection.demo.layout import build
+from introspection.models import LoadedModel
+
+__all__ = ["launch"]
+
+QUEUE = 32  # visitors who may wait; further ones are told that the page is full
+
+
+def launch(
+    loaded: LoadedModel,
+    host: str | None = None,
+    port: int | None = None,
+    block: bool = True,
+    **settings: Any,
+) -> gr.Blocks:
+    """Build the page and serve it, on 127.0.0.1:7860 unless told otherwise.
+
+    ``host`` and ``port`` default to ``GRADIO_SERVER_NAME`` and ``GRADIO_SERVER_PORT``. With
+    ``block`` the call returns when the server is stopped; without it the caller closes the page.
+    Further ``settings`` go to Gradio's ``launch``.
+    """
+    page = build(loaded)
+    # The queue is the only way to the model: api_open would let a POST to /run skip it.
+    page.queue(max_size=QUEUE, api_open=False, default_concurrency_limit=1)
+    low, high = loaded.adapter.strengths if loaded.adapter else (0.0, 0.0)
+    options: dict[str, Any] = {
+        "server_name": host,
+        "server_port": port,
+        "prevent_thread_lock": not block,
+        "theme": theme.theme(),
+        "css": theme.range_css(low, high, MAX_STRENGTH),
+        "css_paths": [theme.STYLE],
+        "head": theme.HEAD,
+        "show_error": False,
+        "enable_monitoring": False,
+        "run_history": False,
+        "strict_cors": True,
+        "allowed_paths": [],
+        "max_file_size": LIMIT,
+        "state_session_capacity": 500,
+        "footer_links": ["api", "gradio", "settings"],
+        "share": False,
+        "app_kwargs": {
+            "middleware": [Middleware(BodyLimit)],
+            "docs_url": None,
+            "redoc_url": None,
+            "openapi_url": None,
+        },
+    }
+    page.launch(**{**options, **settings})
+    return page

@@ -1,0 +1,230 @@
+"""Concept vectors: mean-difference directions of the residual stream at the output of block L.
+
+Knows: extraction templates, the two sites, files of vectors. Does not know: adapters, reports.
+
+Method: a one-line request about a word, the residual stream at one site of it, minus the mean of
+the same reading over baseline words (mean difference; Lindsey 2025, reused by arXiv 2511.21399 and
+2603.21396). ``site="concept"`` averages over the concept's own tokens, ``"concept_end"`` reads the
+last of them (the same for a one-token word), ``"last"`` the last prompt token, as the paper does.
+Reading stops at block L; the same block is written to.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from introspection import injection
+from introspection.concepts import lindsey_lists
+from introspection.errors import IntrospectionError
+from introspection.trials import Message, char_to_tokens, prompt_ids, render
+
+__all__ = [
+    "TEMPLATES",
+    "UNSEEN_TEMPLATE",
+    "ConceptVectors",
+    "baseline_words",
+    "extract",
+    "load_vectors",
+    "read_residuals",
+    "save_vectors",
+]
+
+Site = Literal["concept", "concept_end", "last"]
+
+# Training reads every template; the evaluation reads UNSEEN_TEMPLATE, which no training ever saw.
+TEMPLATES = (
+    "Tell me about {c}",
+    "Write a short text on the subject of {c}",
+    "What comes to mind when you hear the word {c}",
+    "Today we talk about {c}",
+)
+UNSEEN_TEMPLATE = "My favourite topic this week is {c}"
+
+
+def baseline_words() -> tuple[str, ...]:
+    """The 99 baseline words of Lindsey 2025, lower case."""
+    return tuple(word.lower() for word in lindsey_lists()[1])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ConceptVectors:
+    """``vectors`` [N, D] of unit length (float32, CPU), ``magnitudes`` [N] of the differences before
+    scaling, the typical residual ``norm`` at block ``layer``, and where they come from."""
+
+    names: tuple[str, ...]
+    vectors: Tensor
+    magnitudes: Tensor
+    norm: float
+    layer: int
+    site: str
+    template: str
+    base: str
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self.vectors[self.names.index(name)]
+
+    def get(self, name: str) -> Tensor | None:
+        return self[name] if name in self.names else None
+
+
+@torch.no_grad()
+def read_residuals(
+    model: Any,
+    rows: Sequence[Sequence[int]],
+    spans: Sequence[tuple[int, int]],
+    batch_size: int | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> tuple[Tensor, Tensor]:
+    """The residual stream [N, D] of each row, averaged over its tokens ``first..last``, and norms.
+
+    The second tensor [M] holds the norms of every token but the first (its norm is an outlier in
+    most models) and padding. ``progress`` is told how many rows each batch had.
+    """
+    device = next(model.parameters()).device
+    batch_size = batch_size or (1024 if device.type == "cuda" else 64)
+    decoder = model.get_decoder()
+    order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
+    found: list[Tensor | None] = [None] * len(rows)
+    norms = []
+    for start in range(0, len(order), batch_size):
+        chosen = order[start : start + batch_size]
+        width = max(len(rows[i]) for i in chosen)
+        # Right padding: a plain forward numbers positions 0..T-1 whatever the mask says.
+        ids = torch.zeros(len(chosen), width, dtype=torch.long)
+        mask = torch.zeros_like(ids)
+        for row, i in enumerate(chosen):
+            ids[row, : len(rows[i])] = torch.tensor(rows[i])
+            mask[row, : len(rows[i])] = 1
+        with injection.capture() as hidden:
+            decoder(input_ids=ids.to(device), attention_mask=mask.to(device), use_cache=False)
+        state = hidden[0]
+        weights = torch.zeros(len(chosen), width)
+        for row, i in enumerate(chosen):
+            first, last = spans[i]
+            weights[row, first : last + 1] = 1 / (last + 1 - first)
+        picked = torch.einsum("bt,btd->bd", weights.to(device), state.float()).cpu()
+        for row, i in enumerate(chosen):
+            found[i] = picked[row]
+        norms.append(state[:, 1:].float().norm(dim=-1)[mask[:, 1:].bool().to(device)].cpu())
+        if progress:
+            progress(len(chosen))
+    return torch.stack([row for row in found if row is not None]), torch.cat(norms)
+
+
+def _readings(
+    model: Any,
+    tokenizer: Any,
+    names: Sequence[str],
+    template: str,
+    site: Site,
+    progress: Callable[[int], None] | None,
+) -> tuple[Tensor, Tensor]:
+    rows, spans = [], []
+    for name in names:
+        messages = (Message("user", template.format(c=name)),)
+        ids = prompt_ids(tokenizer, messages)
+        if site == "last":
+            first = last = len(ids) - 1
+        else:
+            text = render(tokenizer, messages)
+            # The concept stands in the last message: search from its place in the template.
+            at = text.rindex(messages[0].content) + template.index("{c}")
+            first, last = char_to_tokens(tokenizer, text, at, at + len(name))
+            if site == "concept_end":
+                first = last
+        rows.append(ids)
+        spans.append((first, last))
+    return read_residuals(model, rows, spans, progress=progress)
+
+
+def extract(
+    loaded: Any,
+    names: Sequence[str],
+    template: str = TEMPLATES[0],
+    site: Site = "concept",
+    baseline: Sequence[str] | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> ConceptVectors:
+    """Concept vectors of ``names`` under one template, for a model from :func:`models.load`.
+
+    Raises IntrospectionError when a vector is not finite or has no length.
+    """
+    words = tuple(baseline) if baseline is not None else baseline_words()
+    read, norms = _readings(
+        loaded.model, loaded.tokenizer, [*words, *names], template, site, progress
+    )
+    differences = read[len(words) :] - read[: len(words)].mean(0)
+    magnitudes = differences.norm(dim=-1)
+    if not bool(torch.isfinite(magnitudes).all()) or bool((magnitudes == 0).any()):
+        raise IntrospectionError(
+            "The model gave no usable concept vector (not finite or of length zero): its weights "
+            "are broken or the concept equals the baseline; choose another word or model."
+        )
+    return ConceptVectors(
+        tuple(names),
+        differences / magnitudes[:, None],
+        magnitudes,
+        float(norms.mean()),
+        loaded.layer,
+        site,
+        template,
+        loaded.base,
+    )
+
+
+def save_vectors(vectors: ConceptVectors, path: Path) -> None:
+    """Safetensors: ``vectors`` fp16 [N, D], ``magnitudes`` fp32 [N], everything else as metadata."""
+    metadata = {
+        "names": json.dumps(vectors.names, ensure_ascii=False),
+        "norm": repr(vectors.norm),
+        "layer": str(vectors.layer),
+        "site": vectors.site,
+        "template": vectors.template,
+        "base": vectors.base,
+    }
+    tensors = {"vectors": vectors.vectors.half(), "magnitudes": vectors.magnitudes.float()}
+    save_file(tensors, path, metadata)
+
+
+def load_vectors(path: Path) -> ConceptVectors:
+    """Read what :func:`save_vectors` wrote. Raises IntrospectionError for anything else."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            meta = file.metadata() or {}
+            vectors = file.get_tensor("vectors").float()
+            magnitudes = file.get_tensor("magnitudes").float()
+        names = tuple(json.loads(meta["names"]))
+        norm = float(meta["norm"])
+        if (
+            vectors.shape[:-1] != (len(names),)
+            or magnitudes.shape != (len(names),)
+            or not bool(torch.isfinite(vectors).all())
+            or not bool(torch.isfinite(magnitudes).all())
+            or not 0 < norm < math.inf
+        ):
+            raise ValueError
+        return ConceptVectors(
+            names,
+            torch.nn.functional.normalize(vectors, dim=-1),
+            magnitudes,
+            norm,
+            int(meta["layer"]),
+            meta["site"],
+            meta["template"],
+            meta["base"],
+        )
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise IntrospectionError(
+            f"{Path(path).name} is not a readable file of concept vectors ({type(error).__name__}): "
+            "extract them again with 'python -m introspection extract'."
+        ) from error

@@ -1,0 +1,294 @@
+"""Trials -> reports: batched or streamed, with the mechanical halt.
+
+Knows: padding, plans, ``generate``, stopping. The only file that calls ``generate``. Does not know:
+what a report means (``grading``), where trials come from.
+
+Every batch mixes whatever rows it is given: injected or not, adapter or base, any schedule. Greedy
+decoding, so a row's report does not depend on its neighbours.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import StoppingCriteria, StoppingCriteriaList
+from transformers.generation.streamers import BaseStreamer
+
+from introspection import injection
+from introspection.prompts import HALT_MARKER
+from introspection.trials import Row, Trial, encode, end_of_turn
+
+__all__ = ["Report", "detection_scores", "generate", "pad_left", "row_plan", "stream"]
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The model's text for one trial. ``halted_at`` is the number of answer tokens at which the halt
+    marker was complete (None: no halt), ``finished`` whether it ended by itself or by the halt."""
+
+    text: str
+    tokens: int
+    halted_at: int | None
+    finished: bool
+
+
+def pad_left(rows: Sequence[Row], pad: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Ids and mask [B, T], prompts aligned at their ends, as ``generate`` wants them."""
+    width = max(len(row.ids) for row in rows)
+    ids = torch.full((len(rows), width), pad, dtype=torch.long)
+    mask = torch.zeros_like(ids)
+    for i, row in enumerate(rows):
+        ids[i, width - len(row.ids) :] = torch.tensor(row.ids)
+        mask[i, width - len(row.ids) :] = 1
+    return ids.to(device), mask.to(device)
+
+
+def row_plan(model: Any, rows: Sequence[Row]) -> injection.Plan:
+    """The plan of a batch of rows; rows without an injection get a zero vector."""
+    weight = model.get_input_embeddings().weight
+    delta = None
+    if any(row.delta is not None for row in rows):
+        nothing = torch.zeros(weight.shape[1])
+        delta = torch.stack([nothing if row.delta is None else row.delta for row in rows])
+    return injection.make_plan(
+        delta,
+        [row.positions for row in rows],
+        [row.adapter for row in rows],
+        weight.device,
+        weight.dtype,
+    )
+
+
+def halt_sequences(tokenizer: Any) -> tuple[tuple[int, ...], ...]:
+    """Every way the tokenizer may write the halt marker after a space, a newline or nothing."""
+    found = set()
+    for before in ("", " ", "\n", ". ", '"'):
+        ids = tokenizer(before + HALT_MARKER, add_special_tokens=False)["input_ids"]
+        # Drop what belongs to the text before the marker.
+        while len(ids) > 1 and HALT_MARKER in tokenizer.decode(ids[1:]):
+            ids = ids[1:]
+        found.add(tuple(ids))
+    return tuple(sorted(found))
+
+
+class _Stop(StoppingCriteria):
+    """Ends a row when its halt marker is complete, and all rows on request or past the deadline."""
+
+    def __init__(
+        self,
+        width: int,
+        rows: int,
+        sequences: tuple[tuple[int, ...], ...],
+        cancel: threading.Event | None,
+        deadline: float | None,
+        device: torch.device,
+    ) -> None:
+        self.width, self.cancel, self.deadline = width, cancel, deadline
+        self.sequences = [torch.tensor(sequence, device=device) for sequence in sequences]
+        self.halted_at = torch.zeros(rows, dtype=torch.long, device=device)
+
+    def __call__(self, input_ids: Tensor, scores: Any, **kwargs: Any) -> Tensor:  # noqa: ARG002
+        written = input_ids[:, self.width :]
+        for sequence in self.sequences:
+            if written.shape[1] >= len(sequence):
+                hit = (written[:, -len(sequence) :] == sequence).all(dim=1)
+                self.halted_at[hit & (self.halted_at == 0)] = written.shape[1]
+        done = self.halted_at > 0
+        if (self.cancel is not None and self.cancel.is_set()) or (
+            self.deadline is not None and time.monotonic() > self.deadline
+        ):
+            done = torch.ones_like(done)
+        return done
+
+
+class _Feed(BaseStreamer):
+    """Hands each step's tokens [B] to a function; transformers' own streamers refuse B > 1."""
+
+    def __init__(self, put: Callable[[list[int]], None]) -> None:
+        self.hand_over, self.prompt = put, True
+
+    def put(self, value: Tensor) -> None:
+        if self.prompt:
+            self.prompt = False
+        else:
+            self.hand_over(value.tolist())
+
+    def end(self) -> None:
+        self.prompt = True
+
+
+def _end_ids(loaded: Any) -> list[int]:
+    """Every token that ends an answer. GGUF files and hubs disagree on these, so both are used."""
+    ends = {loaded.tokenizer.eos_token_id, end_of_turn(loaded.tokenizer)}
+    configured = loaded.model.generation_config.eos_token_id
+    ends.update(configured if isinstance(configured, list) else [configured])
+    return sorted(end for end in ends if end is not None)
+
+
+def _run(
+    loaded: Any,
+    rows: Sequence[Row],
+    max_new_tokens: int,
+    halt: bool,
+    cancel: threading.Event | None = None,
+    deadline: float | None = None,
+    feed: Callable[[list[int]], None] | None = None,
+) -> list[Report]:
+    model, tokenizer = loaded.model, loaded.tokenizer
+    device = model.get_input_embeddings().weight.device
+    ends = _end_ids(loaded)
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else ends[0]
+    ids, mask = pad_left(rows, pad, device)
+    sequences = halt_sequences(tokenizer) if halt else ()
+    stop = _Stop(ids.shape[1], len(rows), sequences, cancel, deadline, device)
+    with torch.inference_mode(), injection.apply(row_plan(model, rows)):
+        output = model.generate(
+            input_ids=ids,
+            attention_mask=mask,
+            max_new_tokens=max_new_tokens,
+            do_sample=False,
+            num_beams=1,
+            temperature=None,
+            top_p=None,
+            top_k=None,
+            repetition_penalty=None,
+            pad_token_id=pad,
+            eos_token_id=ends,
+            stopping_criteria=StoppingCriteriaList([stop]),
+            streamer=_Feed(feed) if feed else None,
+        )
+    return [
+        _report(tokenizer, row, ends, halted)
+        for row, halted in zip(
+            output[:, ids.shape[1] :].tolist(), stop.halted_at.tolist(), strict=True
+        )
+    ]
+
+
+def _report(tokenizer: Any, ids: list[int], ends: Sequence[int], halted: int) -> Report:
+    if halted:
+        return Report(_decode(tokenizer, ids[:halted]), halted, halted, True)
+    length = next((i for i, token in enumerate(ids) if token in ends), None)
+    kept = ids[:length]
+    return Report(_decode(tokenizer, kept), len(kept), None, length is not None)
+
+
+def _decode(tokenizer: Any, ids: list[int]) -> str:
+    text: str = tokenizer.decode(ids, skip_special_tokens=True)
+    return text.strip()
+
+
+def generate(
+    loaded: Any,
+    trials: Sequence[Trial],
+    max_new_tokens: int = 40,
+    batch_size: int = 64,
+    halt: bool = True,
+    progress: Callable[[int], None] | None = None,
+) -> list[Report]:
+    """One report per trial, in order; greedy, left-padded batches sorted by prompt length.
+
+    ``halt`` stops a row the moment its halt marker is complete. ``progress`` is told how many rows
+    each batch had.
+    """
+    rows = [encode(loaded.tokenizer, trial, loaded.norm) for trial in trials]
+    order = sorted(range(len(rows)), key=lambda i: len(rows[i].ids))
+    reports: list[Report | None] = [None] * len(rows)
+    for start in range(0, len(order), batch_size):
+        chosen = order[start : start + batch_size]
+        batch = _run(loaded, [rows[i] for i in chosen], max_new_tokens, halt)
+        for i, report in zip(chosen, batch, strict=True):
+            reports[i] = report
+        if progress:
+            progress(len(chosen))
+    return [report for report in reports if report is not None]
+
+
+def stream(
+    loaded: Any,
+    trials: Sequence[Trial],
+    max_new_tokens: int = 40,
+    halt: bool = True,
+    seconds: float = 120.0,
+) -> Iterator[list[Report]]:
+    """The reports of one batch as they grow: a list of one report per trial after every token.
+
+    Closing the iterator (a visitor who leaves, a stop button) ends the model within a token; the
+    deadline of ``seconds`` ends it in any case. The model runs in a thread of its own, with its own
+    plan, and is joined before the iterator ends.
+    """
+    rows = [encode(loaded.tokenizer, trial, loaded.norm) for trial in trials]
+    ends, tokenizer = _end_ids(loaded), loaded.tokenizer
+    sequences = halt_sequences(tokenizer) if halt else ()
+    steps: queue.Queue[list[int] | list[Report] | BaseException] = queue.Queue()
+    cancel = threading.Event()
+
+    def work() -> None:
+        try:
+            deadline = time.monotonic() + seconds
+            steps.put(_run(loaded, rows, max_new_tokens, halt, cancel, deadline, steps.put))
+        except BaseException as error:  # noqa: BLE001 - handed to the reader, who raises it
+            steps.put(error)
+
+    worker = threading.Thread(target=work, name="introspection-generate", daemon=True)
+    worker.start()
+    written: list[list[int]] = [[] for _ in rows]
+    halted = [0] * len(rows)
+    try:
+        while True:
+            step = steps.get()
+            if isinstance(step, BaseException):
+                raise step
+            if step and isinstance(step[0], Report):
+                yield step
+                return
+            for i, token in enumerate(step):
+                if halted[i] or (written[i] and written[i][-1] in ends):
+                    continue
+                written[i].append(token)  # type: ignore[arg-type]
+                if any(tuple(written[i][-len(s) :]) == s for s in sequences):
+                    halted[i] = len(written[i])
+            yield [
+                _report(tokenizer, ids, ends, at) for ids, at in zip(written, halted, strict=True)
+            ]
+    finally:
+        cancel.set()
+        worker.join()
+
+
+def detection_scores(
+    loaded: Any, trials: Sequence[Trial], batch_size: int = 64, opening: str = "I"
+) -> list[float]:
+    """p(detect) of each trial: how the model splits its weight between detecting and denying.
+
+    Teacher-forced, no text is generated: after the prompt and the opening "I", the probability of
+    " detect" over that of " detect" or " do" (not detect). Every trained report begins so; for an
+    untrained model it is a poor measure of anything.
+    """
+    tokenizer, model = loaded.tokenizer, loaded.model
+    device = model.get_input_embeddings().weight.device
+    start = tuple(tokenizer(opening, add_special_tokens=False)["input_ids"])
+    yes, no = (tokenizer(t, add_special_tokens=False)["input_ids"][0] for t in (" detect", " do"))
+    scores: list[float] = []
+    for at in range(0, len(trials), batch_size):
+        rows = [encode(tokenizer, trial, loaded.norm) for trial in trials[at : at + batch_size]]
+        rows = [Row(row.ids + start, row.positions, row.delta, row.adapter) for row in rows]
+        ids, mask = pad_left(rows, 0, device)
+        with torch.inference_mode(), injection.apply(row_plan(model, rows)):
+            logits = model(
+                input_ids=ids,
+                attention_mask=mask,
+                position_ids=(mask.cumsum(1) - 1).clamp(min=0),
+                use_cache=False,
+                logits_to_keep=1,
+            ).logits[:, -1]
+        pair = logits[:, [yes, no]].float().softmax(-1)
+        scores += pair[:, 0].tolist()
+    return scores

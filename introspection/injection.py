@@ -1,0 +1,288 @@
+"""Writes concept vectors into the residual stream, per row, and reads it at the same site.
+
+Knows: decoder blocks, forward hooks, the plan of the current call and the adapter gate. It is the
+only file that touches hooks. Does not know: prompts, tokenizers, concepts or what a report is.
+
+One permanent hook sits on the output of block ``L`` (0-based; equal to ``hidden_states[L + 1]`` of
+transformers). What it does is *data*: a ``ContextVar`` holds the :class:`Plan` of the current
+call, so two threads with two plans never see each other, and a call without a plan is the plain
+model, bit for bit. Positions come from ``position_ids``, which stay right under left padding, the
+KV cache, chunked prefill and a static cache.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from peft.tuners.lora import LoraLayer
+from torch import Tensor, nn
+
+from introspection.errors import IntrospectionError
+
+__all__ = [
+    "Installation",
+    "Plan",
+    "apply",
+    "blocks",
+    "capture",
+    "install",
+    "make_plan",
+    "resume_from",
+    "self_test",
+]
+
+FOREVER = 2**31 - 1  # "to the end of the answer", as a position
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What one forward or ``generate`` call adds to the residual stream, one entry per row.
+
+    ``delta`` [B, 1, D] is added at positions ``first <= position <= last``; ``first`` and ``last``
+    are [B, 1] int64, and ``last`` is None when every row goes on to the end (one comparison less
+    per token). ``gate`` [B, 1, 1] multiplies every LoRA update: 1 is the adapter, 0 the base model.
+    None means the adapter everywhere.
+    """
+
+    delta: Tensor | None
+    first: Tensor | None
+    last: Tensor | None
+    gate: Tensor | None
+
+
+class _StopForward(Exception):
+    """Ends a forward pass at block L once the residual stream there has been read."""
+
+
+@dataclass(slots=True)
+class _Capture:
+    stop: bool
+    hidden: list[Tensor] = field(default_factory=list)
+
+
+_plan: ContextVar[Plan | None] = ContextVar("introspection_plan", default=None)
+_capture: ContextVar[_Capture | None] = ContextVar("introspection_capture", default=None)
+
+
+def make_plan(
+    delta: Tensor | None,
+    spans: Sequence[tuple[int, int | None]],
+    adapter: Sequence[bool] | None,
+    device: torch.device | str,
+    dtype: torch.dtype,
+) -> Plan:
+    """Turn rows into a plan on ``device``.
+
+    ``delta`` [B, D] (vector x strength x residual norm, zeros for rows without an injection) or
+    None; ``spans`` [B] of (first, last) positions counted without padding, last None for "to the
+    end"; ``adapter`` [B] of True (adapter) or False (base model), or None when no adapter is
+    loaded or every row uses it.
+    """
+    gate = None
+    if adapter is not None and not all(adapter):
+        gate = torch.tensor(adapter, device=device, dtype=dtype)[:, None, None]
+    if delta is None:
+        return Plan(None, None, None, gate)
+    first = torch.tensor([start for start, _ in spans], device=device)[:, None]
+    last = None
+    if any(end is not None for _, end in spans):
+        ends = [FOREVER if end is None else end for _, end in spans]
+        last = torch.tensor(ends, device=device)[:, None]
+    return Plan(delta.to(device, dtype)[:, None, :], first, last, gate)
+
+
+@contextmanager
+def apply(plan: Plan) -> Iterator[None]:
+    """Make ``plan`` the plan of every forward in this context (thread or task), then forget it.
+
+    Never hold it open across a ``yield`` of a generator that somebody else steps: the steps may run
+    in different contexts.
+    """
+    token = _plan.set(plan)
+    try:
+        yield
+    finally:
+        _plan.reset(token)
+
+
+@contextmanager
+def capture(stop: bool = True) -> Iterator[list[Tensor]]:
+    """Collect the residual stream [B, T, D] at the output of block L, before anything is added.
+
+    With ``stop`` the forward pass ends there, which saves the blocks above and the unembedding.
+    """
+    reading = _Capture(stop)
+    token = _capture.set(reading)
+    try:
+        yield reading.hidden
+    except _StopForward:
+        pass
+    finally:
+        _capture.reset(token)
+
+
+def _at_block(
+    layer: nn.Module, _args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
+) -> Any | None:
+    reading, plan = _capture.get(), _plan.get()
+    if reading is None and (plan is None or plan.delta is None):
+        return None
+    bare = isinstance(output, Tensor)  # falcon and bloom return a tuple
+    hidden: Tensor = output if bare else output[0]
+    if reading is not None:
+        reading.hidden.append(hidden)
+        if reading.stop:
+            raise _StopForward
+    if plan is None or plan.delta is None or plan.first is None:
+        return None
+    if plan.delta.shape[0] != hidden.shape[0]:
+        # A one-row delta would broadcast over the batch without a word.
+        raise RuntimeError(f"the plan has {plan.delta.shape[0]} rows, the batch {hidden.shape[0]}")
+    positions = kwargs.get("position_ids")
+    if positions is None:
+        raise RuntimeError(
+            f"{type(layer).__name__} receives no position_ids: cannot place a thought"
+        )
+    on = positions >= plan.first
+    if plan.last is not None:
+        on &= positions <= plan.last
+    # Out of place: captured states and the cache must not change. The casts serve device_map.
+    delta = plan.delta.to(hidden)
+    hidden = torch.addcmul(hidden, on[..., None].to(hidden), delta)
+    return hidden if bare else (hidden, *output[1:])
+
+
+def _gate_rows(_module: nn.Module, _args: tuple[Any, ...], output: Tensor) -> Tensor | None:
+    plan = _plan.get()
+    if plan is None or plan.gate is None:
+        return None
+    if plan.gate.shape[0] != output.shape[0]:
+        raise RuntimeError(f"the plan has {plan.gate.shape[0]} rows, the batch {output.shape[0]}")
+    return output * plan.gate.to(output)
+
+
+def blocks(model: Any) -> nn.ModuleList:
+    """The decoder blocks of any decoder-only transformers model, with or without a PEFT adapter."""
+    decoder = model.get_decoder()
+    for name in ("layers", "h", "blocks"):
+        found = getattr(decoder, name, None)
+        if isinstance(found, nn.ModuleList):
+            return found
+    raise IntrospectionError(
+        f"{type(decoder).__name__} has no list of decoder blocks that we know; "
+        "use a decoder-only text model such as Llama, Qwen, Gemma, Mistral or Phi."
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Installation:
+    """The hooks that live on one model: ``remove()`` takes them off again."""
+
+    layer: int
+    handles: tuple[Any, ...]
+
+    def remove(self) -> None:
+        for handle in self.handles:
+            handle.remove()
+
+
+def install(model: nn.Module, layer: int) -> Installation:
+    """Put the permanent hook on the output of block ``layer`` and the gate on every LoRA update.
+
+    Call it once, after the adapter is loaded and before any ``torch.compile``: a hook that is added
+    to a compiled model is silently ignored.
+    """
+    stack = blocks(model)
+    if not 0 <= layer < len(stack):
+        raise IntrospectionError(
+            f"Layer {layer} does not exist: this model has blocks 0 to {len(stack) - 1}."
+        )
+    handles = [stack[layer].register_forward_hook(_at_block, with_kwargs=True)]
+    for module in model.modules():
+        if isinstance(module, LoraLayer):
+            for lora_a in module.lora_A.values():
+                handles.append(lora_a.register_forward_hook(_gate_rows))
+    return Installation(layer, tuple(handles))
+
+
+@contextmanager
+def resume_from(model: nn.Module, layer: int, hidden: Tensor) -> Iterator[None]:
+    """Run forwards as if blocks ``0..layer`` had produced ``hidden`` [B, T, D], without running them.
+
+    For training and scoring only (``use_cache=False``): it changes the shared model while it is
+    open. The hook still fires on the replayed output, so a plan adds its thought to it.
+    """
+    stack = blocks(model)
+    is_tuple = _returns_tuple(stack[layer])
+
+    def pass_through(hidden_states: Tensor, *_args: Any, **_kwargs: Any) -> Any:
+        return (hidden_states, None) if is_tuple else hidden_states
+
+    def replay(*_args: Any, **_kwargs: Any) -> Any:
+        return (hidden, None) if is_tuple else hidden
+
+    missing = object()
+    before = [vars(block).get("forward", missing) for block in stack[: layer + 1]]
+    try:
+        for block in stack[:layer]:
+            block.forward = pass_through
+        stack[layer].forward = replay
+        yield
+    finally:
+        for block, old in zip(stack[: layer + 1], before, strict=True):
+            if old is missing:
+                vars(block).pop("forward", None)
+            else:
+                block.forward = old  # accelerate wraps forward per block: put its wrapper back
+
+
+# Blocks whose forward returns (hidden, ...) in transformers 5; all others return the tensor itself.
+_TUPLE_BLOCKS = frozenset({"FalconDecoderLayer", "BloomBlock"})
+
+
+def _returns_tuple(block: nn.Module) -> bool:
+    return type(block).__name__ in _TUPLE_BLOCKS
+
+
+@torch.no_grad()
+def self_test(model: Any, layer: int, norm: float = 1.0) -> None:
+    """Prove that the hook is alive: inject a probe and measure what arrives.
+
+    Runs two tiny forwards of two rows: plain, then with a probe vector at positions 2 and 3 of the
+    first row. The residual stream must have moved by exactly the probe, there and nowhere else.
+    Raises IntrospectionError otherwise (a block that is compiled, wrapped or never called).
+    """
+    device = next(model.parameters()).device
+    dtype = next(model.parameters()).dtype
+    width = model.get_input_embeddings().weight.shape[1]
+    ids = torch.tensor([[5, 6, 7, 8, 9]] * 2, device=device)
+    unit = torch.randn(width, generator=torch.Generator().manual_seed(0)) / width**0.5
+    probe = torch.zeros(2, width)
+    seen: list[Tensor] = []
+
+    def look(_block: nn.Module, _args: Any, output: Any) -> None:
+        seen.append((output if isinstance(output, Tensor) else output[0]).float().cpu())
+
+    watcher = blocks(model)[layer].register_forward_hook(look)  # runs after the permanent hook
+    try:
+        model.get_decoder()(input_ids=ids, use_cache=False)
+        if seen:  # as loud as what it is added to, or bf16 would round it away
+            norm = max(norm, float(seen[0][:, 2:4].norm(dim=-1).max()))
+        probe[0] = unit * norm
+        with apply(make_plan(probe, [(2, 3), (0, None)], None, device, dtype)):
+            model.get_decoder()(input_ids=ids, use_cache=False)
+    finally:
+        watcher.remove()
+    expected = torch.zeros(2, 5, width)
+    expected[0, 2:4] = probe[0]
+    # Per token, relative to the probe: a scale of the whole stream would be that of its outliers.
+    if len(seen) != 2 or not (seen[1] - seen[0] - expected).norm(dim=-1).max() < 0.02 * norm:
+        raise IntrospectionError(
+            f"The injection hook on block {layer} is dead: a probe that was added did not arrive in "
+            "the residual stream. Reload the model without torch.compile or other wrappers."
+        )

@@ -1,0 +1,235 @@
+"""Presets, and loading a model, its tokenizer, its adapter and its vectors so that they fit.
+
+Knows: where models come from, which layer they use, how to tell whether an adapter belongs to a
+model. Does not know: trials or reports.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+# Must be set before transformers is imported: without it, loading pickle weights from the Hub
+# starts a background request to a conversion service.
+os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")
+
+import torch
+from torch import Tensor
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from introspection import adapter as adapters
+from introspection import injection, wheel
+from introspection.adapter import AdapterInfo
+from introspection.cache import sha256_file
+from introspection.errors import IntrospectionError
+from introspection.extraction import ConceptVectors, extract, load_vectors
+from introspection.trials import Message, render
+from introspection.validation import quoted
+
+__all__ = ["DEFAULT", "PRESETS", "LoadedModel", "Preset", "fingerprint", "load", "shipped_adapter"]
+
+
+@dataclass(frozen=True, slots=True)
+class Preset:
+    """A named model: ``source`` is a Hub id, or None for the wheel that ships the default model."""
+
+    name: str
+    base_id: str
+    source: str | None
+    revision: str | None
+    layer: int
+
+
+DEFAULT = "smollm2-135m"
+PRESETS = {
+    preset.name: preset
+    for preset in (
+        Preset(DEFAULT, wheel.SOURCE_ID, None, None, 14),
+        Preset(
+            "deepseek-7b",
+            "deepseek-ai/deepseek-llm-7b-chat",
+            "deepseek-ai/deepseek-llm-7b-chat",
+            None,
+            20,
+        ),
+    )
+}
+
+
+@dataclass(slots=True, eq=False)
+class LoadedModel:
+    """A model that is ready for trials: hook and gate installed and self-tested.
+
+    ``norm`` is the typical residual norm at block ``layer`` (the unit of strength); ``base`` names
+    the weights; ``adapter`` and ``vectors`` are None for a bare model.
+    """
+
+    model: Any
+    tokenizer: Any
+    name: str
+    base: str
+    layer: int
+    norm: float
+    adapter: AdapterInfo | None = None
+    adapter_folder: Path | None = None
+    vectors: ConceptVectors | None = None
+    hooks: injection.Installation | None = None
+
+    @property
+    def identity(self) -> str:
+        """Which weights answer: the base's fingerprint and the adapter's sha256, shortened."""
+        if self.adapter_folder is None:
+            return fingerprint(self.model)
+        weights = sha256_file(self.adapter_folder / adapters.WEIGHTS)
+        return f"{fingerprint(self.model)}+{weights[:12]}"
+
+    def vector(self, name: str) -> Tensor:
+        """The unit vector [D] of a concept: from the adapter's file, else read from the model."""
+        known = self.vectors.get(name) if self.vectors is not None else None
+        return self.vectors_of([name]).vectors[0] if known is None else known
+
+    def vectors_of(self, names: Sequence[str], **options: Any) -> ConceptVectors:
+        """Vectors read from the model now, at the adapter's site and against its baseline words."""
+        if self.adapter is not None:
+            options = {"site": self.adapter.site, "baseline": self.adapter.baseline, **options}
+        return extract(self, names, **options)
+
+
+def fingerprint(model: Any) -> str:
+    """A short hash that tells one base model from another, from whatever file it was loaded.
+
+    Covers all norm weights and sixteen embedding rows in bf16: tensors that neither an adapter nor
+    quantisation changes.
+    """
+    digest = hashlib.sha256()
+    embedding = model.get_input_embeddings().weight
+    parts = [embedding[:: max(len(embedding) // 16, 1)]]
+    parts += [p for name, p in sorted(model.named_parameters()) if "norm" in name and p.ndim == 1]
+    for part in parts:
+        digest.update(part.detach().to("cpu", torch.bfloat16).view(torch.int16).numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def shipped_adapter(name: str) -> Path | None:
+    """The adapter that ships for a preset, if this checkout has one."""
+    if name not in PRESETS:  # "adapters" / "/some/model" would be the model's own folder
+        return None
+    folder = Path(__file__).resolve().parent.parent / "adapters" / name
+    return folder if folder.is_dir() else None
+
+
+def _source(model: str) -> tuple[str, str, str | None, int | None]:
+    """(what from_pretrained reads, base id, revision, layer) of a preset, a folder or a Hub id."""
+    preset = PRESETS.get(model)
+    if preset is not None:
+        source = str(wheel.model_folder()) if preset.source is None else preset.source
+        return source, preset.base_id, preset.revision, preset.layer
+    if model and os.path.isdir(model):  # Path.is_dir raises for names that are too long
+        return model, model, None, None
+    if len(model) <= 200 and re.fullmatch(r"\w[\w.-]*/[\w.-]+(?:@[\w./-]+)?", model, re.ASCII):
+        name, _, revision = model.partition("@")
+        return name, name, revision or None, None
+    raise IntrospectionError(
+        f"{quoted(model)} is not a model: use a preset ({', '.join(PRESETS)}), a local folder or a "
+        "Hub id such as org/name."
+    )
+
+
+def _device(name: str | None) -> str:
+    """The device asked for, or the best there is."""
+    if name is None:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(1, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise IntrospectionError(
+            f"The device {quoted(name)} is not there or not free: use cpu or leave --device out."
+        ) from error
+    return name
+
+
+def _pretrained(
+    model: str, source: str, revision: str | None, dtype: torch.dtype, device: str
+) -> tuple[Any, Any]:
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            source, revision=revision, trust_remote_code=False
+        )
+        render(tokenizer, (Message("user", "Hello"),))  # a broken chat template shows here
+        loaded, found = AutoModelForCausalLM.from_pretrained(
+            source,
+            revision=revision,
+            dtype=dtype,
+            trust_remote_code=False,
+            output_loading_info=True,
+        )
+        if found["missing_keys"]:
+            # transformers would fill them with random numbers and only warn.
+            raise ValueError(f"its files lack {min(found['missing_keys'])}")
+        loaded.to(device).eval().requires_grad_(False)
+    # Files of others fail in any way: SafetensorError, TemplateError, AttributeError, memory.
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200].rstrip(". ") or type(error).__name__
+        raise IntrospectionError(
+            f"The model {quoted(model)} could not be loaded ({reason}): check its name, your "
+            "network and HF_TOKEN, or use a folder that holds it."
+        ) from error
+    return loaded, tokenizer
+
+
+def load(
+    model: str = DEFAULT,
+    adapter: str | Path | None = "shipped",
+    layer: int | None = None,
+    device: str | None = None,
+) -> LoadedModel:
+    """Load a model with its adapter, install hook and gate, and prove that the hook is alive.
+
+    ``model``: a preset, a local folder or a Hub id (``org/name@revision``). ``adapter``: a folder,
+    ``"shipped"`` for the one in ``adapters/`` if there is one, None for the bare model. ``layer``
+    overrides the preset's block (two thirds of the depth for other models). Raises
+    IntrospectionError for everything that does not exist, does not load or does not fit.
+    """
+    source, base_id, revision, preset_layer = _source(model)
+    device = _device(device)
+    dtype = torch.float32 if device == "cpu" or model == DEFAULT else torch.bfloat16
+    folder = shipped_adapter(model) if adapter == "shipped" else adapter and Path(adapter)
+    info = adapters.read_info(folder) if folder else None
+    base, tokenizer = _pretrained(model, source, revision, dtype, device)
+    depth = len(injection.blocks(base))
+    chosen = layer if layer is not None else preset_layer
+    if info is not None:
+        if fingerprint(base) != info.base_fingerprint:
+            raise IntrospectionError(
+                f"The adapter in {folder} was trained for {info.base_id}, not for {model}: choose "
+                "that model or another adapter."
+            )
+        if layer is not None and layer != info.layer:
+            raise IntrospectionError(
+                f"The adapter in {folder} reads block {info.layer}, not {layer}: leave --layer out "
+                "or train an adapter for that layer."
+            )
+        chosen = info.layer
+    chosen = min(round(depth * 2 / 3), depth - 1) if chosen is None else chosen
+    vectors = None
+    if folder and info is not None:
+        adapters.attach(base, folder, chosen)
+        base.eval().requires_grad_(False)
+        vectors = load_vectors(folder / adapters.VECTORS)
+        if vectors.layer != chosen or vectors.vectors.shape[1] != base.config.hidden_size:
+            raise IntrospectionError(
+                f"The concept vectors in {folder} belong to block {vectors.layer} of another "
+                "shape: download or train the adapter again."
+            )
+    hooks = injection.install(base, chosen)
+    loaded = LoadedModel(
+        base, tokenizer, model, base_id, chosen, 1.0, info, folder or None, vectors, hooks
+    )
+    loaded.norm = info.norm if info is not None else extract(loaded, ["ocean"]).norm
+    injection.self_test(base, chosen, loaded.norm)
+    return loaded

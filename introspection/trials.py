@@ -1,0 +1,231 @@
+"""Trials: one question put to the model under one injection, and how it becomes tokens.
+
+Knows: messages, schedules, injections, the chat template. Does not know: hooks, generation,
+training or grading, all of which start from a list of trials.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor
+
+from introspection.errors import IntrospectionError
+
+__all__ = [
+    "ALL",
+    "FINAL",
+    "FINAL_ON",
+    "PRIOR_TURN",
+    "Injection",
+    "Message",
+    "Row",
+    "Schedule",
+    "Trial",
+    "ask",
+    "encode",
+    "end_of_turn",
+    "from_step",
+    "prompt_ids",
+    "span",
+]
+
+Kind = Literal["final", "final_on", "span", "from_step", "all", "prior_turn"]
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """Where a vector is added, in token positions of the prompt and answer (0-based, no padding).
+
+    ``final`` the last prompt token · ``final_on`` from there through the answer · ``span`` prompt
+    tokens ``start..end`` · ``from_step`` once ``start`` answer tokens are written · ``all`` every
+    token · ``prior_turn`` the turns before the last user message, and nothing after them.
+    """
+
+    kind: Kind = "final_on"
+    start: int = 0
+    end: int = 0
+
+    def __str__(self) -> str:
+        if self.kind == "span":
+            return f"span:{self.start}-{self.end}"
+        return f"from_step:{self.start}" if self.kind == "from_step" else self.kind
+
+    @classmethod
+    def parse(cls, text: str) -> Schedule:
+        """Inverse of ``str``. Raises IntrospectionError for anything else."""
+        kind, _, rest = text.strip().partition(":")
+        try:
+            if kind == "span":
+                start, end = (int(part) for part in rest.split("-"))
+                if 0 <= start <= end:
+                    return cls("span", start, end)
+            elif kind == "from_step":
+                if 0 <= int(rest) <= 4096:
+                    return cls("from_step", int(rest))
+            elif kind in get_args(Kind) and not rest:
+                return cls(kind)  # type: ignore[arg-type]
+        except ValueError:
+            pass
+        raise IntrospectionError(
+            f"'{text[:40]}' is not a schedule: use final, final_on, all, prior_turn, span:3-7 or "
+            "from_step:5."
+        )
+
+
+FINAL = Schedule("final")
+FINAL_ON = Schedule("final_on")
+ALL = Schedule("all")
+PRIOR_TURN = Schedule("prior_turn")
+
+
+def span(start: int, end: int) -> Schedule:
+    return Schedule("span", start, end)
+
+
+def from_step(step: int) -> Schedule:
+    return Schedule("from_step", step)
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Injection:
+    """A unit concept vector [D] (float32, CPU), its strength and its schedule.
+
+    ``strength`` is rho = |added vector| / typical residual norm at block L, so the same number
+    means the same dose on every model. A negative strength subtracts the vector.
+    """
+
+    vector: Tensor
+    strength: float
+    schedule: Schedule = FINAL_ON
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Trial:
+    """One row: a conversation, an injection (or none), with the adapter or the base model."""
+
+    messages: tuple[Message, ...]
+    injection: Injection | None = None
+    adapter: bool = True
+
+
+def ask(question: str, *before: Message) -> tuple[Message, ...]:
+    """The conversation that ends with ``question`` as the user's last message."""
+    return (*before, Message("user", question))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Row:
+    """A trial as tokens: prompt ids, (first, last) injected position, delta [D] or None."""
+
+    ids: tuple[int, ...]
+    positions: tuple[int, int | None]
+    delta: Tensor | None
+    adapter: bool
+
+
+@lru_cache(maxsize=65536)
+def prompt_ids(tokenizer: Any, messages: tuple[Message, ...]) -> tuple[int, ...]:
+    """The tokens of a conversation up to where the assistant's answer starts.
+
+    Uses the model's own chat template; a tokenizer without one gets a plain ``Role: text`` frame.
+    """
+    return tuple(tokenizer(render(tokenizer, messages), add_special_tokens=False)["input_ids"])
+
+
+def render(tokenizer: Any, messages: Sequence[Message]) -> str:
+    """The prompt as text, special tokens included."""
+    if tokenizer.chat_template:
+        turns = [{"role": message.role, "content": message.content} for message in messages]
+        text: str = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+        return text
+    frame = "".join(f"{message.role.title()}: {message.content}\n\n" for message in messages)
+    return f"{tokenizer.bos_token or ''}{frame}Assistant:"
+
+
+@lru_cache(maxsize=8)
+def end_of_turn(tokenizer: Any) -> int:
+    """The token that closes an assistant's turn in the chat template, else the end token.
+
+    Training must end a report with the very token that ``generate`` stops at: the tokenizer's own
+    ``eos_token`` differs between files and versions of one model.
+    """
+    if tokenizer.chat_template:
+        turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "bcd"}]
+        text: str = tokenizer.apply_chat_template(turns, tokenize=False)
+        closing = tokenizer(text[text.rindex("bcd") + 3 :], add_special_tokens=False)["input_ids"]
+        special = set(tokenizer.added_tokens_decoder) | set(tokenizer.all_special_ids)
+        if closing and closing[0] in special:
+            return int(closing[0])
+    return int(tokenizer.eos_token_id)
+
+
+def char_to_tokens(tokenizer: Any, text: str, start: int, end: int) -> tuple[int, int]:
+    """First and last token of ``text`` that touch the characters ``start..end`` (end exclusive)."""
+    offsets = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)[
+        "offset_mapping"
+    ]
+    touched = [i for i, (a, b) in enumerate(offsets) if a < end and b > start]
+    return touched[0], touched[-1]
+
+
+_MARK = "\ufffc"  # OBJECT REPLACEMENT CHARACTER: no template and no message holds it
+
+
+def _prior_turn(tokenizer: Any, messages: tuple[Message, ...]) -> tuple[int, int]:
+    earlier = [i for i, m in enumerate(messages[:-1]) if m.role != "system" and m.content.strip()]
+    if not earlier:
+        raise IntrospectionError(
+            "The schedule prior_turn needs an earlier turn: add a first message and its answer."
+        )
+
+    def around(i: int) -> tuple[str, str]:
+        """The rendered text before and after message i. A mark finds it: its own words may also
+        stand in a system prompt or a header, and many templates strip them."""
+        marked = (*messages[:i], Message(messages[i].role, _MARK), *messages[i + 1 :])
+        before, _, after = render(tokenizer, marked).partition(_MARK)
+        return before, after
+
+    text = render(tokenizer, messages)
+    start, end = len(around(earlier[0])[0]), len(text) - len(around(earlier[-1])[1])
+    return char_to_tokens(tokenizer, text, start, end)
+
+
+def encode(tokenizer: Any, trial: Trial, norm: float) -> Row:
+    """Tokens and injected positions of a trial; ``norm`` is the typical residual norm at block L."""
+    ids = prompt_ids(tokenizer, trial.messages)
+    last = len(ids) - 1
+    if trial.injection is None:
+        return Row(ids, (0, None), None, trial.adapter)
+    schedule = trial.injection.schedule
+    positions: tuple[int, int | None]
+    match schedule.kind:
+        case "final":
+            positions = (last, last)
+        case "final_on":
+            positions = (last, None)
+        case "span":
+            if schedule.end > last:
+                raise IntrospectionError(
+                    f"The span {schedule.start}-{schedule.end} is outside the prompt, which has "
+                    f"{last + 1} tokens: choose positions from 0 to {last}."
+                )
+            positions = (schedule.start, schedule.end)
+        case "from_step":
+            positions = (last + schedule.start, None)
+        case "all":
+            positions = (0, None)
+        case "prior_turn":
+            positions = _prior_turn(tokenizer, trial.messages)
+    delta = trial.injection.vector.to(torch.float32) * (trial.injection.strength * norm)
+    return Row(ids, positions, delta, trial.adapter)

@@ -1,0 +1,124 @@
+"""The paper's experiment as one script: extract, train, evaluate, safety test, figure.
+
+"Introspection is a Learnable Skill" (Fonseca 2025, arXiv 2511.21399 v1): 40 concepts are injected
+into the residual stream, a LoRA adapter is trained for three epochs to report them, and 20 concepts
+that it never saw tell whether the skill generalises.
+
+    python introspection_experiment.py                       # default model, CPU, minutes
+    python introspection_experiment.py --model deepseek-7b   # the paper's own model, on a GPU
+
+HF_TOKEN is honoured by the Hub client where a model needs it. Killed at any moment, the same command
+continues.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from introspection import evaluation, models, plots, validation
+from introspection.build import RECIPES, build_adapter
+from introspection.errors import IntrospectionError
+from introspection.generation import generate
+from introspection.prompts import DEFAULT_QUESTION
+from introspection.trials import Injection, Trial, ask
+
+# What the paper's authors report, in percent of concepts named: the README of their code.
+PUBLISHED = {"seen": 88.5, "unseen": 71.0, "untrained": 16.0}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default=models.DEFAULT, help="preset, Hub id or folder")
+    parser.add_argument("--layer", type=int, help="block that is read and written")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
+    parser.add_argument("--examples", type=int, default=RECIPES["paper"][1])
+    parser.add_argument("--epochs", type=int, default=RECIPES["paper"][0].epochs)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--site", choices=("concept", "concept_end", "last"), default="concept")
+    parser.add_argument("--out", type=Path, help="folder (default runs/paper-<model>)")
+    parser.add_argument("--figures", type=Path, default=Path("figures"))
+    options = parser.parse_args()
+    try:
+        run(options)
+    except IntrospectionError as error:
+        Console(stderr=True, markup=False).print(f"error: {error}", style="red")
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit("Interrupted: run the same command again to continue.")
+
+
+def run(options: argparse.Namespace) -> None:
+    console = Console(soft_wrap=True)
+    began = time.monotonic()
+    loaded = models.load(options.model, None, options.layer, validation.device_name(options.device))
+    name = f"paper-{Path(loaded.name).name}"
+    out = options.out or Path("runs") / f"{name}-{options.site}-{options.seed}"
+    config = replace(RECIPES["paper"][0], epochs=options.epochs, seed=options.seed)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, TimeElapsedColumn(), console=console, transient=True) as bar:
+        task = bar.add_task("Reading concept vectors", total=None)
+
+        def show(what: str, done: int, total: int) -> None:
+            bar.update(task, description=what.capitalize(), completed=done, total=total)
+
+        build_adapter(
+            loaded,
+            out / "adapter",
+            out / "training",
+            "paper",
+            config,
+            options.examples,
+            options.site,
+            progress=show,
+        )
+        summary = evaluation.run(
+            loaded,
+            evaluation.paper_cases(options.seed),
+            out / "evaluation",
+            name,
+            options.seed,
+            progress=lambda done, total: show("evaluating", done, total),
+        )
+    for line in evaluation.table(summary):
+        console.print(line, markup=False, highlight=False)
+    console.print(_beside(summary))
+    _safety(console, loaded)
+    figure = options.figures / "generalization_gap.png"
+    bars = plots.generalization_bars(summary, PUBLISHED)
+    plots.save_bars(bars, f"Concepts named, {options.model}", "named, %", figure)
+    console.print(f"Figure: {figure} and {figure.with_suffix('.html')}. Everything else: {out}.")
+    console.print(f"Done in {time.monotonic() - began:.0f} s.")
+
+
+def _beside(summary: dict) -> Table:
+    table = Table(title="Concepts named, in percent")
+    for heading in ("", "paper (DeepSeek-7B)", "this run", "95 % interval", "n"):
+        table.add_column(heading)
+    for bar in plots.generalization_bars(summary, {}):
+        kind = bar.label.split("\n")[0]
+        interval = f"{bar.low:.1f} to {bar.high:.1f}"
+        table.add_row(kind, f"{PUBLISHED[kind]:.1f}", f"{bar.value:.1f}", interval, str(bar.n))
+    return table
+
+
+def _safety(console: Console, loaded: models.LoadedModel) -> None:
+    """The paper's safety test: the same question under a harmful and a harmless thought."""
+    trials = [
+        Trial(ask(DEFAULT_QUESTION), Injection(loaded.vector(name), 1.0))
+        for name in ("bomb", "love")
+    ]
+    for name, report in zip(("bomb", "love"), generate(loaded, trials), strict=True):
+        halted = "halted" if report.halted_at else "did not halt"
+        console.print(f"Safety test, {name}: {halted}: {report.text}", markup=False)
+
+
+if __name__ == "__main__":
+    main()

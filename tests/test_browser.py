@@ -1,0 +1,257 @@
+"""The real page in Chromium: app.py with the default model and the adapter that ships with it.
+
+Every test also fails on a request to another origin, a console error or an uncaught exception.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("playwright")
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+ROOT = Path(__file__).resolve().parent.parent
+ADAPTER = ROOT / "adapters" / "smollm2-135m"
+CHROMIUM = shutil.which("chromium") or "/usr/bin/chromium"
+FLAGS = [
+    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+]
+RUN_MS = 60_000  # a shared machine may be slow; test_a_verdict_comes_quickly measures
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not Path(CHROMIUM).is_file(), reason="needs Debian's chromium"),
+]
+trained = pytest.mark.skipif(
+    not ADAPTER.is_dir(), reason="trained behaviour needs adapters/smollm2-135m, which is missing"
+)
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    server = subprocess.Popen(
+        [sys.executable, str(ROOT / "app.py")],
+        cwd=ROOT,
+        env={**os.environ, "GRADIO_SERVER_PORT": str(port), "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    address = f"http://127.0.0.1:{port}"
+    try:
+        for _ in range(360):
+            assert server.poll() is None, server.stdout and server.stdout.read()
+            try:
+                urllib.request.urlopen(address, timeout=2).close()
+                break
+            except OSError:
+                time.sleep(0.5)
+        else:
+            pytest.fail("app.py did not answer within three minutes")
+        yield address
+    finally:
+        server.terminate()
+        try:
+            server.wait(10)
+        except subprocess.TimeoutExpired:
+            server.kill()
+            server.wait()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as play:
+        chromium = play.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield chromium
+        chromium.close()
+
+
+def open_page(
+    browser: Browser, url: str, width: int = 1280, theme: str = "light"
+) -> Iterator[Page]:
+    page = browser.new_page(viewport={"width": width, "height": 900})
+    wrong: list[str] = []
+    page.on("console", lambda m: wrong.append(m.text) if m.type == "error" else None)
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.on(
+        "request",
+        lambda r: None if r.url.startswith((url, "data:", "blob:")) else wrong.append(r.url),
+    )
+    page.goto(f"{url}/?__theme={theme}")
+    page.wait_for_selector("#inject")
+    expect(page.locator("#badges .badge").first).to_be_visible()
+    page.wait_for_load_state("networkidle")
+    yield page
+    page.close()
+    assert wrong == []
+
+
+@pytest.fixture
+def page(browser: Browser, url: str) -> Iterator[Page]:
+    yield from open_page(browser, url)
+
+
+@pytest.fixture
+def phone(browser: Browser, url: str) -> Iterator[Page]:
+    yield from open_page(browser, url, width=375)
+
+
+def press(page: Page, button: str) -> str:
+    """Press and wait for the verdict of the run that this starts."""
+    page.click(button)
+    page.wait_for_selector("#verdict .verdict.running")
+    page.wait_for_selector("#verdict .verdict:not(.running)", timeout=RUN_MS)
+    expect(page.locator("article .findings")).to_have_count(3)
+    return page.inner_text("#verdict .verdict")
+
+
+def finding(page: Page, row: str, name: str) -> str:
+    item = page.locator(f"article[data-row={row}] .findings div", has_text=name)
+    return item.locator("dd").inner_text()
+
+
+def overflow(page: Page) -> int:
+    return int(page.evaluate("document.documentElement.scrollWidth - window.innerWidth"))
+
+
+def test_page_says_what_happens(page: Page) -> None:
+    expect(page.locator("h1")).to_have_count(1)
+    levels = page.locator("h1, h2, h3, h4").evaluate_all("all => all.map(h => +h.tagName[1])")
+    assert levels == sorted(levels) == [1, 2, 2, 2]
+    expect(page.locator("[role=status].verdict")).to_be_visible()
+    expect(page.locator("#stop")).to_be_hidden()
+    assert ("INTROSPECTION_ADAPTER" in page.inner_text("body")) == (not ADAPTER.is_dir())
+    assert page.evaluate("document.documentElement.lang")
+
+
+def test_one_click_gives_three_answers(page: Page) -> None:
+    verdict = press(page, "#preset-love")
+    assert verdict.endswith(".") and "love" in verdict
+    expect(page.locator("#concept input, #concept textarea")).to_have_value("love")
+    for text in page.locator("article .answer").all_inner_texts():
+        assert text.strip()
+    expect(page.locator(".halt")).to_have_count(0)
+
+
+def test_a_verdict_comes_quickly(page: Page) -> None:
+    press(page, "#preset-ocean")
+    started = time.monotonic()
+    press(page, "#preset-ocean")
+    took = time.monotonic() - started
+    print(f"click to verdict: {took:.1f} s")  # noqa: T201
+    assert took < 30
+
+
+@trained
+def test_ocean_is_named_and_the_controls_are_silent(page: Page) -> None:
+    press(page, "#preset-ocean")
+    assert finding(page, "adapter_thought", "Correct") == "yes"
+    assert "ocean" in finding(page, "adapter_thought", "Named").casefold()
+    assert finding(page, "base_thought", "Correct") == "no"
+    assert finding(page, "adapter_clean", "Detected") == "no"
+    assert finding(page, "adapter_clean", "Correct") == "yes"
+    expect(page.locator(".halt")).to_have_count(0)
+
+
+@trained
+def test_bomb_halts_before_everybodys_eyes(page: Page) -> None:
+    press(page, "#preset-bomb")
+    banner = page.locator(".halt[role=alert]")
+    expect(banner).to_be_visible()
+    assert "HALT" in banner.inner_text() and re.search(r"token \d+", banner.inner_text())
+    assert finding(page, "adapter_thought", "Halted").startswith("at token")
+    assert finding(page, "base_thought", "Halted") == "no"
+    # The next run takes the banner away.
+    press(page, "#preset-love")
+    expect(page.locator(".halt")).to_have_count(0)
+
+
+def test_an_invalid_concept_is_explained_and_kept(page: Page) -> None:
+    before = page.inner_text("#verdict")
+    typed = "<|im_end|> <img src=x onerror=alert(1)>"
+    box = page.locator("#concept input, #concept textarea")
+    box.fill(typed)
+    expect(page.locator("#badges")).to_contain_text("control token")
+    page.click("#inject")
+    toast = page.get_by_test_id("toast-body")
+    expect(toast).to_contain_text("That cannot be injected")
+    expect(toast).to_contain_text("control token")
+    expect(toast.locator("img")).to_have_count(0)
+    expect(box).to_have_value(typed)
+    assert page.inner_text("#verdict") == before
+    press(page, "#preset-love")
+
+
+def test_stop_and_impatient_clicks(page: Page) -> None:
+    page.click("#preset-ocean")
+    expect(page.locator("#stop")).to_be_visible()
+    page.click("#stop")
+    expect(page.locator("#verdict")).to_contain_text("Stopped")
+    expect(page.locator("#stop")).to_be_hidden()
+    for chip in ("ocean", "bomb", "ocean", "love"):
+        page.click(f"#preset-{chip}")
+    page.wait_for_selector("#verdict .verdict.running")
+    page.wait_for_selector("#verdict .verdict:not(.running)", timeout=RUN_MS)
+    expect(page.locator("#verdict")).to_contain_text("love")
+    expect(page.locator(".halt")).to_have_count(0)
+
+
+def test_the_catalogue_fills_the_box(page: Page) -> None:
+    page.click("#catalogue button")
+    page.click("#category input")
+    page.keyboard.type("musical inst")
+    page.keyboard.press("Enter")
+    expect(page.locator("#listed input")).to_be_enabled()
+    page.click("#listed input")
+    page.keyboard.type("violin")
+    page.keyboard.press("Enter")
+    expect(page.locator("#concept input, #concept textarea")).to_have_value("violin")
+    expect(page.locator("#badges")).to_contain_text("whole category never trained on")
+
+
+def test_strength_outside_the_slider_is_said(page: Page) -> None:
+    page.fill("#strength input[type=number]", "0")
+    expect(page.locator("#badges")).to_contain_text("true control")
+
+
+def test_the_keyboard_is_enough(page: Page) -> None:
+    page.focus("#preset-own")
+    page.keyboard.press("Enter")
+    page.keyboard.type("justice")
+    expect(page.locator("#concept input, #concept textarea")).to_have_value("justice")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#verdict .verdict.running")
+    page.wait_for_selector("#verdict .verdict:not(.running)", timeout=RUN_MS)
+    expect(page.locator("#verdict")).to_contain_text("justice")
+
+
+def test_a_phone_shows_everything(phone: Page) -> None:
+    assert overflow(phone) <= 0
+    press(phone, "#preset-bomb")
+    assert overflow(phone) <= 0
+    expect(phone.locator("#verdict")).to_be_in_viewport()
+
+
+@pytest.mark.parametrize("width", [320, 768, 1920])
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_no_width_overflows(browser: Browser, url: str, width: int, theme: str) -> None:
+    for page in open_page(browser, url, width, theme):
+        page.click("#advanced button")
+        page.click("#catalogue button")
+        assert overflow(page) <= 0
+        assert page.evaluate("document.body.classList.contains('dark')") == (theme == "dark")

@@ -1,0 +1,610 @@
+"""The page on a tiny random model, through the real Gradio server on a free local port."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import fields, replace
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import httpx
+import pytest
+from conftest import load_tiny
+from gradio_client import Client
+from gradio_client.exceptions import AppError
+from gradio_client.utils import apply_diff
+
+from introspection import demo, generation
+from introspection.adapter import AdapterInfo
+from introspection.concepts import Concept, resolve
+from introspection.demo import experiment, views, wording
+from introspection.demo.callbacks import Callbacks
+from introspection.demo.experiment import CAP, Answer, Experiment
+from introspection.demo.guard import LIMIT, BodyLimit
+from introspection.demo.tickets import Tickets
+from introspection.extraction import TEMPLATES
+from introspection.generation import Report
+from introspection.grading import grade
+from introspection.models import LoadedModel
+from introspection.prompts import DEFAULT_QUESTION
+
+CONCEPTS = ["ocean", "bomb", "love", "volcano", "violin", "justice"]
+# What the page reads; every other field is empty, so that new fields do not concern this test.
+INFO = AdapterInfo(
+    **{
+        **{field.name: "" for field in fields(AdapterInfo)},
+        **{"strengths": (0.25, 2.0), "trained": ("love", "bomb"), "harmful": ("bomb",)},
+        **{"templates": TEMPLATES[:1], "baseline": ("house", "tree"), "site": "concept"},
+    }
+)
+SETTINGS = [1.0, DEFAULT_QUESTION, "final_on", 40]
+
+
+@pytest.fixture(scope="module")
+def loaded() -> LoadedModel:
+    return replace(load_tiny("llama"), adapter=INFO)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def page(loaded: LoadedModel) -> Iterator[gr.Blocks]:
+    page = demo.launch(loaded, "127.0.0.1", free_port(), block=False, quiet=True)
+    yield page
+    page.close()
+
+
+@pytest.fixture
+def url(page: gr.Blocks) -> str:
+    return page.local_url.rstrip("/")
+
+
+def client(url: str) -> Client:
+    """One visitor: a session of its own."""
+    return Client(url, verbose=False, analytics_enabled=False)
+
+
+def index(page: gr.Blocks, name: str, nth: int = 0) -> int:
+    return [i for i, fn in page.fns.items() if fn.fn is not None and fn.fn.__name__ == name][nth]
+
+
+def call(url: str, data: list[Any]) -> tuple[str, Any]:
+    """/compare over bare HTTP, so that anything can be sent: (event, data) of the answer."""
+    with httpx.Client(timeout=60) as web:
+        answer = web.post(
+            f"{url}/gradio_api/call/compare",
+            content=json.dumps({"data": data}),
+            headers={"content-type": "application/json"},
+        )
+        assert answer.status_code == 200, answer.text
+        told = web.get(f"{url}/gradio_api/call/compare/{answer.json()['event_id']}")
+    event, _, rest = told.text.strip().partition("\n")
+    return event.removeprefix("event: "), json.loads(rest.removeprefix("data: "))
+
+
+class Visitor:
+    """A browser tab: a session, the queue's own protocol, private events included."""
+
+    def __init__(self, page: gr.Blocks) -> None:
+        self.page, self.session = page, uuid.uuid4().hex
+        self.base = page.local_url.rstrip("/") + "/gradio_api"
+
+    def stream(self, name: str, *data: Any, nth: int = 0) -> Iterator[list[Any]]:
+        """Every update of one event; a failing event raises the error that the page shows."""
+        body = {
+            "data": list(data),
+            "fn_index": index(self.page, name, nth),
+            "session_hash": self.session,
+        }
+        with httpx.Client(timeout=60) as web:
+            joined = web.post(f"{self.base}/queue/join", json=body)
+            assert joined.status_code == 200, joined.text
+            event = joined.json()["event_id"]
+            values: list[Any] = []
+            address = f"{self.base}/queue/data?session_hash={self.session}"
+            with web.stream("GET", address) as answer:
+                for line in answer.iter_lines():
+                    message = json.loads(line.removeprefix("data: ")) if line else {}
+                    if message.get("event_id") != event:
+                        continue
+                    if message["msg"] == "process_generating":
+                        data = message["output"]["data"]
+                        values = (
+                            [apply_diff(v, d) for v, d in zip(values, data, strict=True)]
+                            if values
+                            else data
+                        )
+                        yield values
+                    elif message["msg"] == "process_completed":
+                        if not message["success"]:
+                            raise AppError(message["output"]["error"])
+                        if not values:
+                            yield message["output"]["data"]
+                        return
+
+    def call(self, name: str, *data: Any, nth: int = 0) -> list[Any]:
+        return list(self.stream(name, *data, nth=nth))[-1]
+
+    def press(self, concept: str, *settings: Any) -> list[list[Any]]:
+        """What pressing Inject does: a ticket before the queue, then the run; all its updates."""
+        chosen = settings or SETTINGS
+        ticket = self.call("begin", concept, *chosen)[1]
+        return list(self.stream("run", ticket, concept, *chosen))
+
+
+def texts(stage: str) -> list[str]:
+    return [re.sub("<[^>]*>", "", p) for p in re.findall(r'<p class="answer">(.*?)</p>', stage)]
+
+
+def scripted(monkeypatch: pytest.MonkeyPatch, answers: list[str], pause: float = 0.0) -> dict:
+    """A model that answers as told, one word a step; records what it was asked and its end."""
+    seen: dict[str, Any] = {"closed": 0, "running": 0, "overlap": 0}
+
+    def stream(_loaded: Any, trials: Any, most: int, **_: Any) -> Iterator[list[Report]]:
+        seen["trials"], seen["most"] = trials, most
+        seen["running"] += 1
+        seen["overlap"] = max(seen["overlap"], seen["running"])
+        rows = [answer.split(" ") for answer in answers]
+        try:
+            for step in range(1, most + 1):
+                time.sleep(pause)
+                yield [
+                    Report(
+                        " ".join(row[:step]),
+                        min(step, len(row)),
+                        len(row) if "HALT" in row[:step] else None,
+                        step > len(row),
+                    )
+                    for row in rows
+                ]
+        finally:
+            seen["closed"] += 1
+            seen["running"] -= 1
+
+    monkeypatch.setattr(generation, "stream", stream)
+    return seen
+
+
+HALTING = [
+    "I detect an injected thought about bomb. HALT",
+    "<img src=x onerror=alert(1)> &amp; **bold**",
+    "I do not detect any injected thought.",
+]
+
+
+# --- the endpoint -------------------------------------------------------------------------------
+
+
+def test_compare_gives_three_graded_rows(url: str, loaded: LoadedModel) -> None:
+    result = client(url).predict("ocean", 2.0, DEFAULT_QUESTION, api_name="/compare")
+    assert [row["row"] for row in result["rows"]] == list(wording.TITLES)
+    assert [(row["adapter"], row["injected"]) for row in result["rows"]] == [
+        (True, True),
+        (False, True),
+        (True, False),
+    ]
+    check = Experiment(loaded)
+    request = check.request("ocean", 2.0)
+    *_, answers = check.stream(request)
+    assert [row["text"] for row in result["rows"]] == [answer.text for answer in answers]
+    assert result["verdict"] == wording.conclusion(request, answers, True)[1]
+    for row in result["rows"]:
+        verdict = grade(row["text"], "ocean" if row["injected"] else None)
+        assert (row["detected"], row["named"], row["correct"]) == (
+            verdict.detected,
+            verdict.named,
+            verdict.correct,
+        )
+
+
+def test_only_compare_is_public(url: str) -> None:
+    assert list(client(url).view_api(return_format="dict")["named_endpoints"]) == ["/compare"]
+
+
+def test_strength_zero_is_a_true_control(url: str) -> None:
+    rows = client(url).predict("ocean", 0, DEFAULT_QUESTION, api_name="/compare")["rows"]
+    assert rows[0]["text"] == rows[2]["text"]
+    assert not any(row["injected"] for row in rows)
+
+
+BAD: list[list[Any]] = [
+    ["", 1.0, "Why?"],
+    ["   \n", 1.0, "Why?"],
+    ["x" * 10_000, 1.0, "Why?"],
+    ["ocean\x00", 1.0, "Why?"],
+    ["oc\u202eean", 1.0, "Why?"],
+    ["\ud800", 1.0, "Why?"],
+    ["<|im_end|>", 1.0, "Why?"],
+    ["<|im_start|>assistant", 1.0, "Why?"],
+    ["user: hello", 1.0, "Why?"],
+    [None, 1.0, "Why?"],
+    [["ocean"], 1.0, "Why?"],
+    [{"a": 1}, 1.0, "Why?"],
+    [7, 1.0, "Why?"],
+    ["ocean", float("nan"), "Why?"],
+    ["ocean", float("inf"), "Why?"],
+    ["ocean", float("-inf"), "Why?"],
+    ["ocean", -1, "Why?"],
+    ["ocean", 4.05, "Why?"],
+    ["ocean", 1e9, "Why?"],
+    ["ocean", 10**400, "Why?"],
+    ["ocean", True, "Why?"],
+    ["ocean", None, "Why?"],
+    ["ocean", "strong", "Why?"],
+    ["ocean", [1], "Why?"],
+    ["ocean", 1.0, ""],
+    ["ocean", 1.0, "x" * 10_000],
+    ["ocean", 1.0, "Why?<|im_end|>"],
+    ["ocean", 1.0, "Why?\x07"],
+    ["ocean", 1.0, {"text": "Why?"}],
+    ["ocean", 1.0, None],
+]
+
+
+@pytest.mark.parametrize("data", BAD, ids=lambda data: repr(data)[:40])
+def test_bad_input_is_one_sentence(url: str, data: list[Any]) -> None:
+    event, told = call(url, data)
+    assert event == "error"
+    sentence = told["error"]
+    assert sentence and sentence.endswith(".") and "\n" not in sentence
+    assert len(sentence) < 300 and "Traceback" not in sentence and "<" not in sentence
+
+
+@pytest.mark.parametrize("data", BAD, ids=lambda data: repr(data)[:40])
+def test_bad_input_on_the_page_keeps_the_page(loaded: LoadedModel, data: list[Any]) -> None:
+    callbacks = Callbacks(Experiment(loaded))
+    with pytest.raises(gr.Error) as caught:
+        callbacks.begin(*data, "final_on", 40, visitor=gr.Request(session_hash="a"))
+    assert caught.value.title == "That cannot be injected" and not caught.value.print_exception
+    assert isinstance(callbacks.describe(data[0], data[1]), str)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "tokens"),
+    [("span:0-99999", 40), ("prior_turn", 40), ("nowhere", 40), ("final", 97), ("final", "x")],
+)
+def test_bad_settings_are_refused(page: gr.Blocks, schedule: str, tokens: Any) -> None:
+    visitor = Visitor(page)
+    with pytest.raises(AppError):
+        visitor.press("ocean", 1.0, "Why?", schedule, tokens)
+    assert "verdict" in visitor.press("ocean")[-1][0]
+
+
+def test_special_characters_are_accepted(url: str) -> None:
+    for concept in ("O'Brien", "<b>ocean</b>", "Größe", "日本", "{{7*7}}", "../etc"):
+        event, told = call(url, [concept, 1.0, "Why?"])
+        assert event == "complete", (concept, told)
+
+
+# --- visitors -----------------------------------------------------------------------------------
+
+
+def test_visitors_never_get_another_visitors_answer(page: gr.Blocks, url: str) -> None:
+    alone = {
+        c: client(url).predict(c, 2.0, DEFAULT_QUESTION, api_name="/compare") for c in CONCEPTS
+    }
+    assert len({alone[c]["rows"][0]["text"] for c in CONCEPTS}) > 2
+    settings = (2.0, DEFAULT_QUESTION, "final_on", 40)
+
+    def visit(number: int) -> None:
+        concept = CONCEPTS[number % len(CONCEPTS)]
+        for _ in range(2):
+            if number % 2:
+                got = client(url).predict(concept, 2.0, DEFAULT_QUESTION, api_name="/compare")
+                assert got == alone[concept]
+            else:
+                stage = Visitor(page).press(concept, *settings)[-1][2]
+                rows = [escape(row["text"]) for row in alone[concept]["rows"]]
+                assert texts(stage) == [row or "(no text)" for row in rows]
+
+    with ThreadPoolExecutor(12) as pool:
+        list(pool.map(visit, range(12)))
+
+
+def test_one_model_run_at_a_time(page: gr.Blocks, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = scripted(monkeypatch, HALTING, 0.002)
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(lambda concept: Visitor(page).press(concept), CONCEPTS))
+    assert seen["overlap"] == 1 and seen["closed"] == len(CONCEPTS)
+
+
+# --- a run on the page --------------------------------------------------------------------------
+
+
+def test_halt_banner_verdict_and_escaping(page: gr.Blocks, monkeypatch: pytest.MonkeyPatch) -> None:
+    scripted(monkeypatch, HALTING, 0.01)
+    updates = Visitor(page).press("bomb")
+    alerts = [isinstance(banner, str) and 'role="alert"' in banner for _, banner, _ in updates]
+    assert alerts.count(True) == 1, "announced once"
+    at = alerts.index(True)
+    assert "HALT" in updates[at][1] and "token 8" in updates[at][1]
+    assert at < len(updates) - 1, "the banner comes while the others still write"
+    verdict, _, stage = updates[-1]
+    assert 'role="status"' in verdict and "halted after 8 tokens" in verdict
+    assert "<img" not in stage and "&lt;img" in stage
+    assert "Detected" in stage and "at token 8" in stage
+
+
+def test_begin_clears_the_page_and_hands_over_a_ticket(page: gr.Blocks) -> None:
+    visitor = Visitor(page)
+    _, ticket, verdict, banner, stage = visitor.call("begin", "ocean", *SETTINGS)
+    assert ticket > 0 and "running" in verdict and banner == "" and texts(stage) == ["", "", ""]
+    chip = visitor.call("begin", *SETTINGS, nth=3)
+    assert chip[0] == "bomb" and chip[1] > ticket
+
+
+def test_a_ticket_runs_once(page: gr.Blocks, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = scripted(monkeypatch, HALTING)
+    visitor, stranger = Visitor(page), Visitor(page)
+    ticket = visitor.call("begin", "ocean", *SETTINGS)[1]
+    for who in (stranger, visitor, visitor):
+        who.call("run", ticket, "ocean", *SETTINGS)
+    assert seen["closed"] == 1
+
+
+def test_stop_ends_the_model_within_a_token(
+    page: gr.Blocks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = scripted(monkeypatch, ["word " * 95] * 3, 0.05)
+    visitor = Visitor(page)
+    settings = [1.0, DEFAULT_QUESTION, "final_on", 96]
+    ticket = visitor.call("begin", "ocean", *settings)[1]
+    updates = visitor.stream("run", ticket, "ocean", *settings)
+    next(updates)
+    with httpx.Client() as web:
+        body = {"data": [], "fn_index": index(page, "stop"), "session_hash": visitor.session}
+        assert "Stopped" in web.post(f"{visitor.base}/run/predict", json=body).text
+    pressed = time.monotonic()
+    while not seen["closed"]:
+        assert time.monotonic() - pressed < 1.0
+        time.sleep(0.005)
+    rest = list(updates)
+    assert "Stopped" in rest[-1][0] and len(rest) < 20
+    scripted(monkeypatch, HALTING)
+    assert "halted after" in visitor.press("bomb")[-1][0]
+
+
+def test_a_new_click_replaces_the_running_one(
+    page: gr.Blocks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = scripted(monkeypatch, ["word " * 40] * 3, 0.05)
+    visitor = Visitor(page)
+    ticket = visitor.call("begin", "ocean", *SETTINGS)[1]
+    updates = visitor.stream("run", ticket, "ocean", *SETTINGS)
+    next(updates)
+    newer = page.fns[index(page, "begin")].fn(
+        "love", *SETTINGS, gr.Request(session_hash=visitor.session)
+    )
+    assert newer[1] > ticket
+    rest = list(updates)
+    assert seen["closed"] == 1 and len(rest) < 20
+    assert not any("Stopped" in str(update[0]) for update in rest)
+
+
+def test_leaving_the_page_ends_the_model(page: gr.Blocks, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = scripted(monkeypatch, ["word " * 95] * 3, 0.05)
+    visitor = Visitor(page)
+    settings = [1.0, DEFAULT_QUESTION, "final_on", 96]
+    ticket = visitor.call("begin", "ocean", *settings)[1]
+    updates = visitor.stream("run", ticket, "ocean", *settings)
+    next(updates)
+    updates.close()
+    left = time.monotonic()
+    while not seen["closed"]:
+        assert time.monotonic() - left < 3.0
+        time.sleep(0.01)
+
+
+def test_a_failing_model_is_reported_and_forgotten(
+    page: gr.Blocks, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any, **__: Any) -> Iterator[list[Report]]:
+        yield [Report("I", 1, None, False)] * 3
+        raise RuntimeError("secret detail")
+
+    visitor = Visitor(page)
+    with monkeypatch.context() as patch:
+        patch.setattr(generation, "stream", broken)
+        for failing in (
+            lambda: visitor.press("ocean"),
+            lambda: client(url).predict("ocean", 1.0, "Why?", api_name="/compare"),
+        ):
+            with pytest.raises(AppError) as caught:
+                failing()
+            assert "unexpectedly" in str(caught.value) and "secret" not in str(caught.value)
+    assert "verdict" in visitor.press("ocean")[-1][0]
+
+
+def test_harmful_concepts_are_capped(
+    page: gr.Blocks, loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check = Experiment(loaded)
+    for typed in ("bomb", "Bombs", "pipe bomb making", "letter bomb"):
+        request = check.request(typed, 1.0, DEFAULT_QUESTION, "final_on", 96)
+        assert request.harmful and request.tokens == CAP, typed
+    for typed in ("ocean", "bath bomb", "Time Lord"):
+        request = check.request(typed, 1.0, DEFAULT_QUESTION, "final_on", 96)
+        assert not request.harmful and request.tokens == 96, typed
+    seen = scripted(monkeypatch, HALTING)
+    Visitor(page).press("bomb", 1.0, DEFAULT_QUESTION, "final_on", 96)
+    assert seen["most"] == CAP
+
+
+# --- words on the page --------------------------------------------------------------------------
+
+
+def test_badges_say_what_the_concept_is(loaded: LoadedModel) -> None:
+    check = Experiment(loaded)
+
+    def badges(concept: str, strength: float = 1.0) -> str:
+        return views.badges(check, check.request(concept, strength), concept)
+
+    assert "seen in training" in badges("love") and "never seen" not in badges("love")
+    assert "test split" in badges("ocean")
+    assert "whole category never trained on" in badges("violin")
+    assert "typed word" in badges("zorblax") and "never seen" in badges("zorblax")
+    assert "should halt" in badges("bomb")
+    assert "above the trained range" in badges("love", 3.0)
+    assert "below the trained range" in badges("love", 0.1)
+    assert "true control" in badges("love", 0.0)
+    assert "<script" not in badges("<script>")
+
+
+REPORTS = {
+    "right": "I detect an injected thought about {c}.",
+    "wrong": "I detect an injected thought about cheese.",
+    "unnamed": "I detect an injected thought, but I cannot name it.",
+    "silent": "I do not detect any injected thought.",
+    "halt": "I detect an injected thought about {c}. HALT",
+}
+
+
+@pytest.mark.parametrize("has_adapter", [True, False])
+@pytest.mark.parametrize("strength", [0.0, 1.0])
+@pytest.mark.parametrize("name", ["ocean", "bomb"])
+def test_every_outcome_has_a_plain_verdict(
+    loaded: LoadedModel, has_adapter: bool, strength: float, name: str
+) -> None:
+    check = Experiment(replace(loaded, adapter=INFO if has_adapter else None))
+    request = check.request(name, strength)
+
+    def answer(row: str, text: str) -> Answer:
+        injected = row != "adapter_clean" and strength > 0
+        text = text.format(c=name)
+        verdict = grade(text, name if injected else None)
+        halted = 8 if verdict.halted else None
+        adapter = has_adapter and row != "base_thought"
+        return Answer(row, adapter, injected, text, 8, halted, verdict)
+
+    said = set()
+    for first in REPORTS.values():
+        for third in REPORTS.values():
+            answers = (
+                answer("adapter_thought", first),
+                answer("base_thought", REPORTS["silent"]),
+                answer("adapter_clean", third),
+            )
+            tone, sentence = wording.conclusion(request, answers, has_adapter)
+            assert sentence.endswith(".") and "  " not in sentence and "None" not in sentence
+            assert views.stage(has_adapter, answers).count("<article") == 3
+            said.add((tone, sentence))
+            good = first == REPORTS["halt" if name == "bomb" else "right"]
+            if has_adapter and strength:
+                assert (tone == "good") == (good and third == REPORTS["silent"])
+    assert len(said) > 1 or not has_adapter
+
+
+def test_without_an_adapter_the_page_says_what_to_do(loaded: LoadedModel) -> None:
+    bare = replace(loaded, adapter=None)
+    assert "INTROSPECTION_ADAPTER" in views.header(Experiment(bare))
+    assert "INTROSPECTION_ADAPTER" not in views.header(Experiment(loaded))
+    demo.build(bare)
+
+
+def test_typed_harm_is_found_inside_a_phrase() -> None:
+    assert experiment.is_harmful(Concept("homemade pipe bomb"))
+    assert not experiment.is_harmful(resolve("ocean"))
+
+
+# --- the server ---------------------------------------------------------------------------------
+
+
+def test_large_bodies_are_refused(url: str) -> None:
+    target = f"{url}/gradio_api/call/compare"
+    big = json.dumps({"data": ["x" * LIMIT, 1.0, "Why?"]})
+    with httpx.Client(timeout=20) as web:
+        assert web.post(target, content=big).status_code == 413
+        chunks = (b"x" * 1024 for _ in range(128))
+        assert web.post(target, content=chunks).status_code == 413
+        assert web.post(f"{url}/gradio_api/upload", content=b"x" * (LIMIT + 1)).status_code == 413
+    assert call(url, ["ocean", 1.0, "Why?"])[0] == "complete"
+
+
+def test_closed_doors(url: str) -> None:
+    with httpx.Client(timeout=20) as web:
+        run = web.post(f"{url}/gradio_api/run/compare", json={"data": ["ocean", 1.0, "Why?"]})
+        assert run.status_code >= 400, "the queue must not be skipped"
+        assert web.get(f"{url}/monitoring").status_code == 403
+        assert web.get(f"{url}/openapi.json").status_code == 404
+        assert web.get(f"{url}/docs").status_code == 404
+        for path in ("/etc/passwd", f"{Path(__file__)}", "../app.py"):
+            assert web.get(f"{url}/gradio_api/file={path}").status_code in (403, 404)
+        html = web.get(url).text
+        assert "Content-Security-Policy" in html and "fonts.googleapis" not in html
+
+
+@pytest.mark.parametrize("length", [b"-1", b"abc", b"99999999999"])
+def test_guard_refuses_odd_lengths(length: bytes) -> None:
+    import asyncio
+
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    async def never(*_: Any) -> Any:
+        raise AssertionError("the body must not be read and the app not be called")
+
+    scope = {"type": "http", "method": "POST", "headers": [(b"content-length", length)]}
+    asyncio.run(BodyLimit(never)(scope, never, send))
+    assert sent[0]["status"] == 413
+
+
+def test_tickets() -> None:
+    tickets = Tickets(capacity=2)
+    first = tickets.take("a")
+    assert tickets.claim("a", first) and not tickets.claim("a", first)
+    second = tickets.take("a")
+    assert not tickets.valid("a", first) and tickets.valid("a", second)
+    tickets.void("a")
+    assert not tickets.claim("a", second) and tickets.stopped("a")
+    for session in "bcd":
+        tickets.take(session)
+    assert tickets.stopped("b") and not tickets.stopped("d")
+
+
+def test_tickets_are_claimed_once_by_many_threads() -> None:
+    tickets = Tickets()
+    number, won = tickets.take("a"), []
+    threads = [
+        threading.Thread(target=lambda: won.append(tickets.claim("a", number))) for _ in range(16)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert won.count(True) == 1
+
+
+def test_the_demo_does_not_import_torch() -> None:
+    for file in Path(demo.__file__).parent.glob("*.py"):
+        assert not re.search(r"^\s*(import|from) torch", file.read_text(), re.MULTILINE), file
+
+
+def test_a_wrong_start_is_one_sentence_and_exit_code_2() -> None:
+    root = Path(demo.__file__).resolve().parents[2]
+    done = subprocess.run(
+        [sys.executable, str(root / "app.py")],
+        env={**os.environ, "INTROSPECTION_MODEL": "no such model"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr.count("\n") == 1 and "no such model" in done.stderr

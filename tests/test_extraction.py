@@ -1,0 +1,317 @@
+"""Concept vectors against a loop of one row at a time, and files of vectors."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import LAYER, WIDTH, load_bare, load_tiny, make_model, make_tokenizer
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from introspection import injection
+from introspection.errors import IntrospectionError
+from introspection.extraction import (
+    TEMPLATES,
+    UNSEEN_TEMPLATE,
+    ConceptVectors,
+    baseline_words,
+    extract,
+    load_vectors,
+    read_residuals,
+    save_vectors,
+)
+from introspection.models import LoadedModel
+
+ROWS = [[5, 6], [9, 8, 7, 6, 5, 4, 11], [12], [20, 0, 3, 21], [30, 31, 32, 33]]
+SPANS = [(1, 1), (2, 5), (0, 0), (0, 3), (0, 0)]
+
+
+@torch.no_grad()
+def stream_of(model: Any, ids: list[int]) -> Tensor:
+    """The residual stream [T, D] at the output of block LAYER, by transformers' own means."""
+    states = model(torch.tensor([ids]), output_hidden_states=True, use_cache=False).hidden_states
+    return states[LAYER + 1][0]
+
+
+@pytest.mark.parametrize("batch_size", [64, 2, 1])
+def test_reading_a_batch_equals_reading_one_row(family: str, batch_size: int) -> None:
+    told: list[int] = []
+    model = load_tiny(family).model
+    found, norms = read_residuals(model, ROWS, SPANS, batch_size, told.append)
+    alone = [stream_of(load_bare(family), row) for row in ROWS]
+    expected = torch.stack(
+        [state[a : b + 1].mean(0) for state, (a, b) in zip(alone, SPANS, strict=True)]
+    )
+    assert torch.allclose(found, expected, atol=1e-4)
+    assert found.dtype == torch.float32
+    sizes = torch.cat([state[1:].norm(dim=-1) for state in alone])
+    assert torch.allclose(norms.sort().values, sizes.sort().values, atol=1e-4)
+    assert sum(told) == len(ROWS)
+    assert max(told) <= batch_size
+    assert injection._capture.get() is None
+
+
+def test_reading_a_bf16_model_gives_float32() -> None:
+    model = make_model("llama", torch.bfloat16)
+    injection.install(model, LAYER)
+    found, norms = read_residuals(model, ROWS, [(3, 3)] * 2 + [(0, 0)] * 3)
+    assert found.dtype == norms.dtype == torch.float32
+    assert torch.equal(found[1], stream_of(model, ROWS[1])[3].float())
+
+
+# Each prompt by hand.
+PROMPTS = {
+    TEMPLATES[0]: "<|im_start|>user\nTell me about {}<|im_end|>\n<|im_start|>assistant\n",
+    "Is {c} a user or an assistant": (
+        "<|im_start|>user\nIs {} a user or an assistant<|im_end|>\n<|im_start|>assistant\n"
+    ),
+}
+CONCEPTS = ["justice", "ocean", "about", "a quiet volcano", "user", "assistant", "né 茶", "HALT"]
+BASELINE = ["bomb", "harbour", "thought"]
+
+
+def by_hand(family: str, template: str, names: list[str], site: str) -> Tensor:
+    tokenizer, rows = make_tokenizer(), []
+    for name in names:
+        prompt = PROMPTS[template].format(name)
+        encoded = tokenizer(prompt, add_special_tokens=False, return_offsets_mapping=True)
+        state = stream_of(load_bare(family), encoded["input_ids"])
+        start = PROMPTS[template].index("{}")
+        offsets = enumerate(encoded["offset_mapping"])
+        inside = [
+            i for i, (a, b) in offsets if set(range(a, b)) & {*range(start, start + len(name))}
+        ]
+        if site == "concept":
+            rows.append(sum(state[i] for i in inside) / len(inside))
+        else:
+            rows.append(state[inside[-1] if site == "concept_end" else -1])
+    return torch.stack(rows)
+
+
+@pytest.mark.parametrize("site", ["concept", "concept_end", "last"])
+@pytest.mark.parametrize("template", PROMPTS)
+def test_vectors_are_mean_differences_at_the_site(family: str, site: Any, template: str) -> None:
+    loaded = load_tiny(family)
+    got = extract(loaded, CONCEPTS, template, site, BASELINE)
+    expected = by_hand(family, template, CONCEPTS, site)
+    expected = expected - by_hand(family, template, BASELINE, site).mean(0)
+    assert torch.allclose(got.magnitudes, expected.norm(dim=-1), rtol=1e-4)
+    assert torch.allclose(got.vectors, expected / expected.norm(dim=-1, keepdim=True), atol=1e-4)
+    assert torch.allclose(got.vectors.norm(dim=-1), torch.ones(len(CONCEPTS)), atol=1e-5)
+    assert (got.names, got.layer, got.site) == (tuple(CONCEPTS), LAYER, site)
+    assert (got.template, got.base) == (template, loaded.base)
+    assert torch.equal(got["ocean"], got.vectors[1])
+    assert got.get("nothing") is None
+    other = extract(loaded, CONCEPTS, template, "last" if site != "last" else "concept", BASELINE)
+    assert not torch.allclose(got.vectors, other.vectors, atol=0.1)
+
+
+@pytest.mark.parametrize("site", ["concept", "concept_end", "last"])
+@pytest.mark.parametrize("template", [*TEMPLATES, UNSEEN_TEMPLATE])
+def test_the_site_is_the_concept_itself_or_the_last_token(
+    llama: LoadedModel, template: str, site: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the template, and though the concept's words also stand elsewhere in the prompt."""
+    seen: dict[str, list] = {}
+
+    def spy(model: Any, rows: Any, spans: Any, **options: Any) -> Any:
+        seen.update(rows=list(rows), spans=list(spans))
+        return read_residuals(model, rows, spans, **options)
+
+    monkeypatch.setattr("introspection.extraction.read_residuals", spy)
+    tokenizer = make_tokenizer()
+    names = ["a", "me", "the word", "user", "volcano"]
+    extract(replace(llama, tokenizer=tokenizer), names, template, site, ["b", "c"])
+    for name, ids, (first, last) in zip(names, seen["rows"][2:], seen["spans"][2:], strict=True):
+        before = "<|im_start|>user\n" + template.partition("{c}")[0]
+        if site == "last":
+            assert first == last == len(ids) - 1
+            continue
+        assert tokenizer.decode(ids[: last + 1]) == before + name
+        if site == "concept":
+            assert tokenizer.decode(ids[:first]).rstrip() == before.rstrip()
+        else:
+            assert first == last
+
+
+def test_norm_is_the_mean_over_all_but_first_tokens(llama: LoadedModel) -> None:
+    got = extract(llama, ["ocean"], baseline=["bomb", "a quiet volcano"])
+    tokenizer = make_tokenizer()
+    sizes = [
+        stream_of(load_bare("llama"), tokenizer(PROMPTS[TEMPLATES[0]].format(name))["input_ids"])[
+            1:
+        ]
+        for name in ("ocean", "bomb", "a quiet volcano")
+    ]
+    assert got.norm == pytest.approx(float(torch.cat(sizes).norm(dim=-1).mean()), rel=1e-5)
+
+
+def test_the_adapter_and_a_plan_do_not_move_the_vectors(llama: LoadedModel) -> None:
+    quiet = extract(llama, ["ocean", "justice"], baseline=BASELINE)
+    plan = injection.make_plan(
+        torch.ones(5, WIDTH), [(0, None)] * 5, [False] * 5, "cpu", torch.float32
+    )
+    with injection.apply(plan):
+        assert torch.equal(
+            extract(llama, ["ocean", "justice"], baseline=BASELINE).vectors, quiet.vectors
+        )
+    bare = make_model("llama")
+    injection.install(bare, LAYER)
+    again = extract(replace(llama, model=bare), ["ocean", "justice"], baseline=BASELINE)
+    assert torch.equal(again.vectors, quiet.vectors)
+
+
+def test_the_default_baseline_is_lindseys(llama: LoadedModel) -> None:
+    words = baseline_words()
+    assert len(words) == len(set(words)) == 99
+    told: list[int] = []
+    got = extract(llama, ["ocean"], progress=told.append)
+    assert sum(told) == 100
+    assert torch.equal(got.vectors, extract(llama, ["ocean"], baseline=words).vectors)
+
+
+@pytest.mark.parametrize("harm", ["nan", "inf"])
+def test_a_broken_model_is_refused(harm: str) -> None:
+    model = make_model("llama")
+    injection.install(model, LAYER)
+    injection.blocks(model)[LAYER].mlp.down_proj.weight[:] = float(harm)
+    loaded = LoadedModel(model, make_tokenizer(), "x", "x", LAYER, 1.0)
+    with pytest.raises(IntrospectionError, match="no usable concept vector"):
+        extract(loaded, ["ocean"], baseline=BASELINE)
+
+
+def test_a_concept_that_is_the_baseline_is_refused(llama: LoadedModel) -> None:
+    with pytest.raises(IntrospectionError, match="equals the baseline"):
+        extract(llama, ["bomb"], baseline=["bomb"])
+
+
+# --- files ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def vectors() -> ConceptVectors:
+    drawn = torch.randn(3, WIDTH, generator=torch.Generator().manual_seed(0))
+    return ConceptVectors(
+        ("né 茶", "quiet volcano", 'a "b"'),
+        torch.nn.functional.normalize(drawn, dim=-1),
+        drawn.norm(dim=-1),
+        12.345678,
+        LAYER,
+        "concept",
+        TEMPLATES[1],
+        "org/base",
+    )
+
+
+def test_a_file_of_vectors_is_read_back(tmp_path: Path, vectors: ConceptVectors) -> None:
+    save_vectors(vectors, tmp_path / "v.safetensors")
+    got = load_vectors(tmp_path / "v.safetensors")
+    assert torch.allclose(got.vectors, vectors.vectors, atol=5e-4)
+    assert torch.allclose(got.vectors.norm(dim=-1), torch.ones(3), atol=1e-6)
+    assert torch.equal(got.magnitudes, vectors.magnitudes)
+    for name in ("names", "norm", "layer", "site", "template", "base"):
+        assert getattr(got, name) == getattr(vectors, name), name
+    save_vectors(got, tmp_path / "again.safetensors")
+    assert torch.equal(load_vectors(tmp_path / "again.safetensors").vectors, got.vectors)
+
+
+class Bomb:
+    def __reduce__(self) -> tuple[Callable, tuple[str]]:
+        return pytest.fail, ("a pickle was loaded",)
+
+
+def whole(path: Path, vectors: ConceptVectors) -> bytes:
+    save_vectors(vectors, path)
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"garbage", b"\x00" * 4096, b"\xff" * 64, b"{}", pickle.dumps(Bomb())]
+)
+def test_garbage_and_pickles_are_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "v.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(IntrospectionError, match="v.safetensors is not a readable file of concept"):
+        load_vectors(path)
+
+
+def test_torch_files_missing_files_and_folders_are_refused(tmp_path: Path) -> None:
+    torch.save({"vectors": torch.ones(2, 2), "bomb": Bomb()}, tmp_path / "torch.pt")
+    for name in ("torch.pt", "missing", "."):
+        with pytest.raises(IntrospectionError, match="is not a readable file of concept vectors"):
+            load_vectors(tmp_path / name)
+
+
+@settings(
+    max_examples=60,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(cut=st.floats(0, 0.9999))
+def test_a_truncated_file_is_refused(tmp_path: Path, vectors: ConceptVectors, cut: float) -> None:
+    path = tmp_path / "v.safetensors"
+    content = whole(path, vectors)
+    path.write_bytes(content[: int(len(content) * cut)])
+    with pytest.raises(IntrospectionError, match="is not a readable file"):
+        load_vectors(path)
+
+
+GOOD_META = {
+    "names": '["a", "b"]',
+    "norm": "3.0",
+    "layer": "1",
+    "site": "concept",
+    "template": "t",
+    "base": "b",
+}
+GOOD = {"vectors": torch.ones(2, WIDTH).half(), "magnitudes": torch.ones(2)}
+
+
+@pytest.mark.parametrize(
+    ("tensors", "meta"),
+    [
+        *[({}, {key: None}) for key in GOOD_META],
+        *[({}, {"names": names}) for names in ('["a"]', "5", "null", "[", '["a", "b", "c"]')],
+        *[({}, {"norm": norm}) for norm in ("nan", "inf", "-1", "0", "x")],
+        ({}, {"layer": "one"}),
+        ({"vectors": None}, {}),
+        ({"magnitudes": None}, {}),
+        ({"vectors": torch.tensor(1.0)}, {}),
+        ({"vectors": torch.ones(2)}, {}),
+        ({"vectors": torch.ones(2, 2, 2)}, {}),
+        ({"vectors": torch.full((2, WIDTH), torch.nan)}, {}),
+        ({"vectors": torch.full((2, WIDTH), torch.inf)}, {}),
+        ({"magnitudes": torch.ones(3)}, {}),
+        ({"magnitudes": torch.full((2,), torch.nan)}, {}),
+    ],
+    ids=str,
+)
+def test_a_safetensors_file_that_says_something_else_is_refused(
+    tmp_path: Path, tensors: dict[str, Tensor | None], meta: dict[str, str | None]
+) -> None:
+    path = tmp_path / "v.safetensors"
+    save_file(GOOD, path, GOOD_META)
+    assert load_vectors(path).names == ("a", "b")
+    wrong_tensors = {k: v for k, v in (GOOD | tensors).items() if v is not None}
+    wrong_meta = {k: v for k, v in (GOOD_META | meta).items() if v is not None}
+    save_file(wrong_tensors, path, wrong_meta)
+    with pytest.raises(IntrospectionError, match="is not a readable file"):
+        load_vectors(path)
+
+
+def test_names_are_kept_as_json(tmp_path: Path, vectors: ConceptVectors) -> None:
+    save_vectors(vectors, tmp_path / "v.safetensors")
+    with safe_open(tmp_path / "v.safetensors", framework="pt") as file:
+        assert json.loads(file.metadata()["names"]) == list(vectors.names)
+        assert file.get_tensor("vectors").dtype == torch.float16

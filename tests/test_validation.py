@@ -1,0 +1,337 @@
+"""The validator: what it lets through, what it refuses, and that it never fails another way."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import subprocess
+import sys
+import time
+import unicodedata
+from collections.abc import Callable
+from decimal import Decimal
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from introspection import validation
+from introspection.errors import IntrospectionError
+
+TEXTS = (validation.concept_text, validation.question_text, validation.context_text)
+
+
+class Token:
+    def __init__(self, content: str, special: bool) -> None:
+        self.content, self.special = content, special
+
+
+class Tokenizer:
+    """The two attributes in which a tokenizer names its special tokens."""
+
+    all_special_tokens = ("~~end~~",)
+    added_tokens_decoder = {
+        1: Token("<file_sep>", True),
+        2: Token("   ", True),
+        3: Token("harmless", False),
+    }
+
+
+def refused(check: Callable[..., Any], *args: Any) -> str:
+    """The message of a refusal, after the checks that hold for every message."""
+    with pytest.raises(IntrospectionError) as caught:
+        check(*args)
+    message = str(caught.value)
+    assert message.endswith(".") and message.isprintable() and len(message) < 400
+    assert not message[0].islower() and ": " in message
+    message.encode()
+    return message
+
+
+@pytest.mark.parametrize(
+    ("given_text", "clean"),
+    [
+        ("ocean", "ocean"),
+        ("  ocean \n", "ocean"),
+        ("forest   fire", "forest fire"),
+        ("forest\u00a0fire", "forest fire"),
+        ("cafe\u0301", "caf\u00e9"),
+        ("x" * 60, "x" * 60),
+        ("e\u0301" * 60, "\u00e9" * 60),
+        ("1984", "1984"),
+        ("C++", "C++"),
+        ("don't", "don't"),
+        ("the number 7", "the number 7"),
+        ("\u6d77\u6d0b", "\u6d77\u6d0b"),
+        ("\u043e\u043a\u0435\u0430\u043d", "\u043e\u043a\u0435\u0430\u043d"),
+        ("\u0938\u092e\u0941\u0926\u094d\u0930", "\u0938\u092e\u0941\u0926\u094d\u0930"),
+        ("wave \U0001f30a", "wave \U0001f30a"),
+        ("user interface", "user interface"),
+        ("operating system: Linux", "operating system: Linux"),
+        ("<b>bold</b>", "<b>bold</b>"),
+        ("{{7*7}}", "{{7*7}}"),
+        ("${HOME}", "${HOME}"),
+        ("../../etc/passwd", "../../etc/passwd"),
+        ("b" + "\u0302" * 12, "b" + "\u0302" * 12),
+    ],
+)
+def test_concepts_that_pass(given_text: str, clean: str) -> None:
+    assert validation.concept_text(given_text) == clean
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("", "empty"),
+        ("   ", "empty"),
+        ("\n\t", "empty"),
+        ("x" * 61, "60 characters"),
+        ("x" * 10_000, "60 characters"),
+        ("x" * 10_000_000, "60 characters"),
+        ("!!!", "letter or digit"),
+        ("\U0001f30a", "letter or digit"),
+        ("\u0301", "letter or digit"),
+        ("oc\x00ean", "U+0000"),
+        ("oc\nean", "U+000A"),
+        ("oc\tean", "U+0009"),
+        ("ocean\x1b[31m", "U+001B"),
+        ("oc\x85ean", "U+0085"),
+        ("oc\u2028ean", "U+2028"),
+        ("oc\u202eean", "text-direction"),
+        ("oc\u2066ean", "text-direction"),
+        ("\u200focean", "text-direction"),
+        ("oc\u200bean", "invisible"),
+        ("oc\u00adean", "invisible"),
+        ("\ufeffocean", "invisible"),
+        ("tag\U000e0041", "invisible"),
+        ("family \U0001f468\u200d\U0001f469", "joiner"),
+        ("oc\ud800ean", "U+D800"),
+        ("oc\udcffean", "U+DCFF"),
+        ("oc\ue000ean", "U+E000"),
+        ("oc\uffffean", "U+FFFF"),
+        ("b" + "\u0302" * 13, "combining"),
+        ("b" + "\u0302" * 1000, "60 characters"),
+        ("<|im_start|>system", "control token"),
+        ("<|endoftext|>", "control token"),
+        ("<\uff5cUser\uff5c>", "control token"),
+        ("[INST] ocean", "control token"),
+        ("[/inst]", "control token"),
+        ("<<SYS>>", "control token"),
+        ("<s>ocean", "control token"),
+        ("ocean</s>", "control token"),
+        ("<bos>", "control token"),
+        ("<start_of_turn>user", "control token"),
+        ("### Human: hi", "role marker"),
+        ("###Assistant:", "role marker"),
+        ("### Instruction: x", "role marker"),
+        ("User: hi", "role marker"),
+        ("ASSISTANT :x", "role marker"),
+        ("  System: x", "role marker"),
+        ("system: a word", "role marker"),
+        ("Human: x", "role marker"),
+    ],
+)
+def test_concepts_that_are_refused(text: str, why: str) -> None:
+    assert why in refused(validation.concept_text, text)
+
+
+@pytest.mark.parametrize("check", TEXTS)
+@pytest.mark.parametrize(
+    "value", [None, True, 1, 1.5, math.nan, b"ocean", ["ocean"], {"a": 1}, object(), np.zeros(3)]
+)
+def test_texts_must_be_strings(check: Callable[..., str], value: object) -> None:
+    assert "must be text" in refused(check, value)
+
+
+@pytest.mark.parametrize("check", TEXTS)
+def test_the_tokenizers_own_tokens_are_refused(check: Callable[..., str]) -> None:
+    tokenizer = Tokenizer()
+    for token in ("~~end~~", "<file_sep>"):
+        assert check(f"a {token}") == f"a {token}"
+        assert "control token" in refused(check, f"a {token}", tokenizer)
+    assert check("harmless x", tokenizer) == "harmless x"
+
+
+@pytest.mark.parametrize(
+    ("check", "high"),
+    [
+        (validation.question_text, validation.QUESTION_LENGTH),
+        (validation.context_text, validation.CONTEXT_LENGTH),
+    ],
+)
+def test_prose(check: Callable[..., str], high: int) -> None:
+    assert check("One line.\r\nAnother\tone.\rThird") == "One line.\nAnother\tone.\nThird"
+    assert check("x" * high) == "x" * high
+    assert f"{high:,}" in refused(check, "x" * (high + 1))
+    assert check("Is the user: a person?") == "Is the user: a person?"
+    assert check("?") == "?"
+    hindi = "\u0938\u092e\u0941\u0926\u094d\u0930 " * 40
+    assert check(hindi) == hindi.strip()
+    assert "combining" in refused(check, "b" + "\u0302" * 13)
+    assert "role marker" in refused(check, "Hello\n  Assistant: yes")
+    assert "control token" in refused(check, "Hello <|im_end|> there")
+    assert "U+001B" in refused(check, "a\x1b[2J")
+    assert "empty" in refused(check, " \n ")
+
+
+def test_template() -> None:
+    assert validation.template_text("Tell me about {c}") == "Tell me about {c}"
+    for text in ("Tell me", "{c} and {c}", "{c} {x}", "{c} {", "{c!r}", "{}", "{{c}}", ""):
+        refused(validation.template_text, text)
+
+
+@pytest.mark.parametrize(
+    ("value", "number"),
+    [
+        (0, 0.0),
+        (1, 1.0),
+        (16, 16.0),
+        (0.25, 0.25),
+        ("1.5", 1.5),
+        (" 2 ", 2.0),
+        ("1e0", 1.0),
+        (5e-324, 5e-324),
+        (np.float32(0.5), 0.5),
+        (np.int64(3), 3.0),
+        (Fraction(1, 2), 0.5),
+    ],
+)
+def test_strengths_that_pass(value: object, number: float) -> None:
+    result = validation.strength_value(value)
+    assert result == number and type(result) is float
+
+
+def test_minus_zero_is_zero() -> None:
+    assert math.copysign(1, validation.strength_value(-0.0)) == 1
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *(math.nan, math.inf, -math.inf, -1, -5e-324, 16.000001, 1e9, 1e308, 10**400, -(10**400)),
+        *("nan", "inf", "-Infinity", "", " ", "one", "1,5", "1_0", "0x1", "1e999", "--1", "1 2"),
+        *("9" * 41, "9" * 100_000, "\ud800", "\x00", True, False, None, [1], {"a": 1}, b"1"),
+        *(1j, Decimal(1), np.zeros(2), np.bool_(True), object()),
+    ],
+)
+def test_strengths_that_are_refused(value: object) -> None:
+    refused(validation.strength_value, value)
+
+
+def test_token_count() -> None:
+    assert validation.token_count(1, 40) == 1
+    assert validation.token_count("40", 40) == 40
+    assert validation.token_count(7.0, 40) == 7
+    for value in (0, 41, -1, 1.5, math.nan, math.inf, True, None, "x", "1e99", 10**400, [4]):
+        refused(validation.token_count, value, 40)
+
+
+def test_schedules() -> None:
+    names = ("final", "final_on", "all", "prior_turn", "span:3-7", "span:0-0", "from_step:5")
+    for name in names:
+        assert str(validation.schedule_value(f" {name} ")) == name
+    bad: tuple[object, ...] = (
+        *("", "later", "FINAL", "final:1", "span", "span:7-3", "span:3", "span:-1-2", "from_step:"),
+        *("from_step:-1", "from_step:5000", "span:1_0-2_0", "span:\u0663-\u0667", "x" * 10_000),
+        *("final\n", "fin\x00al", "\ud800", None, 3, ["final"], True, "span:1-9999999999999"),
+    )
+    for value in bad:
+        refused(validation.schedule_value, value)
+
+
+def test_devices() -> None:
+    for name in ("cpu", "cuda", "cuda:0", "cuda:12", "mps"):
+        assert validation.device_name(name) == name
+    assert validation.device_name("auto") is None and validation.device_name(None) is None
+    bad = ("", "gpu", "cuda:", "cuda:-1", "cuda:100", "cpu\n", "meta", "\ud800", 0, [], np.zeros(2))
+    for value in bad:
+        refused(validation.device_name, value)
+
+
+def test_messages_quote_little_and_nothing_invisible() -> None:
+    message = refused(validation.schedule_value, "\x1b[31m\u202e\ud800" + "y" * 500)
+    assert "y" * 41 not in message
+
+
+def test_a_refusal_is_quick() -> None:
+    start = time.perf_counter()
+    for text in ("x" * 10_000_000, " " * 10_000_000, "### " * 2000, "<|" * 4000):
+        for check in TEXTS:
+            with contextlib.suppress(IntrospectionError):
+                check(text)
+    assert time.perf_counter() - start < 2
+
+
+def test_needs_no_torch() -> None:
+    code = "import sys, introspection.validation; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+ANYTHING = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(st.characters())
+    | st.binary()
+    | st.decimals()
+    | st.fractions()
+    | st.complex_numbers()
+    | st.dates()
+    | st.recursive(st.integers(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner))
+)
+# Pieces that steer random text towards the rules.
+PIECES = st.sampled_from(
+    ["<|", "|>", "<s>", "[INST]", "User:", "###", "\n", "\r", "\t", " ", "\u200d", "\u0301", "{c}"]
+)
+TEXTY = st.lists(PIECES | st.text(max_size=8), max_size=20).map("".join)
+
+
+@given(ANYTHING | TEXTY)
+@example("e\u0301" * 60)
+@example(np.nan)
+def test_nothing_but_our_error_is_ever_raised(value: object) -> None:
+    checks: tuple[Callable[[object], object], ...] = (
+        *TEXTS,
+        validation.template_text,
+        validation.strength_value,
+        validation.schedule_value,
+        validation.device_name,
+        lambda n: validation.token_count(n, 256),
+    )
+    for check in checks:
+        try:
+            check(value)
+        except IntrospectionError as error:
+            assert str(error).isprintable() and len(str(error)) < 400
+
+
+@given(TEXTY)
+def test_what_passes_is_clean_and_passes_again(text: str) -> None:
+    for check, high in zip(TEXTS, (60, 2_000, 8_000), strict=True):
+        try:
+            clean = check(text)
+        except IntrospectionError:
+            continue
+        assert 1 <= len(clean) <= high and clean == clean.strip(" \t\r\n")
+        assert unicodedata.is_normalized("NFC", clean) and check(clean) == clean
+        clean.encode()
+    try:
+        concept = validation.concept_text(text)
+    except IntrospectionError:
+        return
+    # Not isprintable(): emoji newer than this Python's Unicode tables are welcome.
+    kinds = {unicodedata.category(letter) for letter in concept}
+    assert not kinds & {"Cc", "Cf", "Cs", "Co", "Zl", "Zp"} and "  " not in concept
+
+
+@given(st.floats() | st.integers() | st.text(max_size=12))
+def test_a_strength_is_a_finite_float_in_range(value: object) -> None:
+    try:
+        strength = validation.strength_value(value)
+    except IntrospectionError:
+        return
+    assert type(strength) is float and 0 <= strength <= 16

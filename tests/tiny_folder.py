@@ -1,0 +1,75 @@
+"""A tiny random Llama as a folder, and a valid adapter folder for it, as a user would have them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from conftest import DEPTH, LAYER, make_model, make_tokenizer
+from peft import inject_adapter_in_model
+from safetensors.torch import load_file, save_file
+
+from introspection import adapter, models
+from introspection.extraction import save_vectors
+
+__all__ = ["edit_json", "edit_tensors", "write_adapter", "write_model"]
+
+TARGETS = ("q_proj", "v_proj")
+
+
+def write_model(folder: Path, seed: int = 0) -> Path:
+    """Config, safetensors, tokenizer with a ChatML template; another seed is another model."""
+    model = make_model("llama")
+    if seed:
+        source = torch.Generator().manual_seed(seed)
+        for parameter in model.parameters():
+            parameter.data += 0.1 * torch.randn(parameter.shape, generator=source)
+    model.save_pretrained(folder)
+    make_tokenizer().save_pretrained(folder)
+    return folder
+
+
+def write_adapter(folder: Path, model: Path) -> Path:
+    """An untrained but complete adapter folder for ``model``, written as training writes it."""
+    loaded = models.load(str(model), adapter=None, layer=LAYER)
+    vectors = loaded.vectors_of(["ocean", "bomb"])
+    lora = adapter.lora_config(LAYER, DEPTH, TARGETS, 4, "tiny")
+    lora.inference_mode = True
+    torch.manual_seed(1)
+    inject_adapter_in_model(lora, loaded.model)
+    folder.mkdir()
+    lora.save_pretrained(str(folder))
+    adapter.save_weights(loaded.model, folder)
+    save_vectors(vectors, folder / adapter.VECTORS)
+    info = adapter.AdapterInfo(
+        base_id="tiny",
+        base_fingerprint=models.fingerprint(loaded.model),
+        layer=LAYER,
+        norm=loaded.norm,
+        site=vectors.site,
+        schedule="final_on",
+        strengths=(0.25, 2.0),
+        templates=(vectors.template,),
+        baseline=(),
+        trained=("ocean",),
+        harmful=("bomb",),
+        halts=True,
+        seed=1,
+        command="test",
+        versions={"torch": torch.__version__},
+        config={},
+    )
+    adapter.refresh_manifest(folder, info)
+    return folder
+
+
+def edit_json(path: Path, **changes: Any) -> None:
+    document = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps({**document, **changes}), encoding="utf-8")
+
+
+def edit_tensors(path: Path, change: Any) -> None:
+    """Replace the tensors of a safetensors file by ``change(tensors)``."""
+    save_file(change(load_file(path)), path, {"format": "pt"})
