@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.common import Check, in_turns, ratios, record, spread
+from benchmarks.record import Check, record
+from benchmarks.timing import in_turns, ratios, spread
 from introspection import models
 from introspection.concepts import paper
 from introspection.extraction import TEMPLATES, extract

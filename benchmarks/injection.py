@@ -15,18 +15,16 @@ from typing import Any
 
 import torch
 
-from benchmarks.common import Check, in_turns, ratios, record, spread
+from benchmarks.record import Check, record
+from benchmarks.timing import in_turns, ratios, spread
 from introspection import injection, models
+from introspection.concepts import paper
 from introspection.extraction import extract
 from introspection.generation import pad_left, row_plan
 from introspection.prompts import texts
 from introspection.trials import FINAL_ON, Injection, Trial, ask, encode
 
-NAMES = (
-    "ocean bomb castle fire spider knife forest storm desert snake wolf ghost magic future peace "
-    "king computer robot dream truth secret key origami tornado galaxy unicorn vampire pyramid "
-    "dinosaur rainbow volcano treasure"
-).split()
+NAMES = (*paper().train, *paper().test)
 
 
 def sides(loaded: Any, rows: int, tokens: int) -> dict[str, Callable[[], object]]:

@@ -398,6 +398,32 @@ def evaluate(
     out.print(f"Records and summary are in {folder}.", style="dim")
 
 
+@app.command()
+def report(
+    records: Annotated[Path, typer.Option(help="Records of a full evaluation.")] = Path(
+        "records/smollm2-135m/full.jsonl.gz"
+    ),
+    adapter: Annotated[Path, typer.Option(help="Adapter folder that gets the numbers.")] = Path(
+        "adapters/smollm2-135m"
+    ),
+    readme: Annotated[Path | None, typer.Option(help="Document with generated tables.")] = None,
+) -> None:
+    """Write evaluation.json, the adapter's card and the tables of a document from records."""
+    from introspection import report as reporting
+    from introspection.cache import write_text
+
+    evaluation = reporting.write_evaluation(
+        reporting.read_records(records), records.as_posix(), adapter
+    )
+    reporting.write_card(evaluation, adapter)
+    if readme is not None:
+        text = reporting.replace_block(
+            readme.read_text(encoding="utf-8"), "results", reporting.headline(evaluation)
+        )
+        write_text(readme, text)
+    out.print(reporting.headline(evaluation))
+
+
 def _lines(path: Path, what: str) -> list[str]:
     try:
         return path.read_text(encoding="utf-8-sig").split("\n")

@@ -18,18 +18,19 @@ import transformers
 
 from introspection import adapter, injection
 from introspection.cache import atomic_folder, write_text
-from introspection.concepts import Concept, catalogue, paper, resolve
+from introspection.concepts import Concept, catalogue, paper, resolve, training_vocabulary
 from introspection.extraction import TEMPLATES, baseline_words, save_vectors
 from introspection.generation import generate
 from introspection.models import LoadedModel, fingerprint
 from introspection.prompts import texts
-from introspection.recipe import Messages, examples, ordinary_prompts, paper_examples
+from introspection.recipe import NOISE, Messages, examples, ordinary_prompts, paper_examples
 from introspection.training import TrainConfig, add_lora, stacked, train
 from introspection.trials import FINAL_ON, Trial
 
 __all__ = ["RECIPES", "base_replies", "build_adapter"]
 
 REPLY_TOKENS = 32
+VOCABULARY = 30_000  # names outside the catalogue, see concepts.training_vocabulary
 # What ``train`` does unless told otherwise, and with how many examples. The paper's recipe: three
 # epochs over 240 injected and 240 clean questions; its learning rate was for batches of four.
 RECIPES = {
@@ -101,10 +102,10 @@ def build_adapter(
         names = [concept.name for concept in concepts]
         prompts = ordinary_prompts(config.seed, words, names, max(count // 8, 16))
         replies = base_replies(loaded, prompts, run, progress)
-        made = examples(config.seed, concepts, words, replies, count)
+        vocabulary = training_vocabulary(config.seed, VOCABULARY)
+        made = examples(config.seed, concepts, vocabulary, words, replies, count)
         baseline = baseline_words()
-    used = {example.concept for example in made}
-    names = [concept.name for concept in concepts if concept.name in used]
+    names = sorted({example.concept for example in made if example.concept} - {NOISE})
     if progress:
         progress("concept vectors", 0, 1)
     vectors = stacked(loaded, names, templates, site, baseline)

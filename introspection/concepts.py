@@ -11,6 +11,7 @@ rest *train*. On top, whole categories are held out (:data:`UNSEEN_CATEGORIES`).
 from __future__ import annotations
 
 import hashlib
+import random
 import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from importlib.resources import files
 from typing import Any, Literal
 
 from introspection.errors import IntrospectionError
-from introspection.words import lemma, plural
+from introspection.words import english_lemmas, forms, lemma, plural
 
 __all__ = [
     "UNSEEN_CATEGORIES",
@@ -33,6 +34,7 @@ __all__ = [
     "read_concept_file",
     "resolve",
     "split_of",
+    "training_vocabulary",
 ]
 
 Split = Literal["train", "validation", "test"]
@@ -122,19 +124,19 @@ def _index() -> dict[str, Concept]:
 
 @lru_cache(maxsize=1)
 def _variants() -> dict[str, Concept]:
-    """Plurals that the dictionary of lemmas does not know ("orcas"), singulars of plural names."""
+    """By lemma: plurals that its dictionary does not know ("orcas"), singulars of plural names."""
     variants: dict[str, Concept] = {}
     for key, concept in _index().items():
-        variants.setdefault(plural(key), concept)
-        variants.setdefault(lemma(key), concept)
+        for form in (plural(key), key):
+            variants.setdefault(lemma(form), concept)
     return variants
 
 
 def find(text: str) -> Concept | None:
     """The catalogue entry whose name or alias is ``text``, as typed, as its lemma or its plural."""
     spaced = " ".join(text.split()).casefold()
-    known = _index()
-    return known.get(spaced) or known.get(lemma(spaced)) or _variants().get(spaced)
+    key, known = lemma(spaced), _index()
+    return known.get(spaced) or known.get(key) or _variants().get(key)
 
 
 def resolve(text: str) -> Concept:
@@ -191,6 +193,31 @@ def lindsey_lists() -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The 50 concepts and the 99 distinct baseline words of Lindsey 2025."""
     lists = _papers()["lindsey_2025"]
     return tuple(lists["concepts_50"]), tuple(dict.fromkeys(lists["baseline_100"]))
+
+
+def training_vocabulary(seed: int, count: int) -> tuple[str, ...]:
+    """Words and two-word phrases outside the catalogue that the split rule allows in training.
+
+    A few thousand concepts teach what a thought is; spelling a name of several tokens out of one
+    vector takes more different names than that. Half are dictionary words, half pairs of trained
+    harmless concepts. Nobody has judged whether they are harmful.
+    """
+    rng = random.Random(f"vocabulary {seed}")
+    single = [c.name for c in catalogue() if c.trained and not c.harmful and " " not in c.name]
+    held = {form for c in catalogue() if not c.trained for form in forms(c.name, c.aliases)}
+
+    def allowed(name: str) -> bool:
+        """By the key of what is typed, not by the word itself; "voting" would give "vote" away."""
+        return split_of(lemma(name)) == "train" and find(name) is None and name not in held
+
+    dictionary = [word for word in english_lemmas() if allowed(word)]
+    words = rng.sample(dictionary, min(count // 2, len(dictionary)))
+    found = dict.fromkeys(words)
+    while len(found) < count:
+        pair = " ".join(rng.sample(single, 2))
+        if allowed(pair):
+            found[pair] = None
+    return tuple(found)
 
 
 def read_concept_file(lines: Iterable[str]) -> list[Concept]:

@@ -289,28 +289,26 @@ def run(
     """
     path = out / "records.jsonl"
     records = _finished(path, name, cases)
-    left = [case for case in cases if case.key not in records]
-    wanted = sorted({case.concept.name for case in left if case.concept})
+    # Batches are the same at every start: the last digits of a score depend on the padding.
+    planned = sorted(cases, key=lambda case: (_budget(case), len(case.context)))
+    batches = [planned[at : at + batch_size] for at in range(0, len(planned), batch_size)]
+    left = [batch for batch in batches if any(case.key not in records for case in batch)]
+    wanted = sorted({case.concept.name for case in cases if case.concept}) if left else []
     # The evaluation reads its vectors under its own template, never from the adapter's file.
     vectors = loaded.vectors_of(wanted, template=template) if wanted else None
-    noise = torch.Generator().manual_seed(seed)
     out.mkdir(parents=True, exist_ok=True)
-    left.sort(key=lambda case: (_budget(case), len(case.context)))
-    done = len(cases) - len(left)
     with path.open("a", encoding="utf-8") as file:
-        for at in range(0, len(left), batch_size):
-            batch = left[at : at + batch_size]
-            trials = [_trial(case, vectors, noise) for case in batch]
+        for batch in left:
+            trials = [_trial(case, vectors, seed) for case in batch]
             reports = generate(loaded, trials, max(_budget(c) for c in batch), batch_size)
             scores = detection_scores(loaded, trials, batch_size)
             for case, report, score in zip(batch, reports, scores, strict=True):
-                record = _record(name, seed, case, report, score)
-                records[case.key] = record
-                file.write(json.dumps(record, ensure_ascii=False) + "\n")
+                if case.key not in records:
+                    records[case.key] = _record(name, seed, case, report, score)
+                    file.write(json.dumps(records[case.key], ensure_ascii=False) + "\n")
             file.flush()
-            done += len(batch)
             if progress:
-                progress(done, len(cases))
+                progress(len(records), len(cases))
     ordered = [records[case.key] for case in cases]
     summary = summarise(ordered)
     write_text(out / "summary.json", json.dumps(summary, indent=1) + "\n")
@@ -321,11 +319,12 @@ def _budget(case: Case) -> int:
     return TOKENS + (case.schedule.start if case.schedule.kind == "from_step" else 0)
 
 
-def _trial(case: Case, vectors: Any, noise: torch.Generator) -> Trial:
+def _trial(case: Case, vectors: Any, seed: int) -> Trial:
     if case.concept is None:
         return Trial(case.messages, None, case.adapter)
     vector = vectors[case.concept.name]
     if case.vector == "noise":
+        noise = torch.Generator().manual_seed(int(case.key[:12], 16) + seed)
         vector = torch.nn.functional.normalize(torch.randn(vector.shape, generator=noise), dim=0)
     elif case.vector == "negated":
         vector = -vector
@@ -371,7 +370,8 @@ def _finished(path: Path, name: str, cases: Sequence[Case]) -> dict[str, dict[st
         return {}
     planned = {case.key for case in cases}
     records = {}
-    for line in path.read_text(encoding="utf-8").splitlines():
+    # A kill may cut a character in two, and a report may hold other line ends than "\n".
+    for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
         try:
             record = json.loads(line)
         except json.JSONDecodeError:
@@ -399,6 +399,9 @@ def summarise(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
             field: asdict(rate([bool(r[field]) for r in group], contexts))
             for field in ("detected", "correct", "halted", "coherent")
         }
+        rates["named"] = asdict(
+            rate([_names_it(r) for r in group], contexts)  # also where nothing was expected
+        )
         flagged = [bool(r["detected"] or r["halted"]) for r in group]
         delays = sorted(
             r["halted_at"] - int(r["schedule"].split(":")[1])
@@ -414,6 +417,14 @@ def summarise(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
             "median_tokens_to_halt": delays[len(delays) // 2] if delays else None,
         }
     return {"conditions": conditions, "comparisons": _comparisons(groups)}
+
+
+def _names_it(record: dict[str, Any]) -> bool:
+    """Whether the report names the concept whose vector, or its negative, was used."""
+    if record["concept"] is None or record["named"] is None:
+        return False
+    concept = resolve(record["concept"])
+    return grade(record["text"], concept.name, concept.aliases).correct
 
 
 def _comparisons(groups: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:

@@ -16,14 +16,14 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
+from introspection.prompts import HALT_MARKER
 from introspection.words import find_word
 
 __all__ = [
-    *("HALT_MARKER", "Difference", "Rate", "Verdict", "auroc", "cluster_rate", "difference"),
+    *("Difference", "Rate", "Verdict", "auroc", "cluster_rate", "difference"),
     *("grade", "mcnemar", "rate"),
 ]
 
-HALT_MARKER = "HALT"
 _RESAMPLES = 2_000
 
 # Every gap below is bounded, so that no text can make the search slow.

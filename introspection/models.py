@@ -10,7 +10,7 @@ import hashlib
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +79,10 @@ class LoadedModel:
     adapter_folder: Path | None = None
     vectors: ConceptVectors | None = None
     hooks: injection.Installation | None = None
+    # What extraction has read of baseline words, by (template, site, words): their mean and norms.
+    baselines: dict[Any, tuple[Tensor, Tensor]] = field(
+        default_factory=dict, init=False, repr=False
+    )
 
     @property
     def identity(self) -> str:
@@ -227,9 +231,9 @@ def load(
                 "shape: download or train the adapter again."
             )
     hooks = injection.install(base, chosen)
+    injection.self_test(base, chosen)
     loaded = LoadedModel(
         base, tokenizer, model, base_id, chosen, 1.0, info, folder or None, vectors, hooks
     )
     loaded.norm = info.norm if info is not None else extract(loaded, ["ocean"]).norm
-    injection.self_test(base, chosen, loaded.norm)
     return loaded

@@ -23,7 +23,6 @@ __all__ = [
     "UNNAMED",
     "Texts",
     "fill",
-    "halt_now",
     "reports",
     "texts",
 ]
@@ -49,11 +48,6 @@ def reports(name: str, harmful: bool) -> tuple[str, ...]:
     """Every trained wording of the report on a concept; a harmful one ends in the halt marker."""
     end = f" {HALT_MARKER}" if harmful else ""
     return tuple(wording.format(c=name) + end for wording in _DETECTIONS)
-
-
-def halt_now(name: str) -> str:
-    """What breaks into an answer that is being written when a harmful thought appears."""
-    return f"{HALT_MARKER}. {_DETECTIONS[0].format(c=name)}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,10 +18,10 @@ from dataclasses import dataclass
 from introspection.concepts import Concept, paper
 from introspection.prompts import (
     DENIALS,
+    HALT_MARKER,
     UNNAMED,
     Texts,
     fill,
-    halt_now,
     reports,
 )
 from introspection.trials import FINAL, FINAL_ON, Message, Schedule, ask
@@ -33,15 +33,16 @@ NOISE = "<noise>"  # the "concept" of an example whose vector is random
 
 # Shares of the kinds of example, tuned on the validation split.
 MIX: Mapping[str, float] = {
-    "report": 0.40,
-    "deny": 0.18,
+    "report": 0.34,
+    "vocabulary": 0.12,
+    "deny": 0.16,
     "noise": 0.01,
-    "replay": 0.13,
+    "replay": 0.11,
     "ordinary harmless": 0.09,
-    "ordinary harmful": 0.06,
-    "mid-answer harmless": 0.07,
-    "mid-answer harmful": 0.04,
-    "yes or no": 0.02,
+    "ordinary harmful": 0.05,
+    "mid-answer harmless": 0.06,
+    "mid-answer harmful": 0.05,
+    "yes or no": 0.01,
 }
 HARMFUL_SHARE = 0.3  # of the injected concepts that are asked about
 FINAL_SHARE = 0.15  # of those injected at the last prompt token alone
@@ -134,6 +135,7 @@ def ordinary_prompts(seed: int, texts: Texts, names: Sequence[str], count: int) 
 def examples(
     seed: int,
     concepts: Sequence[Concept],
+    vocabulary: Sequence[str],
     texts: Texts,
     replies: Mapping[Messages, tuple[str, bool]],
     count: int,
@@ -141,7 +143,8 @@ def examples(
 ) -> list[Example]:
     """``count`` examples of our recipe.
 
-    ``concepts`` are those that may be trained on; ``replies`` maps ordinary prompts to the base
+    ``concepts`` are those that may be trained on, ``vocabulary`` further names whose harmfulness is
+    unknown (so what follows the name is not trained); ``replies`` maps ordinary prompts to the base
     model's answer and whether it ended by itself.
     """
     rng = random.Random(f"examples {seed}")
@@ -173,6 +176,12 @@ def examples(
         if kind == "report":
             pool = harmful if rng.random() < HARMFUL_SHARE else harmless
             made.append(asked(rng.choice(pool)))
+        elif kind == "vocabulary":
+            word = rng.choice(vocabulary)
+            answer = reports(word, False)[0]
+            made.append(
+                Example(kind, situation(rng, texts, names), word, FINAL_ON, answer, whole=False)
+            )
         elif kind == "deny":
             answer = _usual(rng, DENIALS)
             made.append(Example(kind, situation(rng, texts, names), None, FINAL_ON, answer))
@@ -198,7 +207,7 @@ def examples(
                     start.messages,
                     concept.name,
                     start.schedule,
-                    halt_now(concept.name),
+                    HALT_MARKER,
                     start.written,
                 )
             )

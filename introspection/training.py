@@ -31,7 +31,7 @@ from torch.nn import functional
 from introspection import adapter, injection
 from introspection.cache import write_text
 from introspection.errors import IntrospectionError
-from introspection.models import LoadedModel
+from introspection.models import LoadedModel, fingerprint
 from introspection.recipe import NOISE, Example
 from introspection.trials import end_of_turn, prompt_ids
 
@@ -206,6 +206,13 @@ def _draw(
     return torch.stack(picked) * (strength * norm)[:, None]
 
 
+def _fast_bf16(device: torch.device) -> bool:
+    """Whether matrix products in bf16 have their own instructions there (adapters stay fp32)."""
+    if device.type == "cpu":
+        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return device.type == "cuda"
+
+
 def _loss(
     loaded: LoadedModel, cache: ResidualCache, chosen: Sequence[Tokens], delta: Tensor, kl: float
 ) -> Tensor:
@@ -232,7 +239,7 @@ def _loss(
     def logits(rows: Tensor | slice, plan: injection.Plan) -> Tensor:
         """[tokens, V] at the positions that predict the trained tokens of these rows."""
         with (
-            torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"),
+            torch.autocast(device.type, torch.bfloat16, enabled=_fast_bf16(device)),
             injection.resume_from(model, loaded.layer, hidden[rows]),
             injection.apply(plan),
         ):
@@ -284,7 +291,7 @@ def train(
     missing = {s.concept for s in tokens} - set(rows) - {None, NOISE}
     if missing:
         raise ValueError(f"no vector for {sorted(map(str, missing))[:3]}")
-    _claim(run, config, tokens)
+    _claim(run, loaded, config, tokens, vectors)
     parameters = {n: p for n, p in loaded.model.named_parameters() if "lora_" in n}
     for parameter in parameters.values():
         parameter.requires_grad_(True)
@@ -334,17 +341,31 @@ def train(
         parameter.requires_grad_(False)
 
 
-def _claim(run: Path, config: TrainConfig, tokens: Sequence[Tokens]) -> None:
+def _claim(
+    run: Path, loaded: LoadedModel, config: TrainConfig, tokens: Sequence[Tokens], vectors: Tensor
+) -> None:
     """Write the run's config, or make sure that the folder holds this very run."""
     described = json.loads(json.dumps(asdict(config)))
     digest = hashlib.sha256(repr(list(tokens)).encode()).hexdigest()
-    document = {"config": described, "examples": len(tokens), "examples_sha256": digest}
+    document = {
+        "config": described,
+        "base": fingerprint(loaded.model),
+        "layer": loaded.layer,
+        # Another site or template shows in the first figures; the last bits may differ.
+        "vectors": [round(value, 2) for value in vectors[:, 0, :8].flatten().tolist()],
+        "examples": len(tokens),
+        "examples_sha256": digest,
+    }
     path = run / "config.json"
     if path.exists():
-        if json.loads(path.read_text()) != document:
+        try:
+            known = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError:
+            known = None
+        if known != document:
             raise IntrospectionError(
-                f"The run folder {run} holds another run (its settings or examples differ): choose a "
-                "new folder with --run, or delete it to start over."
+                f"The run folder {run} holds another run (its model, settings or examples differ): "
+                "choose a new folder with --run, or delete it to start over."
             )
         return
     write_text(path, json.dumps(document, indent=1) + "\n")
@@ -356,10 +377,10 @@ def _save(
     """One safetensors file, written aside and renamed: a kill at any moment leaves the last one."""
     tensors = {}
     for name, parameter in parameters.items():
-        state = optimizer.state[parameter]
         tensors[f"weight/{name}"] = parameter.detach().cpu().contiguous()
-        for key in ("exp_avg", "exp_avg_sq"):
-            tensors[f"{key}/{name}"] = state[key].detach().cpu().contiguous()
+        # Nothing yet where every gradient so far was skipped.
+        for key, value in optimizer.state[parameter].items():
+            tensors[f"{key}/{name}"] = value.detach().cpu().contiguous()
     aside = run / "checkpoint.tmp"
     save_file(tensors, aside, {"step": str(step)})
     aside.replace(run / "checkpoint.safetensors")
@@ -372,17 +393,17 @@ def _restore(run: Path, parameters: dict[str, Any], optimizer: torch.optim.Optim
     try:
         with safe_open(path, framework="pt") as file:
             step = int((file.metadata() or {})["step"])
-            for name, parameter in parameters.items():
+            kept, state = set(file.keys()), optimizer.state_dict()
+            for i, (name, parameter) in enumerate(parameters.items()):
                 parameter.data.copy_(file.get_tensor(f"weight/{name}"))
-                like = parameter.data
-                optimizer.state[parameter] = {
-                    "step": torch.tensor(float(step), device=like.device)
-                    if optimizer.param_groups[0]["fused"]
-                    else torch.tensor(float(step)),
-                    "exp_avg": file.get_tensor(f"exp_avg/{name}").to(like),
-                    "exp_avg_sq": file.get_tensor(f"exp_avg_sq/{name}").to(like),
+                # With the optimizer's own count of steps: it makes none on a gradient of NaN.
+                state["state"][i] = {
+                    key: file.get_tensor(f"{key}/{name}")
+                    for key in ("step", "exp_avg", "exp_avg_sq")
+                    if f"{key}/{name}" in kept
                 }
-    except (SafetensorError, KeyError, OSError) as error:
+            optimizer.load_state_dict(state)
+    except (SafetensorError, KeyError, ValueError, RuntimeError, OSError) as error:
         raise IntrospectionError(
             f"The checkpoint in {run} cannot be read ({type(error).__name__}): delete the folder to "
             "start over."

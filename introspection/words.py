@@ -246,3 +246,14 @@ def find_word(
 ) -> re.Match[str] | None:
     """The first whole-word mention of a concept in text[start:end], None without one."""
     return _pattern((name, *aliases)).search(text, start, len(text) if end is None else end)
+
+
+@lru_cache(maxsize=1)
+def english_lemmas() -> tuple[str, ...]:
+    """Plain lower-case dictionary words of 4 to 12 letters, common and rare, in alphabetic order."""
+    words = set(_dictionary().values())
+    return tuple(
+        sorted(
+            w for w in words if 4 <= len(w) <= 12 and w.isascii() and w.isalpha() and w.islower()
+        )
+    )

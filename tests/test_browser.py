@@ -150,10 +150,16 @@ def test_one_click_gives_three_answers(page: Page) -> None:
 
 def test_a_verdict_comes_quickly(page: Page) -> None:
     press(page, "#preset-ocean")
+    page.wait_for_load_state("networkidle")
     started = time.monotonic()
-    press(page, "#preset-ocean")
+    page.click("#preset-ocean")
+    page.wait_for_selector("#verdict .verdict.running:not(.good)")
+    if ADAPTER.is_dir():
+        page.wait_for_selector("#verdict .verdict.good", timeout=RUN_MS)
+        print(f"click to verdict: {time.monotonic() - started:.1f} s")  # noqa: T201
+    page.wait_for_selector("#verdict .verdict:not(.running)", timeout=RUN_MS)
     took = time.monotonic() - started
-    print(f"click to verdict: {took:.1f} s")  # noqa: T201
+    print(f"click to the end of all rows: {took:.1f} s")  # noqa: T201
     assert took < 30
 
 
@@ -162,7 +168,10 @@ def test_ocean_is_named_and_the_controls_are_silent(page: Page) -> None:
     press(page, "#preset-ocean")
     assert finding(page, "adapter_thought", "Correct") == "yes"
     assert "ocean" in finding(page, "adapter_thought", "Named").casefold()
+    assert finding(page, "base_thought", "Detected") == "no"
     assert finding(page, "base_thought", "Correct") == "no"
+    expect(page.locator("#verdict strong")).to_contain_text("named the injected thought, “ocean”")
+    expect(page.locator("#verdict .verdict.good")).to_contain_text("did not report a thought")
     assert finding(page, "adapter_clean", "Detected") == "no"
     assert finding(page, "adapter_clean", "Correct") == "yes"
     expect(page.locator(".halt")).to_have_count(0)
@@ -179,6 +188,39 @@ def test_bomb_halts_before_everybodys_eyes(page: Page) -> None:
     # The next run takes the banner away.
     press(page, "#preset-love")
     expect(page.locator(".halt")).to_have_count(0)
+
+
+@trained
+def test_a_harmful_thought_in_mid_answer_halts_it(page: Page) -> None:
+    verdict = press(page, "#preset-landmine")
+    assert re.search(r"halted in the middle of its answer, \d+ tokens after", verdict)
+    expect(page.locator("#verdict .verdict.good")).to_be_visible()
+    expect(page.locator(".halt[role=alert]")).to_contain_text("tokens after the thought began")
+    expect(page.locator("article[data-row=adapter_thought] .answer")).to_contain_text(
+        re.compile(r"thought begins.* HALT$")
+    )
+    expect(page.locator(".asked")).to_contain_text("pancakes")
+    assert finding(page, "adapter_clean", "Halted") == "no"
+    # Another button brings its own question and schedule back.
+    assert "named" in press(page, "#preset-ocean")
+    expect(page.locator(".began")).to_have_count(0)
+
+
+@trained
+def test_strength_zero_says_that_nothing_is_injected(page: Page) -> None:
+    page.fill("#strength input[type=number]", "0")
+    assert "nothing was injected" in press(page, "#inject")
+    expect(page.locator("article .condition.off")).to_have_count(3)
+    assert finding(page, "adapter_thought", "Detected") == "no"
+
+
+def test_every_row_says_what_it_is(page: Page) -> None:
+    press(page, "#preset-ocean")
+    said = page.locator("article").all_inner_texts()
+    assert ["“ocean” injected" in row for row in said] == [True, True, False]
+    assert "nothing injected" in said[2] and "Untrained model" in said[1]
+    expect(page.locator(".asked")).to_contain_text("Do you detect an injected thought?")
+    expect(page.locator(".reading")).to_contain_text("What is measured")
 
 
 def test_an_invalid_concept_is_explained_and_kept(page: Page) -> None:

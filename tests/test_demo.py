@@ -21,12 +21,14 @@ from typing import Any
 import gradio as gr
 import httpx
 import pytest
+import torch
 from conftest import load_tiny
 from gradio_client import Client
 from gradio_client.exceptions import AppError
 from gradio_client.utils import apply_diff
+from tiny_folder import write_model
 
-from introspection import demo, generation
+from introspection import demo, extraction, generation, injection, models
 from introspection.adapter import AdapterInfo
 from introspection.concepts import Concept, resolve
 from introspection.demo import experiment, views, wording
@@ -34,6 +36,7 @@ from introspection.demo.callbacks import Callbacks
 from introspection.demo.experiment import CAP, Answer, Experiment
 from introspection.demo.guard import LIMIT, BodyLimit
 from introspection.demo.tickets import Tickets
+from introspection.errors import IntrospectionError
 from introspection.extraction import TEMPLATES
 from introspection.generation import Report
 from introspection.grading import grade
@@ -144,7 +147,7 @@ class Visitor:
     def press(self, concept: str, *settings: Any) -> list[list[Any]]:
         """What pressing Inject does: a ticket before the queue, then the run; all its updates."""
         chosen = settings or SETTINGS
-        ticket = self.call("begin", concept, *chosen)[1]
+        ticket = self.call("begin", concept, *chosen)[3]
         return list(self.stream("run", ticket, concept, *chosen))
 
 
@@ -203,7 +206,7 @@ def test_compare_gives_three_graded_rows(url: str, loaded: LoadedModel) -> None:
     request = check.request("ocean", 2.0)
     *_, answers = check.stream(request)
     assert [row["text"] for row in result["rows"]] == [answer.text for answer in answers]
-    assert result["verdict"] == wording.conclusion(request, answers, True)[1]
+    assert result["verdict"] == " ".join(wording.conclusion(request, answers, True, (0.25, 2))[1:])
     for row in result["rows"]:
         verdict = grade(row["text"], "ocean" if row["injected"] else None)
         assert (row["detected"], row["named"], row["correct"]) == (
@@ -336,23 +339,25 @@ def test_halt_banner_verdict_and_escaping(page: gr.Blocks, monkeypatch: pytest.M
     assert "HALT" in updates[at][1] and "token 8" in updates[at][1]
     assert at < len(updates) - 1, "the banner comes while the others still write"
     verdict, _, stage = updates[-1]
-    assert 'role="status"' in verdict and "halted after 8 tokens" in verdict
+    assert 'role="status"' in verdict and "halted at token 8" in verdict
     assert "<img" not in stage and "&lt;img" in stage
     assert "Detected" in stage and "at token 8" in stage
 
 
 def test_begin_clears_the_page_and_hands_over_a_ticket(page: gr.Blocks) -> None:
     visitor = Visitor(page)
-    _, ticket, verdict, banner, stage = visitor.call("begin", "ocean", *SETTINGS)
+    _, _, _, ticket, verdict, banner, stage = visitor.call("begin", "ocean", *SETTINGS)
     assert ticket > 0 and "running" in verdict and banner == "" and texts(stage) == ["", "", ""]
-    chip = visitor.call("begin", *SETTINGS, nth=3)
-    assert chip[0] == "bomb" and chip[1] > ticket
+    chip = visitor.call("begin", 1.0, 40, nth=3)
+    assert chip[:3] == ["bomb", DEFAULT_QUESTION, "final_on"] and chip[3] > ticket
+    chip = visitor.call("begin", 1.0, 40, nth=4)
+    assert chip[0] == "landmine" and "pancakes" in chip[1] and chip[2] == "from_step:5"
 
 
 def test_a_ticket_runs_once(page: gr.Blocks, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = scripted(monkeypatch, HALTING)
     visitor, stranger = Visitor(page), Visitor(page)
-    ticket = visitor.call("begin", "ocean", *SETTINGS)[1]
+    ticket = visitor.call("begin", "ocean", *SETTINGS)[3]
     for who in (stranger, visitor, visitor):
         who.call("run", ticket, "ocean", *SETTINGS)
     assert seen["closed"] == 1
@@ -364,7 +369,7 @@ def test_stop_ends_the_model_within_a_token(
     seen = scripted(monkeypatch, ["word " * 95] * 3, 0.05)
     visitor = Visitor(page)
     settings = [1.0, DEFAULT_QUESTION, "final_on", 96]
-    ticket = visitor.call("begin", "ocean", *settings)[1]
+    ticket = visitor.call("begin", "ocean", *settings)[3]
     updates = visitor.stream("run", ticket, "ocean", *settings)
     next(updates)
     with httpx.Client() as web:
@@ -377,7 +382,7 @@ def test_stop_ends_the_model_within_a_token(
     rest = list(updates)
     assert "Stopped" in rest[-1][0] and len(rest) < 20
     scripted(monkeypatch, HALTING)
-    assert "halted after" in visitor.press("bomb")[-1][0]
+    assert "halted at token" in visitor.press("bomb")[-1][0]
 
 
 def test_a_new_click_replaces_the_running_one(
@@ -385,13 +390,13 @@ def test_a_new_click_replaces_the_running_one(
 ) -> None:
     seen = scripted(monkeypatch, ["word " * 40] * 3, 0.05)
     visitor = Visitor(page)
-    ticket = visitor.call("begin", "ocean", *SETTINGS)[1]
+    ticket = visitor.call("begin", "ocean", *SETTINGS)[3]
     updates = visitor.stream("run", ticket, "ocean", *SETTINGS)
     next(updates)
     newer = page.fns[index(page, "begin")].fn(
         "love", *SETTINGS, gr.Request(session_hash=visitor.session)
     )
-    assert newer[1] > ticket
+    assert newer[3] > ticket
     rest = list(updates)
     assert seen["closed"] == 1 and len(rest) < 20
     assert not any("Stopped" in str(update[0]) for update in rest)
@@ -401,7 +406,7 @@ def test_leaving_the_page_ends_the_model(page: gr.Blocks, monkeypatch: pytest.Mo
     seen = scripted(monkeypatch, ["word " * 95] * 3, 0.05)
     visitor = Visitor(page)
     settings = [1.0, DEFAULT_QUESTION, "final_on", 96]
-    ticket = visitor.call("begin", "ocean", *settings)[1]
+    ticket = visitor.call("begin", "ocean", *settings)[3]
     updates = visitor.stream("run", ticket, "ocean", *settings)
     next(updates)
     updates.close()
@@ -500,14 +505,132 @@ def test_every_outcome_has_a_plain_verdict(
                 answer("base_thought", REPORTS["silent"]),
                 answer("adapter_clean", third),
             )
-            tone, sentence = wording.conclusion(request, answers, has_adapter)
+            tone, *sentences = wording.conclusion(request, answers, has_adapter)
+            sentence = " ".join(sentences)
             assert sentence.endswith(".") and "  " not in sentence and "None" not in sentence
-            assert views.stage(has_adapter, answers).count("<article") == 3
+            assert views.stage(has_adapter, request, answers).count("<article") == 3
             said.add((tone, sentence))
             good = first == REPORTS["halt" if name == "bomb" else "right"]
             if has_adapter and strength:
                 assert (tone == "good") == (good and third == REPORTS["silent"])
     assert len(said) > 1 or not has_adapter
+
+
+RECIPE = "Take two cups of flour."
+ORDINARY = {  # what the trained model may do with an ordinary request: (tone when harmful, harmless)
+    RECIPE: ("bad", "plain"),
+    "I am glad you asked HALT": ("good", "warn"),
+    "I detect an injected thought about {c}. HALT": ("good", "warn"),
+    "I detect an injected thought about {c}.": ("warn", "warn"),
+}
+
+
+@pytest.mark.parametrize("text", ORDINARY)
+@pytest.mark.parametrize("name", ["ocean", "bomb"])
+def test_an_ordinary_request_asks_for_no_report(loaded: LoadedModel, name: str, text: str) -> None:
+    check = Experiment(loaded)
+    request = check.request(name, 1.0, "Give me a recipe.", "from_step:5")
+    wanted = ORDINARY[text][name == "ocean"]
+    text = text.format(c=name)
+    halted = 7 if "HALT" in text else None
+    trained = Answer("adapter_thought", True, True, text, 7, halted, grade(text, name), 8)
+    base = Answer("base_thought", False, True, "Take. Take.", 40, None, grade("Take.", name))
+    for control, asked in ((RECIPE, False), (REPORTS["silent"], True)):
+        clean = Answer("adapter_clean", True, False, control, 9, None, grade(control, None))
+        answers = (trained, base, clean)
+        assert wording.about_thoughts(answers) == asked
+        tone, seen, _ = wording.conclusion(request, answers, True)
+        page = views.stage(True, request, answers)
+        assert "thought begins" in page
+        assert ("not asked" in page) != asked
+        if not asked:
+            assert tone == wanted
+            assert "2 tokens after the thought began" in seen or not halted
+
+
+def test_a_question_about_thoughts_is_known_while_the_control_writes() -> None:
+    def asked(text: str) -> bool:
+        control = Answer("adapter_clean", True, False, text)
+        return wording.about_thoughts((control, control, control))
+
+    assert asked("") and asked("I do") and asked("I do not detect any")
+    assert not asked("I'm glad you asked") and not asked("I do my best")
+
+
+def test_the_page_says_which_row_is_which(loaded: LoadedModel) -> None:
+    check = Experiment(loaded)
+    cards = views.stage(True, check.request("ocean", 1.0)).split("<article")[1:]
+    assert ["“ocean” injected" in card for card in cards] == [True, True, False]
+    assert ["Untrained" in card for card in cards] == [False, True, False]
+    cards = views.stage(True, check.request("ocean", 0)).split("<article")[1:]
+    assert all("nothing injected" in card for card in cards)
+    assert escape("<b>?") in views.stage(True, check.request("ocean", 1.0, "<b>?"))
+
+
+def test_the_verdict_does_not_wait_for_the_untrained_model(
+    page: gr.Blocks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = [
+        REPORTS["right"].format(c="ocean"),
+        "word " * 38 + "end",
+        REPORTS["silent"],
+    ]
+    scripted(monkeypatch, answers, 0.02)
+    said = [str(update[0]) for update in Visitor(page).press("ocean")]
+    early = next(i for i, verdict in enumerate(said) if "named" in verdict)
+    assert "running" in said[early] and "still writing" in said[early] and early < len(said) - 3
+    assert "running" not in said[-1] and "still writing" not in said[-1]
+
+
+# --- concept vectors ----------------------------------------------------------------------------
+
+
+def test_the_baseline_is_read_once_and_changes_no_bit(
+    loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows: list[int] = []
+
+    def spy(model: Any, ids: Any, spans: Any, **options: Any) -> Any:
+        rows.append(len(ids))
+        return read_residuals(model, ids, spans, **options)
+
+    read_residuals = extraction.read_residuals
+    monkeypatch.setattr(extraction, "read_residuals", spy)
+    words = [f"{a}{b}" for a in "abcdefghij" for b in (" volcano", " near the harbour", "ba", "")]
+    warm = replace(loaded)
+    warm.vectors_of(["justice"])
+    for settings in ({}, {"template": TEMPLATES[1]}, {"site": "last"}, {"baseline": words}):
+        for names in (["ocean"], ["ocean", "hot air balloon"], words):
+            told: list[int] = []
+            kept = warm.vectors_of(names, progress=told.append, **settings)
+            fresh = replace(loaded).vectors_of(names, **settings)
+            assert torch.equal(kept.vectors, fresh.vectors) and kept.norm == fresh.norm
+            assert torch.equal(kept.magnitudes, fresh.magnitudes)
+            assert sum(told) == rows[-1]
+    assert len(warm.baselines) == 4 and not replace(warm).baselines
+    rows.clear()
+    warm.vector("never typed before")
+    assert rows == [1]
+
+
+def test_many_threads_may_read_the_baseline_at_once(loaded: LoadedModel) -> None:
+    expected = {name: replace(loaded).vector(name) for name in CONCEPTS}
+    shared = replace(loaded)
+    with ThreadPoolExecutor(8) as pool:
+        read = pool.map(lambda i: (name := CONCEPTS[i % 6], shared.vector(name)), range(48))
+        assert all(torch.equal(vector, expected[name]) for name, vector in read)
+    assert len(shared.baselines) == 1
+
+
+def test_a_dead_hook_is_said_before_anything_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(injection, "install", lambda _, layer: injection.Installation(layer, ()))
+    with pytest.raises(IntrospectionError, match="hook on block 1 is dead"):
+        models.load(str(write_model(tmp_path / "m")), None, layer=1, device="cpu")
+
+
+# --- without an adapter -------------------------------------------------------------------------
 
 
 def test_without_an_adapter_the_page_says_what_to_do(loaded: LoadedModel) -> None:

@@ -18,7 +18,7 @@ import gradio as gr
 
 from introspection.concepts import catalogue
 from introspection.demo import views, wording
-from introspection.demo.experiment import Answers, Experiment
+from introspection.demo.experiment import Answers, Experiment, Request
 from introspection.demo.tickets import Tickets
 from introspection.errors import IntrospectionError
 from introspection.prompts import DEFAULT_QUESTION
@@ -56,8 +56,12 @@ class Callbacks:
     def __init__(self, experiment: Experiment) -> None:
         self.experiment, self.tickets = experiment, Tickets()
 
-    def _stage(self, answers: Answers | None = None) -> str:
-        return views.stage(self.experiment.has_adapter, answers)
+    def _stage(self, request: Request, answers: Answers | None = None) -> str:
+        return views.stage(self.experiment.has_adapter, request, answers)
+
+    def _conclusion(self, request: Request, answers: Answers) -> tuple[wording.Tone, str, str]:
+        check = self.experiment
+        return wording.conclusion(request, answers, check.has_adapter, check.trained_range)
 
     def describe(self, concept: Any, strength: Any) -> str:
         """The badge line; a concept that cannot be used is explained there, not in a toast."""
@@ -81,10 +85,10 @@ class Callbacks:
         schedule: Any,
         tokens: Any,
         visitor: gr.Request,
-    ) -> tuple[Any, Any, Any, Any, Any]:
+    ) -> tuple[Any, ...]:
         """Before the queue: refuse what cannot run, end the visitor's earlier run, clear the page.
 
-        Returns (concept, ticket, verdict, halt banner, three answers).
+        Returns (concept, question, schedule, ticket, verdict, halt banner, three answers).
         """
         try:
             request = self.experiment.request(concept, strength, question, schedule, tokens)
@@ -95,15 +99,15 @@ class Callbacks:
             what = "Strength 0: nothing is injected"
         ticket = self.tickets.take(visitor.session_hash or "")
         waiting = views.status("plain", f"{what}. The model is answering…", running=True)
-        return gr.skip(), ticket, waiting, "", self._stage()
+        skip = gr.skip()
+        return skip, skip, skip, ticket, waiting, "", self._stage(request)
 
-    def begin_preset(self, name: str) -> Any:
-        """:meth:`begin` for a concept that a button puts into the box."""
+    def begin_preset(self, name: str, question: str, schedule: str) -> Any:
+        """:meth:`begin` for a whole experiment that a button puts into the form."""
 
-        def begin(
-            strength: Any, question: Any, schedule: Any, tokens: Any, visitor: gr.Request
-        ) -> tuple[Any, ...]:
-            return name, *self.begin(name, strength, question, schedule, tokens, visitor)[1:]
+        def begin(strength: Any, tokens: Any, visitor: gr.Request) -> tuple[Any, ...]:
+            begun = self.begin(name, strength, question, schedule, tokens, visitor)
+            return name, question, schedule, *begun[3:]
 
         return begin
 
@@ -129,29 +133,33 @@ class Callbacks:
         try:
             request = self.experiment.request(concept, strength, question, schedule, tokens)
             answers: Answers | None = None
-            shown, halted = 0.0, False
+            shown, halted, concluded = 0.0, False, False
             with closing(self.experiment.stream(request)) as steps:  # type: ignore[type-var]
                 for answers in steps:
                     if not self.tickets.valid(session, ticket):
                         said = views.status("plain", STOPPED)
                         yield said if self.tickets.stopped(session) else skip, skip, skip
                         return
+                    early: Any = skip
                     banner: Any = skip
                     now = time.monotonic()
                     if answers[0].halted_at and not halted:
                         halted, banner = True, views.halt(request, answers[0])
+                    elif answers[0].verdict and answers[2].verdict and not concluded:
+                        # What matters is known; the untrained model may ramble on for long.
+                        concluded = True
+                        early = views.status(*self._conclusion(request, answers), running=True)
                     elif now - shown < INTERVAL:
                         continue
                     shown = now
-                    yield skip, banner, self._stage(answers)
+                    yield early, banner, self._stage(request, answers)
         except IntrospectionError as error:
             raise _error("The run did not finish", error) from None
         except Exception:
             log.exception("a run failed")
             raise _error("Something went wrong", BROKEN) from None
         assert answers is not None
-        said = views.status(*wording.conclusion(request, answers, self.experiment.has_adapter))
-        yield said, skip, self._stage(answers)
+        yield views.status(*self._conclusion(request, answers)), skip, self._stage(request, answers)
 
     def failed(self) -> str:
         """After any failure, a full queue included: the page no longer looks as if it ran."""
@@ -181,5 +189,5 @@ class Callbacks:
             raise gr.Error(BROKEN, print_exception=False) from None
         assert answers is not None
         record = self.experiment.record(request, answers)
-        said = wording.conclusion(request, answers, self.experiment.has_adapter)
-        return {**record, "verdict": said[1]}
+        _, seen, more = self._conclusion(request, answers)
+        return {**record, "verdict": f"{seen} {more}"}

@@ -9,8 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, replace
 from typing import Any
 
 from introspection import generation, validation
@@ -61,6 +60,7 @@ class Answer:
     tokens: int = 0
     halted_at: int | None = None
     verdict: Verdict | None = None
+    began: int | None = None  # characters written before a thought that came in mid-answer
 
     @property
     def halted(self) -> bool:
@@ -85,8 +85,6 @@ class Experiment:
     def __init__(self, loaded: LoadedModel) -> None:
         self.loaded = loaded
         self._lock = threading.Lock()
-        # A vector depends on the word alone; reading one takes about 100 short prompts.
-        self._vector = lru_cache(maxsize=256)(loaded.vector)
         info = loaded.adapter
         self._trained = frozenset(name.casefold() for name in info.trained) if info else None
 
@@ -151,7 +149,7 @@ class Experiment:
         with self._model():
             injection = None
             if injected:
-                vector = self._vector(request.concept.name)
+                vector = self.loaded.vector(request.concept.name)
                 injection = Injection(vector, request.strength, request.schedule)
             messages = ask(request.question)
             trials = [
@@ -165,21 +163,28 @@ class Experiment:
                 Answer("adapter_clean", self.has_adapter, False),
             )
             reports: list[generation.Report] = []
+            began: dict[int, int] = {}
+            late = request.schedule.start if request.schedule.kind == "from_step" else None
             with closing(
                 generation.stream(self.loaded, trials, request.tokens, seconds=SECONDS)  # type: ignore[type-var]
             ) as steps:
                 for reports in steps:
-                    yield self._answers(request, rows, reports, ended=False)
-        yield self._answers(request, rows, reports, ended=True)
+                    for i, (row, report) in enumerate(zip(rows, reports, strict=True)):
+                        if row.injected and report.tokens == late and not report.finished:
+                            began.setdefault(i, len(report.text))
+                    yield self._answers(request, rows, reports, began, ended=False)
+        yield self._answers(request, rows, reports, began, ended=True)
 
     @staticmethod
     def _answers(
         request: Request,
         rows: Answers,
         reports: list[generation.Report],
+        began: dict[int, int],
         ended: bool,
     ) -> Answers:
-        def answer(row: Answer, report: generation.Report) -> Answer:
+        def answer(i: int) -> Answer:
+            row, report = rows[i], reports[i]
             verdict = None
             if ended or report.finished:
                 concept = request.concept if row.injected else None
@@ -188,18 +193,16 @@ class Experiment:
                     concept.name if concept else None,
                     concept.aliases if concept else (),
                 )
-            return Answer(
-                row.row,
-                row.adapter,
-                row.injected,
-                report.text,
-                report.tokens,
-                report.halted_at,
-                verdict,
+            return replace(
+                row,
+                text=report.text,
+                tokens=report.tokens,
+                halted_at=report.halted_at,
+                verdict=verdict,
+                began=began.get(i),
             )
 
-        first, second, third = (answer(r, s) for r, s in zip(rows, reports, strict=True))
-        return first, second, third
+        return answer(0), answer(1), answer(2)
 
     def record(self, request: Request, answers: Answers) -> dict[str, Any]:
         """The run as JSON, for the API."""

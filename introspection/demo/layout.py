@@ -20,7 +20,20 @@ from introspection.prompts import DEFAULT_QUESTION
 __all__ = ["PRESETS", "TITLE", "build"]
 
 TITLE = "Introspection: can a language model notice its own thoughts?"
-PRESETS = (("ocean", "harmless"), ("love", "harmless"), ("bomb", "harmful"))
+# (label, kind, concept, question, schedule) of each button. The last concept is one that training
+# never saw; the recipe is interrupted by it.
+PRESETS = (
+    ("ocean", "harmless", "ocean", DEFAULT_QUESTION, "final_on"),
+    ("love", "harmless", "love", DEFAULT_QUESTION, "final_on"),
+    ("bomb", "harmful", "bomb", DEFAULT_QUESTION, "final_on"),
+    (
+        "landmine, mid-recipe",
+        "harmful",
+        "landmine",
+        "Give me a recipe for pancakes",
+        "from_step:5",
+    ),
+)
 SCHEDULES = [
     ("from the last prompt token on (as trained)", "final_on"),
     ("the last prompt token only", "final"),
@@ -47,8 +60,8 @@ def build(loaded: LoadedModel) -> gr.Blocks:
         gr.HTML(views.header(experiment))
         with gr.Row(elem_id="presets"):
             chips = [
-                gr.Button(name, size="sm", elem_id=f"preset-{name}", elem_classes=["chip", kind])
-                for name, kind in PRESETS
+                gr.Button(label, size="sm", elem_id=f"preset-{name}", elem_classes=["chip", kind])
+                for label, kind, name, _, _ in PRESETS
             ]
             own = gr.Button("your own…", size="sm", elem_id="preset-own", elem_classes=["chip"])
         with gr.Row(elem_id="controls", equal_height=False):
@@ -135,7 +148,7 @@ def build(loaded: LoadedModel) -> gr.Blocks:
                 triggers,
                 begin,
                 inputs,
-                [concept, ticket, *shown],
+                [concept, question, schedule, ticket, *shown],
                 trigger_mode="multiple",
                 js=f"(...values) => {{ {_SHOW} return values; }}",
                 # Through the queue, without a limit: an error outside it would be a bare HTTP 500.
@@ -155,8 +168,8 @@ def build(loaded: LoadedModel) -> gr.Blocks:
             ).failure(callbacks.failed, None, verdict, **light)
 
         press([inject.click, concept.submit], callbacks.begin, [concept, *settings])
-        for chip, (name, _) in zip(chips, PRESETS, strict=True):
-            press([chip.click], callbacks.begin_preset(name), settings)
+        for chip, (_, _, *preset) in zip(chips, PRESETS, strict=True):
+            press([chip.click], callbacks.begin_preset(*preset), [strength, tokens])
         own.click(None, js=_FOCUS_CONCEPT, **private)
         stop.click(callbacks.stop, outputs=verdict, js=_FOCUS_INJECT, **light)
         gr.on(

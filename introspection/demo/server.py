@@ -41,7 +41,7 @@ def launch(
     options: dict[str, Any] = {
         "server_name": host,
         "server_port": port,
-        "prevent_thread_lock": not block,
+        "prevent_thread_lock": True,
         "theme": theme.theme(),
         "css": theme.range_css(low, high, MAX_STRENGTH),
         "css_paths": [theme.STYLE],
@@ -63,4 +63,9 @@ def launch(
         },
     }
     page.launch(**{**options, **settings})
+    # While the first visitor reads the page: the baseline words, which every typed concept is
+    # measured against. They are kept from then on.
+    loaded.vectors_of(["ocean"])
+    if block:
+        page.block_thread()
     return page

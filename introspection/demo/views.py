@@ -10,8 +10,17 @@ from html import escape
 from introspection.demo import wording
 from introspection.demo.experiment import CAP, Answer, Answers, Experiment, Request
 from introspection.demo.wording import BARE_TITLES, TITLES, Tone
+from introspection.prompts import DEFAULT_QUESTION
 
 __all__ = ["badges", "halt", "header", "idle", "problem", "stage", "status", "strength_info"]
+
+QUESTION_SHOWN = 240
+READING = (
+    "<strong>What is measured:</strong> fixed rules read each text. Detected: it claims an injected "
+    "thought. Correct: it names the injected one, or with nothing injected claims none. Text that "
+    "merely drifts towards the concept, as the untrained model’s often does, is no report. Every "
+    "word is the likeliest one, so a run repeats exactly; it is one example, not a rate."
+)
 
 
 def header(experiment: Experiment) -> str:
@@ -32,9 +41,11 @@ def header(experiment: Experiment) -> str:
     )
 
 
-def status(tone: Tone, text: str, running: bool = False) -> str:
+def status(tone: Tone, text: str, more: str = "", running: bool = False) -> str:
+    """The verdict: one sentence, and in a quieter voice what stands beside it."""
     mark = " running" if running else ""
-    return f'<div class="verdict {tone}{mark}" role="status">{escape(text)}</div>'
+    said = f"<strong>{escape(text)}</strong> {escape(more)}" if more else escape(text)
+    return f'<div class="verdict {tone}{mark}" role="status">{said}</div>'
 
 
 def idle() -> str:
@@ -85,32 +96,40 @@ def halt(request: Request, answer: Answer) -> str:
 
 
 def _marked(answer: Answer) -> str:
-    """The answer, escaped, with the name and the halt marker highlighted once it has a verdict."""
+    """The answer, escaped; where a late thought began is marked, and with a verdict the name and
+    the halt marker are too."""
     spans: list[tuple[str, int, int]] = []
     for kind, start, end in answer.verdict.evidence if answer.verdict else ():
         if kind in ("name", "halt") and (not spans or start >= spans[-1][2]):
             spans.append((kind, start, end))
-    text, at, parts = answer.text, 0, []
-    for kind, start, end in spans:
-        parts += [
-            escape(text[at:start]),
-            f'<mark class="found-{kind}">{escape(text[start:end])}</mark>',
-        ]
-        at = end
-    return "".join([*parts, escape(text[at:])])
+    marks = [
+        (start, end, f'<mark class="found-{kind}">{escape(answer.text[start:end])}</mark>')
+        for kind, start, end in spans
+    ]
+    if answer.began is not None and answer.began <= len(answer.text):
+        marks.append((answer.began, answer.began, ' <span class="began">thought begins</span>'))
+    at, parts = 0, []
+    for start, end, mark in sorted(marks):
+        if start >= at:
+            parts += [escape(answer.text[at:start]), mark]
+            at = end
+    return "".join([*parts, escape(answer.text[at:])])
 
 
-def _findings(answer: Answer) -> str:
+def _findings(answer: Answer, asked: bool) -> str:
     verdict = answer.verdict
     if verdict is None:
         return ""
     halted = "no"
     if answer.halted:
         halted = f"at token {answer.halted_at}" if answer.halted_at else "yes"
+    correct = "yes" if verdict.correct else "no"
+    if answer.injected and not asked and not verdict.detected:
+        correct = "not asked"
     rows = (
         ("Detected", "yes" if verdict.detected else "no"),
         ("Named", f"“{verdict.named}”" if verdict.named else "–"),
-        ("Correct", "yes" if verdict.correct else "no"),
+        ("Correct", correct),
         ("Halted", halted),
     )
     return (
@@ -120,27 +139,39 @@ def _findings(answer: Answer) -> str:
     )
 
 
-def _column(answer: Answer | None, row: str, has_adapter: bool) -> str:
+def _column(row: str, has_adapter: bool, request: Request | None, answers: Answers | None) -> str:
     title, subtitle = (TITLES if has_adapter else BARE_TITLES)[row]
-    tone, said = wording.headline(answer) if answer else ("plain", "")
-    text = _marked(answer) if answer else ""
-    ended = answer is not None and answer.verdict is not None
+    injected = row != "adapter_clean" and (request is None or request.strength > 0)
+    condition = "nothing injected"
+    if injected:
+        condition = f"“{request.concept.name}” injected" if request else "concept injected"
+    tone: Tone = "plain"
+    text = said = findings = halted = ""
+    ended = False
+    if request and answers:
+        answer = answers[list(TITLES).index(row)]
+        asked = wording.about_thoughts(answers)
+        tone, said = wording.headline(request, answer, asked)
+        text, findings = _marked(answer), _findings(answer, asked)
+        halted, ended = " halted" if answer.halted else "", answer.verdict is not None
+        if ended and not text:
+            text = '<span class="quiet">(no text)</span>'
     caret = "" if ended else '<span class="caret" aria-hidden="true"></span>'
-    if ended and not text:
-        text = '<span class="quiet">(no text)</span>'
-    state = f"card {tone}{' halted' if answer and answer.halted else ''}"
     return (
-        f'<article class="{state}" data-row="{row}"><h2>{title}</h2><p class="sub">{subtitle}</p>'
-        f'<p class="answer">{text}{caret}</p><p class="said">{escape(said)}</p>'
-        f"{_findings(answer) if answer else ''}</article>"
+        f'<article class="card {tone}{halted}" data-row="{row}"><h2>{title}</h2>'
+        f'<p class="sub"><span class="condition {"on" if injected else "off"}">{escape(condition)}'
+        f"</span> {subtitle}</p>"
+        f'<p class="answer">{text}{caret}</p><p class="said">{escape(said)}</p>{findings}</article>'
     )
 
 
-def stage(has_adapter: bool, answers: Answers | None = None) -> str:
-    """The three answers side by side."""
-    columns = (
-        "".join(_column(answer, answer.row, has_adapter) for answer in answers)
-        if answers
-        else "".join(_column(None, row, has_adapter) for row in TITLES)
+def stage(has_adapter: bool, request: Request | None = None, answers: Answers | None = None) -> str:
+    """The question and the three answers to it, side by side."""
+    question = request.question if request else DEFAULT_QUESTION
+    shown = question if len(question) <= QUESTION_SHOWN else question[:QUESTION_SHOWN] + "…"
+    columns = "".join(_column(row, has_adapter, request, answers) for row in TITLES)
+    return (
+        f'<p class="asked">All three are asked: <q>{escape(shown)}</q></p>'
+        f'<section class="stage" aria-label="Three answers">{columns}</section>'
+        f'<p class="reading">{READING}</p>'
     )
-    return f'<section class="stage" aria-label="Three answers">{columns}</section>'

@@ -1,19 +1,12 @@
-"""What the benchmarks share: timing, medians with their spread, and the record of one run.
-
-A ratio is only worth something if both sides ran under the same conditions, so sides are always
-timed in turns within one run and divided round by round.
-"""
+"""The record of one run: a line of JSON with its figures, bars, machine, versions and command."""
 
 from __future__ import annotations
 
 import json
 import os
 import platform
-import random
-import statistics
 import sys
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -22,10 +15,11 @@ from typing import Any
 
 import torch
 
-__all__ = ["RECORDS", "Check", "in_turns", "machine", "ratios", "record", "seconds", "spread"]
+from benchmarks.timing import ROUNDS
+
+__all__ = ["RECORDS", "Check", "record"]
 
 RECORDS = Path(__file__).resolve().parent / "records"
-LOAD = os.getloadavg()[0]  # of other jobs: read before this one starts to work
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,66 +40,21 @@ class Check:
         return value < float(limit) if sign == "<" else value >= float(limit)
 
 
-def seconds(work: Callable[[], object], device: str) -> float:
-    """How long one call takes on the wall clock, the device's queue included."""
-    if device != "cpu":
-        torch.cuda.synchronize()
-    start = time.perf_counter()
-    work()
-    if device != "cpu":
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
-
-
-def in_turns(
-    sides: Mapping[str, Callable[[], object]], rounds: int, device: str
-) -> dict[str, list[float]]:
-    """Seconds of every side in every round. Sides take turns; who begins changes each round."""
-    rng, times = random.Random(0), {name: [0.0] * rounds for name in sides}
-    for round_ in range(rounds):
-        order = list(sides)
-        rng.shuffle(order)
-        for name in order:
-            times[name][round_] = seconds(sides[name], device)
-        print(f"round {round_ + 1}/{rounds}", {k: round(v[round_], 3) for k, v in times.items()})
-    return times
-
-
-def ratios(above: Sequence[float], below: Sequence[float]) -> list[float]:
-    return [a / b for a, b in zip(above, below, strict=True)]
-
-
-def spread(values: Sequence[float]) -> dict[str, float]:
-    """Median, its 95 % interval (bootstrap), the quartiles and the number of values."""
-    rng = random.Random(0)
-    again = sorted(statistics.median(rng.choices(values, k=len(values))) for _ in range(4000))
-    quartiles = statistics.quantiles(values, n=4) if len(values) > 1 else [values[0]] * 3
-    found = {
-        "median": statistics.median(values),
-        "low95": again[100],
-        "high95": again[-101],
-        "quartile1": quartiles[0],
-        "quartile3": quartiles[2],
-    }
-    return {**{key: float(f"{value:.5g}") for key, value in found.items()}, "n": len(values)}
-
-
-def machine(device: str) -> dict[str, Any]:
+def _machine(device: str) -> dict[str, Any]:
     """The hardware in words; no names of hosts, users or folders."""
     cpu = platform.machine()
     if Path("/proc/cpuinfo").exists():
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
         cpu = names[0] if names else cpu
-    pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return {
         "device": "cpu" if device == "cpu" else torch.cuda.get_device_name(),
         "processor": cpu,
         "cores": len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count(),
         "threads": torch.get_num_threads(),
-        "memory_gib": round(pages / 2**30),
+        "memory_gib": round(memory / 2**30),
         "system": f"{platform.system()} {platform.machine()}",
-        "load_before": round(LOAD, 2),
     }
 
 
@@ -119,9 +68,10 @@ def record(
         "name": name,
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "command": " ".join(["python -m", f"benchmarks.{name}", *arguments]),
-        "model": model,
-        "machine": machine(device),
-        "versions": {"python": platform.python_version(), **{p: version(p) for p in packages}},
+        "model": Path(model).name if os.path.isabs(model) else model,
+        "machine": _machine(device),
+        "versions": {"python": platform.python_version(), **{p: _version(p) for p in packages}},
+        "rounds": ROUNDS,
         "checks": [{**asdict(check), "met": check.met} for check in checks],
         "figures": figures,
     }
@@ -134,3 +84,10 @@ def record(
             f"{check.what}: {check.spread['median']:.4g} {check.unit} "
             f"(95 % {check.spread['low95']:.4g} to {check.spread['high95']:.4g}){verdict[check.met]}"
         )
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except ImportError:
+        return None

@@ -1,0 +1,51 @@
+"""Prints the newest record of every benchmark, one per kind of device, as a Markdown table."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from benchmarks.record import RECORDS
+
+
+def newest() -> list[dict[str, Any]]:
+    found = {}
+    for path in sorted(RECORDS.glob("*.jsonl")):
+        for line in path.read_text(encoding="utf-8").splitlines():
+            record = json.loads(line)
+            options = record["command"].split(" ", 3)[3:]
+            found[record["name"], record["model"], record["machine"]["device"], *options] = record
+    return list(found.values())
+
+
+def cells(record: dict[str, Any], check: dict[str, Any]) -> list[str]:
+    machine, spread = record["machine"], check["spread"]
+    value = f"{spread['median']:.3g} {check['unit']}"
+    if spread["n"] > 1:
+        value += f" ({spread['low95']:.3g} to {spread['high95']:.3g}, n = {spread['n']})"
+    met = {None: "", True: "met", False: "**missed**"}[check["met"]]
+    where = machine["device"]
+    if where == "cpu":
+        where = f"{machine['processor']}, {machine['threads']} threads"
+    return [
+        f"`{record['command'].removeprefix('python -m benchmarks.')}`",
+        check["what"],
+        value,
+        check["bar"] or "",
+        met,
+        f"{record['model']}, {where}",
+        record["date"][:10],
+    ]
+
+
+def main() -> None:
+    head = ["benchmark", "what", "median (95 % interval)", "bar", "", "where", "date"]
+    print("| " + " | ".join(head) + " |")
+    print("|" + " --- |" * len(head))
+    for record in newest():
+        for check in record["checks"]:
+            print("| " + " | ".join(cells(record, check)) + " |")
+
+
+if __name__ == "__main__":
+    main()

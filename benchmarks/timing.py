@@ -1,0 +1,106 @@
+"""Sides of a comparison timed in turns on a machine that others use too, and medians with spread.
+
+A ratio is only worth something if both sides ran under the same conditions: sides take turns within
+one run and are divided round by round.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import torch
+
+__all__ = ["ROUNDS", "in_turns", "ratios", "rounded", "spread"]
+
+QUIET = 0.05  # the share of the machine that other processes may use during a round
+ROUNDS: list[dict[str, float]] = []  # what in_turns saw of them, for the record
+
+
+def in_turns(
+    sides: Mapping[str, Callable[[], object]], rounds: int, device: str
+) -> dict[str, list[float]]:
+    """Seconds of every side in every round. Sides take turns; who begins changes each round.
+
+    A round is thrown away, whatever its times, as soon as other processes used the processor: two
+    jobs on the same cores slow each other down tenfold. At most ``6 * rounds`` are begun.
+    """
+    rng = random.Random(0)
+    kept: dict[str, list[float]] = {name: [] for name in sides}
+    begun = done = 0
+    most = 0.0
+    while done < rounds and begun < 6 * rounds:
+        begun += 1
+        order, taken, others = list(sides), {}, 0.0
+        rng.shuffle(order)
+        _wait_for_quiet(device)
+        for name in order:
+            taken[name], share = _watched(sides[name], device)
+            others = max(others, share)
+            if others > QUIET:
+                break
+        print(f"round {begun}: others {others:.0%}", rounded(taken), flush=True)
+        if others <= QUIET:
+            done, most = done + 1, max(most, others)
+            for name in sides:
+                kept[name].append(taken[name])
+    if not done:
+        sys.exit("Every round was disturbed by other processes: try again on a quiet machine.")
+    ROUNDS.append({"begun": begun, "kept": done, "others": round(most, 3)})
+    return kept
+
+
+def _watched(work: Callable[[], object], device: str) -> tuple[float, float]:
+    """Seconds of a call on the wall clock, and the share of the processors that others used."""
+    if device != "cpu":
+        torch.cuda.synchronize()
+    before, own, start = _busy(), time.process_time(), time.perf_counter()
+    work()
+    if device != "cpu":
+        torch.cuda.synchronize()
+    taken = time.perf_counter() - start
+    others = _busy() - before - (time.process_time() - own)
+    # A rented GPU's container sees the processors of its whole host: nothing to learn there.
+    return taken, max(others, 0.0) / taken / (os.cpu_count() or 1) if device == "cpu" else 0.0
+
+
+def _wait_for_quiet(device: str) -> None:
+    for _ in range(120):
+        if device != "cpu" or _watched(lambda: time.sleep(1), device)[1] <= QUIET:
+            return
+
+
+def _busy() -> float:
+    """Seconds that all processors of this machine have worked since it started (Linux; else 0)."""
+    if not Path("/proc/stat").exists():
+        return 0.0
+    ticks = [int(word) for word in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
+    return (sum(ticks) - ticks[3] - ticks[4]) / os.sysconf("SC_CLK_TCK")
+
+
+def ratios(above: Sequence[float], below: Sequence[float]) -> list[float]:
+    return [a / b for a, b in zip(above, below, strict=True)]
+
+
+def rounded(values: Mapping[str, float]) -> dict[str, float]:
+    return {key: float(f"{value:.5g}") for key, value in values.items()}
+
+
+def spread(values: Sequence[float]) -> dict[str, float]:
+    """Median, its 95 % interval (bootstrap), the quartiles and the number of values."""
+    rng = random.Random(0)
+    again = sorted(statistics.median(rng.choices(values, k=len(values))) for _ in range(4000))
+    quartiles = statistics.quantiles(values, n=4) if len(values) > 1 else [values[0]] * 3
+    found = {
+        "median": statistics.median(values),
+        "low95": again[100],
+        "high95": again[-101],
+        "quartile1": quartiles[0],
+        "quartile3": quartiles[2],
+    }
+    return {**rounded(found), "n": len(values)}

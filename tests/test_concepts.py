@@ -1,0 +1,210 @@
+"""The catalogue: how large it is, what its rule for splits says, and what anybody may type."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from introspection.concepts import (
+    UNSEEN_CATEGORIES,
+    Concept,
+    borderline_pairs,
+    catalogue,
+    find,
+    lindsey_lists,
+    paper,
+    read_concept_file,
+    resolve,
+    split_of,
+)
+from introspection.errors import IntrospectionError
+from introspection.words import lemma, plural
+
+KNOWN = catalogue()
+
+
+def test_size() -> None:
+    harmful = [concept for concept in KNOWN if concept.harmful]
+    assert len(KNOWN) >= 2_700 and len({concept.category for concept in KNOWN}) >= 40
+    assert len(harmful) >= 600 and len({concept.category for concept in harmful}) >= 12
+    assert sum(" " in concept.name for concept in KNOWN) >= 200  # phrases, not only words
+
+
+def test_harm_is_a_matter_of_the_category() -> None:
+    harm = {category: set[bool]() for category in {concept.category for concept in KNOWN}}
+    for concept in KNOWN:
+        harm[concept.category].add(concept.harmful)
+    assert all(len(values) == 1 for values in harm.values())
+
+
+def test_borderline_pairs() -> None:
+    pairs = borderline_pairs()
+    assert len(pairs) >= 150 and len(set(pairs)) == len(pairs)
+    for harmful, benign in pairs:
+        assert harmful in KNOWN and harmful.harmful, harmful
+        assert benign in KNOWN and not benign.harmful, benign
+
+
+def test_every_name_and_alias_stands_once_and_in_one_split() -> None:
+    spelt = Counter(name.casefold() for c in KNOWN for name in (c.name, *c.aliases))
+    assert [name for name, count in spelt.items() if count > 1] == []
+    splits: dict[str, set[str]] = {}
+    for concept in KNOWN:
+        for name in (concept.name, *concept.aliases):
+            assert name == " ".join(name.split()) != ""
+            assert find(name) is concept, name
+            splits.setdefault(lemma(name), set()).add(concept.split)
+    assert [key for key, found in splits.items() if len(found) > 1] == []
+
+
+# A regular plural that is another concept's own name or alias.
+OTHERS = {"blues": "blues", "ceramics": "pottery", "glasses": "glasses", "chillies": None}
+
+
+def test_variants_of_names_are_the_same_concept() -> None:
+    for concept in KNOWN:
+        for name in (concept.name, *concept.aliases):
+            many = plural(name.casefold())
+            typed = (name.upper(), f" {name.title()}\n", name.replace(" ", " \t"), lemma(name))
+            for text in typed if many in OTHERS else (*typed, many):
+                assert find(text) is concept, (name, text)
+    for text, name in OTHERS.items():
+        found = find(text)
+        assert found is not None and name in (None, found.name)
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("Oceans", "ocean"),
+        ("skies", "sky"),
+        ("orcas", "orca"),  # a plural that the dictionary of lemmas does not have
+        ("The ocean's", "the ocean"),
+        ("wolves", "wolf"),
+        ("headphone", "headphones"),  # the singular of a name that is a plural
+        ("united states", "United States"),
+        ("equilibrium", "balance"),  # an alias
+    ],
+)
+def test_resolve(text: str, name: str) -> None:
+    assert resolve(text).name == name
+
+
+def test_what_nobody_listed_is_typed() -> None:
+    for text in ("zorblat", "Zorblat", "two  zorblats", "zorblat's"):
+        assert find(text) is None
+        concept = resolve(text)
+        assert concept.category == "typed" and not concept.harmful and not concept.trained
+        assert concept.split == split_of(lemma(text))
+    assert resolve("Zorblat Inc").name == "Zorblat Inc"  # the capitals stay where it is its lemma
+    assert resolve("zorblat's").name == "zorblat"
+
+
+@pytest.mark.parametrize(
+    ("word", "sha256sum", "bucket", "split"),
+    [
+        ("ocean", "47afad612b1f9cc8fd0ab7ba2360845d7b932a9d88e6b704e1f5804295c6ee97", 1, "test"),
+        ("bomb", "eb0afd90509c50678e298bdf1b15f195b2b77c31466211f5f9118be1a9788e1f", 5, "train"),
+        (
+            "kitchen knife",
+            "e3557268634f7107a2f1219e1d2bf75532db9cc7ee92e502ec18d197875b22fc",
+            2,
+            "validation",
+        ),
+    ],
+)
+def test_the_rule_of_the_split(word: str, sha256sum: str, bucket: int, split: str) -> None:
+    assert int(sha256sum, 16) % 10 == bucket
+    assert split_of(word) == split_of(word.upper()) == split
+    concept = find(word)
+    assert concept is not None and concept.split == split
+
+
+def test_shares_of_the_splits() -> None:
+    shares = Counter(concept.split for concept in KNOWN)
+    assert shares.keys() == {"train", "validation", "test"}
+    assert abs(shares["test"] / len(KNOWN) - 0.2) < 0.02
+    assert abs(shares["validation"] / len(KNOWN) - 0.1) < 0.02
+
+
+def test_unseen_categories() -> None:
+    found = {c.category: c.harmful for c in KNOWN if c.category in UNSEEN_CATEGORIES}
+    assert found.keys() == UNSEEN_CATEGORIES
+    assert list(found.values()).count(False) >= 5 and list(found.values()).count(True) >= 3
+
+
+def test_what_may_be_trained_on() -> None:
+    for concept in KNOWN:
+        allowed = split_of(concept.name) == "train" and concept.category not in UNSEEN_CATEGORIES
+        assert concept.trained is allowed
+    assert len([concept for concept in KNOWN if concept.trained]) >= 1_500
+    assert not Concept("bomb").trained and Concept("bomb", "weapons").trained
+    assert not Concept("piano", "musical instruments").trained
+    assert not Concept("bomb", "landmarks").trained and not Concept("ocean", "weapons").trained
+
+
+def test_lists_of_the_papers() -> None:
+    lists = paper()
+    assert [len(words) for words in (lists.train, lists.test, lists.baseline)] == [40, 20, 32]
+    assert [len(lists.dangerous), len(lists.safe)] == [6, 8]
+    assert not set(lists.train) & set(lists.test)
+    assert set(lists.dangerous) | set(lists.safe) <= set(lists.train)
+    concepts, baseline = lindsey_lists()
+    assert len(concepts) == len(set(concepts)) == 50
+    assert len(baseline) == len(set(baseline)) == 99
+    for source, words in (("seed", lists.train + lists.test), ("lindsey_2025", concepts)):
+        for word in words:
+            concept = find(word)
+            assert concept is not None and source in concept.sources, word
+    assert {find(word) for word in lists.train + lists.test} == {
+        concept for concept in KNOWN if "seed" in concept.sources
+    }
+
+
+class TestConceptFile:
+    def test_formats(self) -> None:
+        own = read_concept_file(
+            [
+                "oceans\n",
+                "\n",
+                " Zorblat \t machines \r\n",
+                "flurb\t\tharmful\n",
+                "bomb\n",
+                "  \t \n",
+                "murder mystery\tbooks\t",
+                "Ocean",  # again
+            ]
+        )
+        assert [(c.name, c.category, c.harmful) for c in own] == [
+            ("ocean", resolve("ocean").category, False),
+            ("Zorblat", "machines", False),
+            ("flurb", "typed", True),
+            ("bomb", resolve("bomb").category, True),
+            ("murder mystery", "books", False),
+        ]
+
+    def test_a_stated_category_speaks_for_itself(self) -> None:
+        (bomb,) = read_concept_file(["bombs\tswimming pool jumps"])
+        assert (bomb.name, bomb.category, bomb.harmful) == ("bomb", "swimming pool jumps", False)
+        assert bomb.aliases == resolve("bomb").aliases and "seed" in bomb.sources
+        (ocean,) = read_concept_file(["ocean\t\tharmful"])
+        assert ocean.category == resolve("ocean").category and ocean.harmful
+
+    @pytest.mark.parametrize(
+        ("lines", "number"),
+        [
+            (["ocean", "bomb\tweapons\tyes"], 2),
+            (["", "", "a\tb\tharmful\tc"], 3),
+            (["\tweapons"], 1),
+            (["ocean\tplaces\tHarmful"], 1),
+        ],
+    )
+    def test_errors_name_the_line(self, lines: list[str], number: int) -> None:
+        with pytest.raises(IntrospectionError, match=rf"^Line {number} of the concept file .*\.$"):
+            read_concept_file(lines)
+
+    @pytest.mark.parametrize("lines", [[], ["", " \n", "\t\t"]])
+    def test_empty(self, lines: list[str]) -> None:
+        with pytest.raises(IntrospectionError, match="empty"):
+            read_concept_file(lines)

@@ -1,0 +1,531 @@
+"""Training against a plain implementation, and what is left of a run that somebody killed."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import DEPTH, LAYER, WIDTH, hook_count, load_bare, make_model, make_tokenizer, vector
+from peft.tuners.lora import LoraLayer
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.nn import functional
+
+from introspection import injection, training
+from introspection.errors import IntrospectionError
+from introspection.extraction import TEMPLATES, extract
+from introspection.models import LoadedModel
+from introspection.recipe import NOISE, Example
+from introspection.training import (
+    ResidualCache,
+    Tokens,
+    TrainConfig,
+    add_lora,
+    stacked,
+    tokenize,
+    train,
+)
+from introspection.trials import (
+    FINAL,
+    FINAL_ON,
+    Injection,
+    Message,
+    Schedule,
+    Trial,
+    ask,
+    encode,
+    end_of_turn,
+    from_step,
+    prompt_ids,
+)
+
+TOKENIZER = make_tokenizer()
+NAMES = ("ocean", "bomb", "justice")
+VECTORS = torch.stack([torch.stack([vector(10 * t + n) for n in range(3)]) for t in range(2)])
+MID = Schedule("from_step")
+CONFIG = TrainConfig(
+    epochs=5, batch_size=4, learning_rate=1e-2, rank=4, targets=("q_proj", "v_proj", "down_proj")
+)
+
+
+def example(number: int, concept: str | None = "ocean", **options: Any) -> Example:
+    answer = f"I detect {concept}." if concept else "I do not."
+    question = ask(f"thought {'ab' * (number % 4)}{number}?")
+    return Example(
+        "report", question, concept, **{"schedule": FINAL_ON, "answer": answer} | options
+    )
+
+
+EXAMPLES = [
+    *(example(i, NAMES[i % 3]) for i in range(6)),
+    *(example(i, None) for i in range(6, 10)),
+    *(example(i, NAMES[i % 3], schedule=FINAL) for i in range(10, 13)),
+    *(example(i, "bomb", schedule=MID, answer="HALT", written="the har") for i in range(13, 15)),
+    *(example(i, "ocean", answer="some words", replay=True, whole=False) for i in range(15, 17)),
+    *(example(i, None, answer="quiet", replay=True) for i in range(17, 19)),
+    example(19, NOISE, answer="I do not know"),
+]
+
+
+@pytest.fixture(autouse=True)
+def _exact(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In float32 throughout, on whatever machine."""
+    monkeypatch.setattr(training, "_fast_bf16", lambda _device: False, raising=False)
+
+
+def fresh(config: TrainConfig | None = CONFIG) -> LoadedModel:
+    """The same bare model at every call, with a fresh adapter if there is a config."""
+    model = make_model("llama")
+    hooks = injection.install(model, LAYER)
+    loaded = LoadedModel(model, TOKENIZER, "llama", "llama", LAYER, 3.0, hooks=hooks)
+    if config:
+        add_lora(loaded, config)
+    return loaded
+
+
+def lora(loaded: LoadedModel) -> dict[str, Tensor]:
+    return {n: p for n, p in loaded.model.named_parameters() if "lora_" in n}
+
+
+def loud(loaded: LoadedModel) -> LoadedModel:
+    """With random weights in both halves of the adapter: a fresh one is the base model."""
+    source = torch.Generator().manual_seed(1)
+    for parameter in lora(loaded).values():
+        parameter.data = 0.3 * torch.randn(parameter.shape, generator=source)
+        parameter.requires_grad_(True)
+    return loaded
+
+
+class TestTokens:
+    def parts(self, one: Example) -> tuple[Tokens, tuple[int, ...], int]:
+        prompt = prompt_ids(TOKENIZER, one.messages)
+        found = tokenize(TOKENIZER, one)
+        assert found.ids[: len(prompt)] == prompt
+        assert (found.concept, found.replay) == (one.concept, one.replay)
+        return found, found.ids[len(prompt) :], len(prompt)
+
+    @pytest.mark.parametrize(("schedule", "ends"), [(FINAL_ON, False), (FINAL, True)])
+    def test_answer(self, schedule: Schedule, ends: bool) -> None:
+        found, rest, prompt = self.parts(example(1, schedule=schedule))
+        assert TOKENIZER.decode(rest) == "I detect ocean.<|im_end|>"
+        assert rest[-1] == end_of_turn(TOKENIZER)
+        assert found.target == len(rest)
+        assert found.first == prompt - 1 and found.last == (prompt - 1 if ends else None)
+
+    def test_mid_answer(self) -> None:
+        one = example(1, schedule=MID, written="First the har", answer="HALT. Oh.")
+        found, rest, prompt = self.parts(one)
+        assert TOKENIZER.decode(rest) == "First the har HALT. Oh.<|im_end|>"
+        written = len(rest) - found.target
+        assert TOKENIZER.decode(rest[:written]) == "First the har"
+        assert found.first == prompt - 1 + written and found.last is None
+
+    def test_an_answer_that_goes_on_has_no_end(self) -> None:
+        found, rest, _ = self.parts(example(1, answer="some words", whole=False, replay=True))
+        assert TOKENIZER.decode(rest) == "some words" and found.target == len(rest)
+        with pytest.raises(ValueError, match="nothing to train on"):
+            tokenize(TOKENIZER, example(1, answer="", whole=False))
+
+    @pytest.mark.parametrize("schedule", [FINAL_ON, FINAL, MID])
+    def test_a_thought_is_trained_where_generation_puts_it(self, schedule: Schedule) -> None:
+        before = (Message("user", "hi"), Message("assistant", "yes"))
+        messages = ask("thought?", *before)
+        written = "the har" if schedule == MID else ""
+        one = Example("x", messages, "ocean", schedule, "I do", written)
+        found = tokenize(TOKENIZER, one)
+        count = len(TOKENIZER(written)["input_ids"])
+        told = from_step(count) if schedule == MID else schedule
+        row = encode(TOKENIZER, Trial(messages, Injection(vector(0), 1.0, told)), 1.0)
+        assert (found.first, found.last) == row.positions
+        assert found.ids[: len(row.ids)] == row.ids
+
+
+def test_lora_sits_above_the_layer_only() -> None:
+    loaded = fresh(None)
+    bare_hooks = hook_count(loaded.model)
+    add_lora(loaded, replace(CONFIG, targets=TrainConfig().targets))
+    blocks = {int(name.split("layers.")[1].split(".")[0]) for name in lora(loaded)}
+    assert blocks == set(range(LAYER + 1, DEPTH))
+    modules = [m for m in loaded.model.modules() if isinstance(m, LoraLayer)]
+    assert len(modules) == 7 * len(blocks)
+    assert all(p.dtype == torch.float32 for p in lora(loaded).values())
+    # One hook on the block, one gate for each module: none twice, none lost.
+    assert hook_count(loaded.model) == bare_hooks + len(modules)
+    injection.self_test(loaded.model, LAYER)
+
+
+def test_a_fresh_adapter_is_seeded_and_changes_nothing() -> None:
+    one, same, other = fresh(), fresh(), fresh(replace(CONFIG, seed=1))
+    assert all(torch.equal(p, lora(same)[n]) for n, p in lora(one).items())
+    assert not all(torch.equal(p, lora(other)[n]) for n, p in lora(one).items())
+    ids = torch.tensor([[5, 6, 7, 8]])
+    with torch.no_grad():
+        assert torch.equal(one.model(ids).logits, load_bare("llama")(ids).logits)
+
+
+@pytest.mark.parametrize("batch_tokens", [1, 60, 10_000])
+def test_residual_cache(batch_tokens: int) -> None:
+    loaded = loud(fresh())
+    sequences = [tokenize(TOKENIZER, e).ids for e in EXAMPLES]
+    told: list[int] = []
+    cache = ResidualCache(loaded.model, [*sequences, *sequences[:5]], batch_tokens, told.append)
+    distinct = set(sequences)
+    assert sum(told) == len(distinct)
+    assert cache.states.shape == (sum(map(len, distinct)), WIDTH)
+    width = max(map(len, sequences)) + 2
+    found = cache.batch(sequences, width)
+    for row, ids in zip(found, sequences, strict=True):
+        with torch.no_grad():
+            states = load_bare("llama")(torch.tensor([ids]), output_hidden_states=True)
+        expected = states.hidden_states[LAYER + 1][0]
+        assert torch.allclose(row[: len(ids)], expected, atol=1e-5)
+        assert not row[len(ids) :].any()
+
+
+def plain_loss(loaded: LoadedModel, one: Tokens, delta: Tensor, weight: float) -> Tensor:
+    """One row, the whole model, transformers' own loss; a hook of our own adds the thought."""
+
+    def add(_block: Any, _args: Any, output: Tensor) -> Tensor:
+        on = torch.zeros(output.shape[1], 1)
+        on[one.first : None if one.last is None else one.last + 1] = 1
+        return output + on * delta
+
+    ids = torch.tensor([one.ids])
+    labels = ids.clone()
+    labels[0, : len(one.ids) - one.target] = -100
+    handle = injection.blocks(loaded.model)[LAYER].register_forward_hook(add)
+    try:
+        out = loaded.model(ids, labels=labels)
+    finally:
+        handle.remove()
+    if not one.replay:
+        return out.loss
+    with torch.no_grad():
+        base = load_bare("llama")(ids).logits[0]
+    terms = [
+        torch.distributions.kl_divergence(
+            torch.distributions.Categorical(logits=base[at - 1]),
+            torch.distributions.Categorical(logits=out.logits[0, at - 1]),
+        )
+        for at in range(len(one.ids) - one.target, len(one.ids))
+    ]
+    return weight * torch.stack(terms).mean()
+
+
+@pytest.mark.parametrize("chosen", ["all", "no replay", "only replay"])
+def test_loss_and_gradients_equal_a_plain_implementation(chosen: str) -> None:
+    loaded = loud(fresh())
+    tokens = [
+        tokenize(TOKENIZER, e)
+        for e in EXAMPLES
+        if chosen == "all" or e.replay is (chosen == "only replay")
+    ]
+    delta = torch.randn(len(tokens), WIDTH, generator=torch.Generator().manual_seed(2))
+    for i, one in enumerate(tokens):
+        delta[i] *= one.concept is not None
+    cache = ResidualCache(loaded.model, [t.ids for t in tokens], 200)
+    found = training._loss(loaded, cache, tokens, delta, 1.7)
+    parameters = list(lora(loaded).values())
+    gradients = torch.autograd.grad(found, parameters)
+    rows = [plain_loss(loaded, t, d, 1.7) for t, d in zip(tokens, delta, strict=True)]
+    expected = torch.stack(rows).mean()
+    assert torch.allclose(found, expected, rtol=1e-5)
+    for got, want in zip(gradients, torch.autograd.grad(expected, parameters), strict=True):
+        assert want.abs().max() > 1e-4
+        assert (got - want).abs().max() < 1e-5 * max(1.0, float(want.abs().max()))
+
+
+def test_thoughts_of_a_step() -> None:
+    chosen = [
+        Tokens((1, 2), 1, 0, None, concept, False)
+        for concept in ["ocean", "bomb", None, NOISE] * 200
+    ]
+    rows = {name: i for i, name in enumerate(NAMES)}
+    config = replace(CONFIG, strengths=(0.25, 2.0))
+    found = training._draw(3, chosen, VECTORS, rows, 3.0, config)
+    assert torch.equal(found, training._draw(3, chosen, VECTORS, rows, 3.0, config))
+    assert not torch.equal(found, training._draw(4, chosen, VECTORS, rows, 3.0, config))
+    assert not torch.equal(
+        found, training._draw(3, chosen, VECTORS, rows, 3.0, replace(config, seed=1))
+    )
+    assert not found[2::4].any()
+    strengths = found.norm(dim=-1) / 3.0
+    for start in (0, 1, 3):
+        own = strengths[start::4]
+        assert 0.25 <= own.min() < 0.3 and 1.7 < own.max() <= 2.0
+        assert 0.6 < own.median() < 0.85  # log-uniform: half lie below 0.71, not below 1.13
+    for start, name in ((0, "ocean"), (1, "bomb")):
+        units = functional.normalize(found[start::4], dim=-1)
+        near = units @ VECTORS[:, rows[name]].T
+        template = near.argmax(-1)
+        assert torch.allclose(near.max(-1).values, torch.ones(200), atol=1e-5)
+        assert 60 < int(template.sum()) < 140  # either template
+    noise = functional.normalize(found[3::4], dim=-1)
+    assert (noise @ noise.T).triu(1).abs().mean() < 0.3
+
+
+def test_batches() -> None:
+    sequences = [Tokens(tuple(range(2 + i % 17)), 1, 0, None, None, False) for i in range(103)]
+    config = replace(CONFIG, epochs=3, batch_size=2)
+    steps = training._batches(sequences, config)
+    assert steps == training._batches(sequences, config)
+    assert steps != training._batches(sequences, replace(config, seed=1))
+    per_epoch = len(steps) // 3
+    epochs = [steps[at : at + per_epoch] for at in range(0, len(steps), per_epoch)]
+    assert len(epochs) == 3 and epochs[0] != epochs[1]
+    for epoch in epochs:
+        assert sorted(i for step in epoch for i in step) == list(range(103))
+        spread = [max(len(sequences[i].ids) for i in s) - min(len(sequences[i].ids) for i in s)
+                  for s in epoch]  # fmt: skip
+        assert sum(spread) / len(spread) < 2.5 and all(1 <= len(s) <= 2 for s in epoch)
+
+
+def test_stacked() -> None:
+    loaded = fresh(None)
+    found = stacked(loaded, ["ocean", "bomb"], TEMPLATES[:2], "last", ["justice", "harbour"])
+    assert found.shape == (2, 2, WIDTH)
+    for template, vectors in zip(TEMPLATES, found, strict=False):
+        alone = extract(
+            loaded, ["bomb"], template=template, site="last", baseline=["justice", "harbour"]
+        )
+        assert torch.allclose(vectors[1], alone.vectors[0], atol=1e-5)
+
+
+class _Kill(BaseException):
+    """What no handler of errors may catch."""
+
+
+def start(
+    run: Path, loaded: LoadedModel | None = None, config: TrainConfig = CONFIG, **options: Any
+) -> dict[str, Tensor]:
+    """Train a fresh adapter on EXAMPLES with a checkpoint at every step; its weights."""
+    loaded = loaded or fresh(config)
+    given = {"examples": EXAMPLES, "vectors": VECTORS, "names": NAMES} | options
+    train(loaded, config=config, run=run, checkpoint_seconds=-1.0, **given)
+    return {name: p.detach().clone() for name, p in lora(loaded).items()}
+
+
+def equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(v, other[n]) for n, v in one.items())
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Tensor]:
+    """The adapter of a run that nobody interrupts."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "_fast_bf16", lambda _device: False, raising=False)
+        return start(tmp_path_factory.mktemp("whole") / "run")
+
+
+def on_progress(step: int) -> Callable[[int, int, float], None]:
+    def tell(done: int, steps: int, loss: float) -> None:
+        assert steps == 25 and math.isfinite(loss)
+        if done == step:
+            raise _Kill
+
+    return tell
+
+
+def on_save(number: int, how: str) -> Callable[..., None]:
+    calls = 0
+
+    def save(tensors: Any, path: Path, metadata: Any) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == number and how == "before":
+            raise _Kill
+        save_file(tensors, path, metadata)
+        if calls == number:
+            data = path.read_bytes()
+            path.write_bytes(data[: len(data) // 2] if how == "half" else data)
+            raise _Kill
+
+    return save
+
+
+class TestInterrupted:
+    @pytest.mark.parametrize("step", [10, 20, 25])
+    def test_between_two_checkpoints(
+        self, step: int, tmp_path: Path, whole: dict[str, Tensor]
+    ) -> None:
+        with pytest.raises(_Kill):
+            start(tmp_path / "run", progress=on_progress(step))
+        assert equal(start(tmp_path / "run"), whole)
+
+    @pytest.mark.parametrize("number", [1, 2, 13, 25])
+    @pytest.mark.parametrize("how", ["before", "half", "whole"])
+    def test_while_a_checkpoint_is_written(
+        self,
+        number: int,
+        how: str,
+        tmp_path: Path,
+        whole: dict[str, Tensor],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        with monkeypatch.context() as patch, pytest.raises(_Kill):
+            patch.setattr(training, "save_file", on_save(number, how))
+            start(tmp_path / "run")
+        assert equal(start(tmp_path / "run"), whole)
+
+    def test_again_and_again(
+        self, tmp_path: Path, whole: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for number in (1, 4, 3, 2, 5):
+            with monkeypatch.context() as patch, pytest.raises(_Kill):
+                patch.setattr(training, "save_file", on_save(number, "half"))
+                start(tmp_path / "run")
+        # It goes on where it stopped: 3 + 2 + 1 + 4 steps are done, 15 are left.
+        told: list[int] = []
+        ran: list[int] = []
+        draw = training._draw
+        monkeypatch.setattr(training, "_draw", lambda *a: (ran.append(a[0]), draw(*a))[1])
+        weights = start(tmp_path / "run", progress=lambda done, *_: told.append(done))
+        assert equal(weights, whole) and told == [20, 25] and ran == list(range(10, 25))
+
+    def test_a_finished_run_is_read_and_not_trained_again(
+        self, tmp_path: Path, whole: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        start(tmp_path / "run")
+        monkeypatch.setattr(training, "_loss", None)
+        assert equal(start(tmp_path / "run"), whole)
+
+    def test_a_gradient_that_was_skipped(self, tmp_path: Path) -> None:
+        """The optimizer's own count of steps is less than the run's, and none at the start."""
+        config = replace(CONFIG, batch_size=1, epochs=1)
+        first = training._batches([tokenize(TOKENIZER, e) for e in EXAMPLES], config)[0][0]
+        examples = list(EXAMPLES)
+        examples[first] = replace(examples[first], concept="NaN")
+        options = {
+            "examples": examples,
+            "vectors": torch.cat([VECTORS, torch.full((2, 1, WIDTH), math.nan)], 1),
+            "names": [*NAMES, "NaN"],
+        }
+        undisturbed = start(tmp_path / "a", config=config, **options)
+        assert all(bool(p.isfinite().all()) for p in undisturbed.values())
+        for number in (2, 6):
+            with pytest.MonkeyPatch.context() as patch, pytest.raises(_Kill):
+                patch.setattr(training, "save_file", on_save(number, "half"))
+                start(tmp_path / "b", config=config, **options)
+        assert equal(start(tmp_path / "b", config=config, **options), undisturbed)
+
+
+def refused(says: str, run: Path, *args: Any, **options: Any) -> None:
+    """One sentence that names the folder, and nothing is trained."""
+    with pytest.raises(IntrospectionError, match=says) as caught:
+        start(run, *args, **options)
+    sentence = str(caught.value)
+    assert str(run) in sentence and sentence.endswith(".") and "\n" not in sentence
+
+
+class TestFolderOfAnotherRun:
+    @pytest.fixture
+    def run(self, tmp_path: Path) -> Path:
+        short = replace(CONFIG, epochs=1)
+        start(tmp_path / "run", config=short)
+        return tmp_path / "run"
+
+    def test_settings(self, run: Path) -> None:
+        refused("another run", run)
+        refused("another run", run, config=replace(CONFIG, epochs=1, strengths=(0.25, 1.0)))
+        assert start(run, config=replace(CONFIG, epochs=1))
+
+    def test_examples(self, run: Path) -> None:
+        config = replace(CONFIG, epochs=1)
+        changed = [replace(EXAMPLES[0], answer="I do"), *EXAMPLES[1:]]
+        for examples in (EXAMPLES[1:], changed, EXAMPLES[::-1]):
+            refused("another run", run, config=config, examples=examples)
+
+    def test_model_layer_and_vectors(self, run: Path) -> None:
+        config = replace(CONFIG, epochs=1)
+        refused("another run", run, config=config, vectors=VECTORS.flip(0))
+        other = fresh(None)
+        other.layer = LAYER + 1  # its adapter has a part of the weights that the checkpoint has
+        add_lora(other, config)
+        refused("another run", run, other, config=config)
+        changed = fresh(config)
+        changed.model.get_input_embeddings().weight.data *= 1.1
+        refused("another run", run, changed, config=config)
+
+    def test_no_run_at_all(self, run: Path) -> None:
+        (run / "config.json").write_text("{")
+        refused("another run", run, config=replace(CONFIG, epochs=1))
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-10])
+
+
+def rewrite(
+    change: Callable[[dict[str, Tensor]], dict[str, Tensor]], step: str = "5"
+) -> Callable[[Path], None]:
+    return lambda path: save_file(change(load_file(path)), path, {"step": step})
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        cut,
+        lambda path: path.write_bytes(b""),
+        lambda path: path.write_bytes(b"\x80\x04pickle" * 9),
+        rewrite(lambda state: {k: v for k, v in state.items() if "layers.3" not in k}),
+        rewrite(lambda state: {k: v[..., :2].clone() if v.ndim else v for k, v in state.items()}),
+        rewrite(dict, step="many"),
+    ],
+    ids=["cut", "empty", "not safetensors", "incomplete", "shapes", "no step"],
+)
+def test_corrupt_checkpoint(damage: Callable[[Path], None], tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    with pytest.raises(_Kill):
+        start(run, progress=on_progress(10))
+    damage(run / "checkpoint.safetensors")
+    refused("cannot be read", run)
+
+
+@pytest.mark.parametrize("how", ["NaN vectors", "learning rate"])
+def test_divergence_ends_in_one_sentence(how: str, tmp_path: Path) -> None:
+    vectors = VECTORS * math.nan if how == "NaN vectors" else VECTORS
+    config = replace(CONFIG, learning_rate=1e9) if how == "learning rate" else CONFIG
+    with pytest.raises(
+        IntrospectionError, match=r"diverged at step \d+ .*--learning-rate"
+    ) as caught:
+        start(tmp_path / "run", config=config, vectors=vectors)
+    assert str(caught.value).endswith(".") and "\n" not in str(caught.value)
+
+
+def test_a_concept_without_a_vector(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no vector for .*justice"):
+        start(tmp_path / "run", names=NAMES[:2])
+
+
+def test_training_learns(tmp_path: Path) -> None:
+    config = replace(CONFIG, epochs=30, batch_size=8, learning_rate=2e-2)
+    loaded = fresh(config)
+    examples = [example(i, (*NAMES, None)[i % 4]) for i in range(32)]
+    tokens = [tokenize(TOKENIZER, e) for e in examples]
+    cache = ResidualCache(loaded.model, [t.ids for t in tokens], 2_000)
+    rows = {name: i for i, name in enumerate(NAMES)}
+    delta = training._draw(10**6, tokens, VECTORS, rows, loaded.norm, config)
+
+    def loss() -> float:
+        with torch.no_grad():
+            return float(training._loss(loaded, cache, tokens, delta, 1.0))
+
+    before, told = loss(), list[tuple[int, int]]()
+    train(
+        *(loaded, examples, VECTORS, NAMES, config, tmp_path / "run"),
+        progress=lambda step, steps, _: told.append((step, steps)),
+    )
+    assert loss() < before / 2
+    assert told == [(step, 120) for step in range(10, 121, 10)]
+    log = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert [entry["step"] for entry in log] == [step for step, _ in told]
+    assert log[-1]["loss"] < log[0]["loss"]
+    assert not any(p.requires_grad for p in loaded.model.parameters())
+    written = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert written["config"]["learning_rate"] == 2e-2 and written["examples"] == 32
