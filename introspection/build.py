@@ -179,6 +179,12 @@ def _write(
 
 
 def _command() -> str:
-    """The command line without the path of the program."""
-    words = [Path(sys.argv[0]).name, *sys.argv[1:]]
-    return " ".join(words)
+    """The command line that trained it, without the folders of the machine it ran on."""
+    words, kept = iter(sys.argv[1:]), []
+    for word in words:
+        if word in ("--out", "--run"):
+            next(words, None)
+        elif not word.startswith(("--out=", "--run=")):
+            kept.append(word)
+    program = Path(sys.argv[0]).name
+    return " ".join(["python -m introspection" if program == "__main__.py" else program, *kept])
