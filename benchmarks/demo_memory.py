@@ -103,14 +103,12 @@ def main() -> None:
     record(
         "demo_memory",
         "cpu",
-        [
-            Check("peak memory of the demo", spread([seen[-1]["VmHWM"]]), "GB", "< 2.5"),
-            Check("seconds per call", spread(times), "s", "< 10"),
-        ],
+        [Check("peak memory of the demo", spread([seen[-1]["VmHWM"]]), "GB", "< 2.5")],
         {
             "calls": options.calls,
             "fresh_cache": options.fresh,
             "processes": processes,
+            "seconds_per_call": spread(times),  # other processes may have been at work
             "gigabytes_after_start": seen[0],
             "gigabytes_after_first_call": seen[1],
             "gigabytes_after_last_call": seen[-1],

@@ -69,10 +69,11 @@ def _watched(work: Callable[[], object], device: str) -> tuple[float, float]:
     return taken, max(others, 0.0) / taken / (os.cpu_count() or 1) if device == "cpu" else 0.0
 
 
-def _wait_for_quiet(device: str) -> None:
-    for _ in range(120):
-        if device != "cpu" or _watched(lambda: time.sleep(1), device)[1] <= QUIET:
-            return
+def _wait_for_quiet(device: str, limit: float = 600) -> None:
+    """Until other processes have left the processor alone for three seconds, or the limit."""
+    end, calm = time.monotonic() + limit, 0
+    while device == "cpu" and calm < 3 and time.monotonic() < end:
+        calm = calm + 1 if _watched(lambda: time.sleep(1), device)[1] <= QUIET else 0
 
 
 def _busy() -> float:

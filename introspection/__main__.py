@@ -406,11 +406,15 @@ def report(
     adapter: Annotated[Path, typer.Option(help="Adapter folder that gets the numbers.")] = Path(
         "adapters/smollm2-135m"
     ),
+    paper: Annotated[Path, typer.Option(help="Records of the paper's experiment.")] = Path(
+        "records/paper/smollm2-135m.jsonl.gz"
+    ),
     readme: Annotated[Path | None, typer.Option(help="Document with generated tables.")] = None,
 ) -> None:
     """Write evaluation.json, the adapter's card and the tables of a document from records."""
     from introspection import report as reporting
     from introspection.cache import write_text
+    from introspection.evaluation import summarise
 
     evaluation = reporting.write_evaluation(
         reporting.read_records(records), records.as_posix(), adapter
@@ -420,7 +424,8 @@ def report(
         text = reporting.replace_block(
             readme.read_text(encoding="utf-8"), "results", reporting.headline(evaluation)
         )
-        write_text(readme, text)
+        table = reporting.paper_table(summarise(reporting.read_records(paper)))
+        write_text(readme, reporting.replace_block(text, "paper", table))
     out.print(reporting.headline(evaluation))
 
 

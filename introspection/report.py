@@ -18,7 +18,24 @@ from introspection.cache import write_text
 from introspection.errors import IntrospectionError
 from introspection.evaluation import summarise
 
-__all__ = ["headline", "read_records", "replace_block", "write_card", "write_evaluation"]
+__all__ = [
+    "PUBLISHED",
+    "headline",
+    "paper_table",
+    "read_records",
+    "replace_block",
+    "write_card",
+    "write_evaluation",
+]
+
+# Concepts named, in percent, as the paper's authors report them in the README of their code
+# (DeepSeek-LLM-7B-chat).
+PUBLISHED = {"seen": 88.5, "unseen": 71.0, "untrained": 16.0}
+_PAPER_CONDITIONS = {
+    "seen": "injected, seen",
+    "unseen": "injected, unseen",
+    "untrained": "injected, unseen, base model",
+}
 
 # What is asked first, the condition that answers it, and the rate of that condition.
 _HEADLINE = (
@@ -106,6 +123,15 @@ def headline(evaluation: dict[str, Any]) -> str:
         rows.append(
             f"| Seen minus unseen, named | {100 * gap['value']:.1f} points {interval} | | |"
         )
+    return "\n".join(rows)
+
+
+def paper_table(summary: dict[str, Any]) -> str:
+    """The paper's three figures beside those of a run of the paper suite."""
+    rows = ["| concepts named | paper | this run [95 % interval] | reports |", "|---|---|---|---|"]
+    for kind, published in PUBLISHED.items():
+        found = summary["conditions"][_PAPER_CONDITIONS[kind]]["correct"]
+        rows.append(f"| {kind} | {published:.1f} % | {_percent(found)} | {found['n']} |")
     return "\n".join(rows)
 
 

@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from conftest import DEPTH, LAYER
 from peft import PeftModel
 from safetensors.torch import load_file
-from tiny_folder import edit_tensors, write_adapter, write_model
+from tiny_folder import edit_json, edit_tensors, write_adapter, write_model
 from transformers import AutoModelForCausalLM
 
 from introspection import adapter, models
 from introspection.cache import sha256_file
 
 IDS = torch.tensor([[5, 6, 7, 8, 9, 40, 41]])
+
+
+def copied(folder: Path, to: Path) -> Path:
+    to.mkdir()
+    for file in folder.iterdir():
+        (to / file.name).write_bytes(file.read_bytes())
+    return to
 
 
 @pytest.fixture(scope="module")
@@ -37,12 +45,18 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 
 @torch.no_grad()
-def test_stock_peft_gives_the_same_logits(folders: tuple[Path, Path]) -> None:
+@pytest.mark.parametrize("changes", [{}, {"lora_alpha": 3}, {"use_rslora": True}])
+def test_stock_peft_gives_the_same_logits(
+    changes: dict[str, Any], folders: tuple[Path, Path], tmp_path: Path
+) -> None:
     model, made = folders
-    ours = models.load(str(model), made, device="cpu").model(IDS).logits
+    copy = copied(made, tmp_path / "copy")
+    edit_json(copy / adapter.CONFIG, **changes)
+    adapter.refresh_manifest(copy)
+    ours = models.load(str(model), copy, device="cpu").model(IDS).logits
     base = AutoModelForCausalLM.from_pretrained(model)
     plain = base(IDS).logits
-    theirs = PeftModel.from_pretrained(base, str(made)).eval()(IDS).logits
+    theirs = PeftModel.from_pretrained(base, str(copy)).eval()(IDS).logits
     assert torch.equal(ours, theirs)
     assert (ours - plain).abs().max() > 0.01
 
@@ -55,6 +69,7 @@ def test_what_is_in_the_files(folders: tuple[Path, Path]) -> None:
         assert sha256_file(made / name) == digest
     config = json.loads((made / adapter.CONFIG).read_text(encoding="utf-8"))
     assert config["layers_to_transform"] == list(range(LAYER + 1, DEPTH))
+    assert config["lora_alpha"] == 2 * config["r"] and not config["use_rslora"]
     assert config["lora_dropout"] == 0 and config["bias"] == "none" and config["inference_mode"]
 
 
@@ -71,10 +86,7 @@ def test_the_manifest_keeps_what_it_says_and_hashes_what_is_new(
     folders: tuple[Path, Path], tmp_path: Path
 ) -> None:
     _, made = folders
-    copy = tmp_path / "copy"
-    copy.mkdir()
-    for file in made.iterdir():
-        (copy / file.name).write_bytes(file.read_bytes())
+    copy = copied(made, tmp_path / "copy")
     before = adapter.read_info(copy)
     (copy / "evaluation.json").write_text("{}")
     (copy / "notes.txt").write_text("not of the contract")

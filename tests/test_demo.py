@@ -720,6 +720,17 @@ def test_the_demo_does_not_import_torch() -> None:
         assert not re.search(r"^\s*(import|from) torch", file.read_text(), re.MULTILINE), file
 
 
+@pytest.mark.parametrize("asked", ["argument", "environment"])
+def test_a_port_in_use_is_one_sentence(
+    page: gr.Blocks, loaded: LoadedModel, asked: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken = page.server_port
+    monkeypatch.setenv("GRADIO_SERVER_PORT", str(taken))
+    port = taken if asked == "argument" else None
+    with pytest.raises(IntrospectionError, match=f"port {taken}: it is in use"):
+        demo.launch(loaded, "127.0.0.1", port, block=False, quiet=True)
+
+
 def test_a_wrong_start_is_one_sentence_and_exit_code_2() -> None:
     root = Path(demo.__file__).resolve().parents[2]
     done = subprocess.run(

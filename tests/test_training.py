@@ -278,7 +278,9 @@ def test_batches() -> None:
     assert steps != training._batches(sequences, replace(config, seed=1))
     per_epoch = len(steps) // 3
     epochs = [steps[at : at + per_epoch] for at in range(0, len(steps), per_epoch)]
-    assert len(epochs) == 3 and epochs[0] != epochs[1]
+    assert len(epochs) == 3
+    # Not only the batches in another order, but other batches.
+    assert len({frozenset(step) for step in epochs[0]} & {frozenset(s) for s in epochs[1]}) < 20
     for epoch in epochs:
         assert sorted(i for step in epoch for i in step) == list(range(103))
         spread = [max(len(sequences[i].ids) for i in s) - min(len(sequences[i].ids) for i in s)

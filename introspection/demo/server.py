@@ -5,6 +5,7 @@ Knows: launch settings. Does not know: what the page does.
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import gradio as gr
@@ -14,6 +15,7 @@ from introspection.demo import theme
 from introspection.demo.experiment import MAX_STRENGTH
 from introspection.demo.guard import LIMIT, BodyLimit
 from introspection.demo.layout import build
+from introspection.errors import IntrospectionError
 from introspection.models import LoadedModel
 
 __all__ = ["launch"]
@@ -28,12 +30,15 @@ def launch(
     block: bool = True,
     **settings: Any,
 ) -> gr.Blocks:
-    """Build the page and serve it, on 127.0.0.1:7860 unless told otherwise.
+    """Build the page and serve it, on 127.0.0.1:7860 or the next free port unless told otherwise.
 
-    ``host`` and ``port`` default to ``GRADIO_SERVER_NAME`` and ``GRADIO_SERVER_PORT``. With
-    ``block`` the call returns when the server is stopped; without it the caller closes the page.
-    Further ``settings`` go to Gradio's ``launch``.
+    ``host`` and ``port`` default to ``GRADIO_SERVER_NAME`` and ``GRADIO_SERVER_PORT``; a port that
+    was asked for and is not free is an IntrospectionError. With ``block`` the call returns when the
+    server is stopped; without it the caller closes the page. Further ``settings`` go to Gradio's
+    ``launch``.
     """
+    if port is None and "GRADIO_SERVER_PORT" in os.environ:
+        port = int(os.environ["GRADIO_SERVER_PORT"])  # Gradio would go on to the next free one
     page = build(loaded)
     # The queue is the only way to the model: api_open would let a POST to /run skip it.
     page.queue(max_size=QUEUE, api_open=False, default_concurrency_limit=1)
@@ -62,7 +67,13 @@ def launch(
             "openapi_url": None,
         },
     }
-    page.launch(**{**options, **settings})
+    try:
+        page.launch(**{**options, **settings})
+    except OSError as error:
+        raise IntrospectionError(
+            f"The page could not be opened on port {port or 'any of 7860 to 7959'}: it is in use or "
+            "not allowed; choose another with --port or GRADIO_SERVER_PORT."
+        ) from error
     # While the first visitor reads the page: the baseline words, which every typed concept is
     # measured against. They are kept from then on.
     loaded.vectors_of(["ocean"])
