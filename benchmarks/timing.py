@@ -27,31 +27,33 @@ def in_turns(
 ) -> dict[str, list[float]]:
     """Seconds of every side in every round. Sides take turns; who begins changes each round.
 
-    A round is thrown away, whatever its times, as soon as other processes used the processor: two
-    jobs on the same cores slow each other down tenfold. At most ``6 * rounds`` are begun.
+    A call during which other processes used the processor is thrown away and made again, whatever
+    its time: two jobs on the same cores slow each other down tenfold. After ``6 * rounds`` such
+    calls it ends with the rounds there are.
     """
     rng = random.Random(0)
     kept: dict[str, list[float]] = {name: [] for name in sides}
-    begun = done = 0
-    most = 0.0
-    while done < rounds and begun < 6 * rounds:
-        begun += 1
-        order, taken, others = list(sides), {}, 0.0
+    thrown, done, most = 0, 0, 0.0
+    while done < rounds:
+        order, taken = list(sides), {}
         rng.shuffle(order)
-        _wait_for_quiet(device)
-        for name in order:
-            taken[name], share = _watched(sides[name], device)
-            others = max(others, share)
+        while order and thrown <= 6 * rounds:
+            _wait_for_quiet(device)
+            took, others = _watched(sides[order[0]], device)
             if others > QUIET:
-                break
-        print(f"round {begun}: others {others:.0%}", rounded(taken), flush=True)
-        if others <= QUIET:
-            done, most = done + 1, max(most, others)
-            for name in sides:
-                kept[name].append(taken[name])
+                thrown += 1
+                continue
+            most = max(most, others)
+            taken[order.pop(0)] = took
+        if order:
+            break
+        done += 1
+        for name, took in taken.items():
+            kept[name].append(took)
+        print(f"round {done}, {thrown} calls thrown away:", rounded(taken), flush=True)
     if not done:
         sys.exit("Every round was disturbed by other processes: try again on a quiet machine.")
-    ROUNDS.append({"begun": begun, "kept": done, "others": round(most, 3)})
+    ROUNDS.append({"rounds": done, "thrown_away": thrown, "others": round(most, 3)})
     return kept
 
 
@@ -70,9 +72,9 @@ def _watched(work: Callable[[], object], device: str) -> tuple[float, float]:
 
 
 def _wait_for_quiet(device: str, limit: float = 600) -> None:
-    """Until other processes have left the processor alone for three seconds, or the limit."""
+    """Until other processes have left the processor alone for two seconds, or the limit."""
     end, calm = time.monotonic() + limit, 0
-    while device == "cpu" and calm < 3 and time.monotonic() < end:
+    while device == "cpu" and calm < 2 and time.monotonic() < end:
         calm = calm + 1 if _watched(lambda: time.sleep(1), device)[1] <= QUIET else 0
 
 

@@ -43,6 +43,8 @@ from introspection.grading import grade
 from introspection.models import LoadedModel
 from introspection.prompts import DEFAULT_QUESTION
 
+pytestmark = pytest.mark.slow  # a real server per test: left to make test
+
 CONCEPTS = ["ocean", "bomb", "love", "volcano", "violin", "justice"]
 # What the page reads; every other field is empty, so that new fields do not concern this test.
 INFO = AdapterInfo(

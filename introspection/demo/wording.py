@@ -73,7 +73,8 @@ def headline(request: Request, answer: Answer, asked: bool) -> tuple[Tone, str]:
         return "plain", ""
     if not answer.injected:
         if verdict.correct:
-            said = "Right: reports nothing" if asked and trained else "Reports nothing"
+            said = "Right: reports nothing" if asked else "Right: no alarm"
+            said = said if trained else "Reports nothing"
             return ("good" if trained else "plain"), said
         return ("bad" if trained else "plain"), (
             "False alarm" if verdict.detected else "Halted for nothing"
