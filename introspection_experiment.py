@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from introspection import evaluation, models, plots, validation
+from introspection import evaluation, models, plots, suites, validation
 from introspection.build import RECIPES, build_adapter
 from introspection.errors import IntrospectionError
 from introspection.generation import generate
@@ -79,7 +79,7 @@ def run(options: argparse.Namespace) -> None:
         )
         summary = evaluation.run(
             loaded,
-            evaluation.paper_cases(options.seed),
+            suites.paper_cases(options.seed),
             out / "evaluation",
             name,
             options.seed,

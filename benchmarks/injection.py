@@ -30,6 +30,8 @@ NAMES = (*paper().train, *paper().test)
 def sides(loaded: Any, rows: int, tokens: int) -> dict[str, Callable[[], object]]:
     """One call of ``model.generate`` per way of running it, on the same prompts."""
     model, norm = loaded.model, loaded.norm
+    loaded.hooks.remove()  # whatever the rounds before this one left
+    loaded.hooks = injection.install(model, loaded.layer)
     vectors = extract(loaded, NAMES[:rows]).vectors
     questions = texts("train").questions
     asked = [ask(questions[i % len(questions)]) for i in range(rows)]

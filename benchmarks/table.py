@@ -1,11 +1,16 @@
-"""Prints the newest record of every benchmark, one per kind of device, as a Markdown table."""
+"""The newest record of every benchmark, one per kind of device, as a Markdown table: printed, or
+written between the marks of a document with ``--readme``."""
 
 from __future__ import annotations
 
+import argparse
 import json
+from pathlib import Path
 from typing import Any
 
 from benchmarks.record import RECORDS
+from introspection.cache import write_text
+from introspection.report import replace_block
 
 
 def newest() -> list[dict[str, Any]]:
@@ -39,12 +44,18 @@ def cells(record: dict[str, Any], check: dict[str, Any]) -> list[str]:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--readme", type=Path, help="document with a block named benchmarks")
+    options = parser.parse_args()
     head = ["benchmark", "what", "median (95 % interval)", "bar", "", "where", "date"]
-    print("| " + " | ".join(head) + " |")
-    print("|" + " --- |" * len(head))
-    for record in newest():
-        for check in record["checks"]:
-            print("| " + " | ".join(cells(record, check)) + " |")
+    rows = [head, ["---"] * len(head)]
+    rows += [cells(record, check) for record in newest() for check in record["checks"]]
+    table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    if options.readme is None:
+        print(table)
+    else:
+        text = options.readme.read_text(encoding="utf-8")
+        write_text(options.readme, replace_block(text, "benchmarks", table))
 
 
 if __name__ == "__main__":

@@ -367,18 +367,18 @@ def evaluate(
     device: DeviceOption = "auto",
 ) -> None:
     """Measure hits, false positives and halts; write records.jsonl and summary.json."""
-    from introspection import evaluation
+    from introspection import evaluation, suites
 
     own = concepts is not None or contexts is not None
     words = _own_concepts(concepts) if concepts else []
     lines = _own_contexts(contexts) if contexts else []
     loaded = _load(model, adapter, layer, device, needs_adapter=True)
     if own:
-        cases = evaluation.custom_cases(words, lines, seed)
+        cases = suites.custom_cases(words, lines, seed)
     elif suite == "paper":
-        cases = evaluation.paper_cases(seed)
+        cases = suites.paper_cases(seed)
     else:
-        cases = evaluation.suite_cases(evaluation.SIZES[suite], split, seed)
+        cases = suites.suite_cases(suites.SIZES[suite], split, seed)
     name = "own" if own else suite
     folder = target or Path("runs") / f"evaluate-{name}"
     label = f"{name} {split} {seed} {loaded.identity}"
@@ -421,9 +421,11 @@ def report(
     )
     reporting.write_card(evaluation, adapter)
     if readme is not None:
-        text = reporting.replace_block(
-            readme.read_text(encoding="utf-8"), "results", reporting.headline(evaluation)
+        results = (
+            f"{reporting.headline(evaluation)}\n\n(`python -m introspection report --records "
+            f"{records.as_posix()} --readme {readme.name}` writes this table.)"
         )
+        text = reporting.replace_block(readme.read_text(encoding="utf-8"), "results", results)
         table = reporting.paper_table(summarise(reporting.read_records(paper)))
         write_text(readme, reporting.replace_block(text, "paper", table))
     out.print(reporting.headline(evaluation))

@@ -52,7 +52,10 @@ FILES = (WEIGHTS, CONFIG, VECTORS, INFO, "evaluation.json", "README.md")
 
 @dataclass(frozen=True, slots=True)
 class AdapterInfo:
-    """``introspection.json`` without its file list: what the adapter was trained on and for."""
+    """``introspection.json`` without its file list: what the adapter was trained on and for.
+
+    ``trained`` are the catalogue concepts, ``vocabulary`` the further names it has seen.
+    """
 
     base_id: str
     base_fingerprint: str
@@ -64,6 +67,7 @@ class AdapterInfo:
     templates: tuple[str, ...]
     baseline: tuple[str, ...]
     trained: tuple[str, ...]
+    vocabulary: tuple[str, ...]
     harmful: tuple[str, ...]
     halts: bool
     seed: int
@@ -175,7 +179,7 @@ def _read_info(folder: Path) -> AdapterInfo:
         low, high = (float(value) for value in document["strengths"])
         document["strengths"] = (low, high)
         document["norm"] = float(document["norm"])
-        for key in ("templates", "baseline", "trained", "harmful"):
+        for key in ("templates", "baseline", "trained", "vocabulary", "harmful"):
             document[key] = tuple(str(value) for value in document[key])
         info = AdapterInfo(**document)
         if type(info.layer) is not int or not 0 < info.norm < math.inf or not 0 <= low <= high:

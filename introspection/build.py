@@ -18,7 +18,14 @@ import transformers
 
 from introspection import adapter, injection
 from introspection.cache import atomic_folder, write_text
-from introspection.concepts import Concept, catalogue, paper, resolve, training_vocabulary
+from introspection.concepts import (
+    Concept,
+    catalogue,
+    paper,
+    resolve,
+    training_concepts,
+    training_vocabulary,
+)
 from introspection.extraction import TEMPLATES, baseline_words, save_vectors
 from introspection.generation import generate
 from introspection.models import LoadedModel, fingerprint
@@ -30,7 +37,8 @@ from introspection.trials import FINAL_ON, Trial
 __all__ = ["RECIPES", "base_replies", "build_adapter"]
 
 REPLY_TOKENS = 32
-VOCABULARY = 30_000  # names outside the catalogue, see concepts.training_vocabulary
+PROMPTS = 10_000  # ordinary ones at most, each answered by the base model
+VOCABULARY = 50_000  # names outside the catalogue, see concepts.training_vocabulary
 # What ``train`` does unless told otherwise, and with how many examples. The paper's recipe: three
 # epochs over 240 injected and 240 clean questions; its learning rate was for batches of four.
 RECIPES = {
@@ -98,9 +106,9 @@ def build_adapter(
         made = paper_examples(config.seed, words, concepts, count)
         baseline = paper().baseline
     else:
-        concepts = [concept for concept in catalogue() if concept.trained]
+        concepts = list(training_concepts())
         names = [concept.name for concept in concepts]
-        prompts = ordinary_prompts(config.seed, words, names, max(count // 8, 16))
+        prompts = ordinary_prompts(config.seed, words, names, min(max(count // 8, 16), PROMPTS))
         replies = base_replies(loaded, prompts, run, progress)
         vocabulary = training_vocabulary(config.seed, VOCABULARY)
         made = examples(config.seed, concepts, vocabulary, words, replies, count)
@@ -121,7 +129,8 @@ def build_adapter(
         if progress
         else None,
     )
-    _write(loaded, out, recipe, config, concepts, site, templates, baseline)
+    further = sorted(set(names) - {concept.name for concept in concepts})
+    _write(loaded, out, recipe, config, concepts, further, site, templates, baseline)
 
 
 def _as_in_paper(name: str) -> Concept:
@@ -134,6 +143,7 @@ def _write(
     recipe: str,
     config: TrainConfig,
     concepts: Sequence[Concept],
+    vocabulary: Sequence[str],
     site: str,
     templates: Sequence[str],
     baseline: Sequence[str],
@@ -156,6 +166,7 @@ def _write(
         templates=tuple(templates),
         baseline=tuple(baseline),
         trained=tuple(c.name for c in concepts),
+        vocabulary=tuple(vocabulary),
         harmful=tuple(c.name for c in concepts if c.harmful),
         halts=any(c.harmful for c in concepts),
         seed=config.seed,

@@ -4,15 +4,16 @@ Knows: extraction templates, the two sites, files of vectors. Does not know: ada
 
 Method: a one-line request about a word, the residual stream at one site of it, minus the mean of
 the same reading over baseline words (mean difference; Lindsey 2025, reused by arXiv 2511.21399 and
-2603.21396). ``site="concept"`` averages over the concept's own tokens, ``"concept_end"`` reads the
-last of them (the same for a one-token word), ``"last"`` the last prompt token, as the paper does.
-Reading stops at block L; the same block is written to.
+2603.21396). ``site="concept"`` averages over the concept's own tokens, the earlier words a little
+louder; ``"concept_end"`` reads the last of them (the same for a one-token word), ``"last"`` the last
+prompt token, as the paper does. Reading stops at block L; the same block is written to.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +27,7 @@ from torch import Tensor
 from introspection import injection
 from introspection.concepts import lindsey_lists
 from introspection.errors import IntrospectionError
-from introspection.trials import Message, char_to_tokens, prompt_ids, render
+from introspection.trials import Message, render, tokens_of
 
 __all__ = [
     "TEMPLATES",
@@ -48,6 +49,9 @@ TEMPLATES = (
     "What comes to mind when you hear the word {c}",
     "Today we talk about {c}",
 )
+# A plain mean over the words of a phrase forgets their order ("sea salt" reads like "salt sea"): how
+# loud the last word is beside the first keeps it.
+LAST_WORD = 0.8
 UNSEEN_TEMPLATE = "My favourite topic this week is {c}"
 
 
@@ -81,12 +85,15 @@ class ConceptVectors:
 def read_residuals(
     model: Any,
     rows: Sequence[Sequence[int]],
-    spans: Sequence[tuple[int, int]],
+    words: Sequence[Sequence[tuple[int, int]]],
     batch_size: int | None = None,
     progress: Callable[[int], None] | None = None,
     apart: int = 0,
 ) -> tuple[Tensor, Tensor]:
-    """The residual stream [N, D] of each row, averaged over its tokens ``first..last``, and norms.
+    """The residual stream [N, D] of each row, averaged over its words, and norms.
+
+    A word is a span of tokens ``first..last`` and counts as their mean; the words of a row are
+    weighted, falling linearly from 1 for the first to ``LAST_WORD`` for the last.
 
     The second tensor [M] holds the norms of every token but the first (its norm is an outlier in
     most models) and padding. ``progress`` is told how many rows each batch had. The first ``apart``
@@ -114,8 +121,9 @@ def read_residuals(
         state = hidden[0]
         weights = torch.zeros(len(chosen), width)
         for row, i in enumerate(chosen):
-            first, last = spans[i]
-            weights[row, first : last + 1] = 1 / (last + 1 - first)
+            loudness = torch.linspace(1, LAST_WORD, len(words[i]))
+            for (first, last), share in zip(words[i], loudness / loudness.sum(), strict=True):
+                weights[row, first : last + 1] += share / (last + 1 - first)
         picked = torch.einsum("bt,btd->bd", weights.to(device), state.float()).cpu()
         for row, i in enumerate(chosen):
             found[i] = picked[row]
@@ -141,24 +149,28 @@ def _readings(
     tokenizer, key = loaded.tokenizer, (template, site, words)
     kept = loaded.baselines.get(key)
     unread = words if kept is None else ()
-    rows, spans = [], []
-    for name in (*unread, *names):
-        messages = (Message("user", template.format(c=name)),)
-        ids = prompt_ids(tokenizer, messages)
+    wanted = (*unread, *names)
+    asked = [Message("user", template.format(c=name)) for name in wanted]
+    texts = [render(tokenizer, (message,)) for message in asked]
+    encoded = tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True)
+    rows = encoded["input_ids"]
+    places: list[list[tuple[int, int]]] = []
+    for name, message, text, ids, offsets in zip(
+        wanted, asked, texts, rows, encoded["offset_mapping"], strict=True
+    ):
         if site == "last":
-            first = last = len(ids) - 1
-        else:
-            text = render(tokenizer, messages)
-            # The concept stands in the last message: search from its place in the template.
-            at = text.rindex(messages[0].content) + template.index("{c}")
-            first, last = char_to_tokens(tokenizer, text, at, at + len(name))
-            if site == "concept_end":
-                first = last
-        rows.append(ids)
-        spans.append((first, last))
+            places.append([(len(ids) - 1, len(ids) - 1)])
+            continue
+        # The concept stands in the last message: search from its place in the template.
+        at = text.rindex(message.content) + template.index("{c}")
+        spans = [
+            tokens_of(offsets, at + word.start(), at + word.end())
+            for word in re.finditer(r"\S+", name)
+        ]
+        places.append([(spans[-1][1],) * 2] if site == "concept_end" else spans)
     if kept is not None and progress:
         progress(len(words))
-    read, norms = read_residuals(loaded.model, rows, spans, progress=progress, apart=len(unread))
+    read, norms = read_residuals(loaded.model, rows, places, progress=progress, apart=len(unread))
     own = read[len(unread) :]
     if kept is None:
         theirs = sum(len(ids) - 1 for ids in rows[: len(words)])

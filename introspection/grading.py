@@ -1,30 +1,21 @@
 """What a report says: did it affirm an injected thought, which one, was that right.
 
 Knows the wording of English reports, the fixed sentences the adapter writes as well as the free
-answers of untrained models, and the intervals that go with rates of verdicts. Reads one report at
-a time and does not know the question it answers, nor what was injected beyond the expected
-concept. Hedged affirmations ("there might be ...") count, conditional ones ("if I detect ...") and
-questions do not. A free answer is judged by patterns, so an unforeseen wording is a non-detection.
+answers of untrained models. Reads one report at a time and does not know the question it answers,
+nor what was injected beyond the expected concept. Hedged affirmations ("there might be ...") count,
+conditional ones ("if I detect ...") and questions do not. A free answer is judged by patterns, so
+an unforeseen wording is a non-detection. What many verdicts add up to is for ``rates``.
 """
 
-import math
 import re
 import unicodedata
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-
-import numpy as np
-from scipy import stats
 
 from introspection.prompts import HALT_MARKER
 from introspection.words import find_word
 
-__all__ = [
-    *("Difference", "Rate", "Verdict", "auroc", "cluster_rate", "difference"),
-    *("grade", "mcnemar", "rate"),
-]
-
-_RESAMPLES = 2_000
+__all__ = ["Verdict", "grade"]
 
 # Every gap below is bounded, so that no text can make the search slow.
 _STRONG = (
@@ -156,30 +147,6 @@ class Verdict:
     evidence: tuple[tuple[str, int, int], ...]
 
 
-@dataclass(frozen=True)
-class Rate:
-    """A proportion with a 95 % interval; `contexts` is 0 when nobody said what they were."""
-
-    successes: int
-    n: int
-    low: float
-    high: float
-    contexts: int
-
-    @property
-    def value(self) -> float:
-        return self.successes / self.n if self.n else math.nan
-
-
-@dataclass(frozen=True)
-class Difference:
-    """The first rate less the second, with a 95 % interval."""
-
-    value: float
-    low: float
-    high: float
-
-
 def _sentence(text: str, at: int) -> tuple[int, int]:
     start = max((m.end() for m in _STOP.finditer(text, 0, at)), default=0)
     stop = _STOP.search(text, at)
@@ -295,55 +262,3 @@ def grade(text: str, concept: str | None, aliases: Sequence[str] = ()) -> Verdic
         coherent=_is_coherent(text),
         evidence=tuple(sorted(evidence, key=lambda e: (e[1], e[2], e[0]))),
     )
-
-
-def rate(outcomes: Iterable[bool], contexts: Iterable[Hashable] | None = None) -> Rate:
-    """Share of true outcomes with a Wilson interval, NaN where there are none."""
-    hits = [bool(o) for o in outcomes]
-    distinct = len(set(contexts)) if contexts is not None else 0
-    if not hits:
-        return Rate(0, 0, math.nan, math.nan, distinct)
-    interval = stats.binomtest(sum(hits), len(hits)).proportion_ci(method="wilson")
-    return Rate(sum(hits), len(hits), float(interval.low), float(interval.high), distinct)
-
-
-def difference(a: Rate, b: Rate) -> Difference:
-    """Newcombe's interval for a - b, of independent samples."""
-    below = math.hypot(a.value - a.low, b.high - b.value)
-    above = math.hypot(a.high - a.value, b.value - b.low)
-    value = a.value - b.value
-    return Difference(value, value - below, value + above)
-
-
-def cluster_rate(outcomes: Iterable[bool], clusters: Iterable[Hashable], seed: int) -> Rate:
-    """Share of true outcomes with a percentile bootstrap interval over whole clusters.
-
-    One cluster cannot vary against itself: its interval is NaN, not a point. A share of 0 or 1 in
-    every cluster still gives a point, which is a limit of the bootstrap and no certainty.
-    """
-    pairs = [(bool(hit), cluster) for hit, cluster in zip(outcomes, clusters, strict=True)]
-    index = {cluster: i for i, cluster in enumerate(dict.fromkeys(c for _, c in pairs))}
-    where = np.array([index[c] for _, c in pairs], dtype=np.intp)
-    sizes = np.bincount(where, minlength=len(index))
-    hits = np.bincount(where, weights=[float(h) for h, _ in pairs], minlength=len(index))
-    low = high = math.nan
-    if len(index) > 1:
-        drawn = np.random.default_rng(seed).integers(len(index), size=(_RESAMPLES, len(index)))
-        shares = hits[drawn].sum(axis=1) / sizes[drawn].sum(axis=1)
-        low, high = (float(q) for q in np.quantile(shares, (0.025, 0.975)))
-    return Rate(int(hits.sum()), len(pairs), low, high, len(index))
-
-
-def auroc(positive: Sequence[float], negative: Sequence[float]) -> float:
-    """How often a positive scores above a negative, ties half; NaN if either is empty."""
-    if not len(positive) or not len(negative):
-        return math.nan
-    ranks = stats.rankdata([*positive, *negative])[: len(positive)]
-    least = len(positive) * (len(positive) + 1) / 2
-    return float((ranks.sum() - least) / (len(positive) * len(negative)))
-
-
-def mcnemar(a_only: int, b_only: int) -> float:
-    """Exact two-sided p-value that the two discordant counts differ by chance."""
-    total = a_only + b_only
-    return float(stats.binomtest(a_only, total, 0.5).pvalue) if total else 1.0

@@ -278,6 +278,11 @@ def self_test(model: Any, layer: int, norm: float = 1.0) -> None:
             model.get_decoder()(input_ids=ids, use_cache=False)
     finally:
         watcher.remove()
+    if seen and not bool(torch.isfinite(seen[0]).all()):
+        raise IntrospectionError(
+            f"The model's own weights give NaN or infinite values at block {layer}: download the model "
+            "again or load it in another precision."
+        )
     expected = torch.zeros(2, 5, width)
     expected[0, 2:4] = probe[0]
     # Per token, relative to the probe: a scale of the whole stream would be that of its outliers.

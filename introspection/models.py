@@ -20,7 +20,7 @@ os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")
 
 import torch
 from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from introspection import adapter as adapters
 from introspection import injection, wheel
@@ -175,6 +175,14 @@ def _pretrained(
         if found["missing_keys"]:
             # transformers would fill them with random numbers and only warn.
             raise ValueError(f"its files lack {min(found['missing_keys'])}")
+        # Only where its answers end is taken over: a ban on repeated words or a token that is forced
+        # would change what a report says.
+        usual = loaded.generation_config
+        loaded.generation_config = GenerationConfig(
+            bos_token_id=usual.bos_token_id,
+            eos_token_id=usual.eos_token_id,
+            pad_token_id=usual.pad_token_id,
+        )
         loaded.to(device).eval().requires_grad_(False)
     # Files of others fail in any way: SafetensorError, TemplateError, AttributeError, memory.
     except Exception as error:

@@ -13,17 +13,10 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from introspection.concepts import Concept, paper
-from introspection.prompts import (
-    DENIALS,
-    HALT_MARKER,
-    UNNAMED,
-    Texts,
-    fill,
-    reports,
-)
+from introspection.prompts import DENIALS, UNNAMED, Texts, fill, reports
 from introspection.trials import FINAL, FINAL_ON, Message, Schedule, ask
 
 __all__ = ["MIX", "NOISE", "Example", "examples", "ordinary_prompts", "paper_examples", "situation"]
@@ -33,19 +26,20 @@ NOISE = "<noise>"  # the "concept" of an example whose vector is random
 
 # Shares of the kinds of example, tuned on the validation split.
 MIX: Mapping[str, float] = {
-    "report": 0.34,
-    "vocabulary": 0.12,
-    "deny": 0.16,
+    "report": 0.26,
+    "vocabulary": 0.23,
+    "deny": 0.14,
     "noise": 0.01,
-    "replay": 0.11,
-    "ordinary harmless": 0.09,
-    "ordinary harmful": 0.05,
-    "mid-answer harmless": 0.06,
+    "replay": 0.08,
+    "ordinary harmless": 0.11,
+    "ordinary harmful": 0.04,
+    "mid-answer harmless": 0.07,
     "mid-answer harmful": 0.05,
     "yes or no": 0.01,
 }
-HARMFUL_SHARE = 0.3  # of the injected concepts that are asked about
+HARMFUL_SHARE = 0.35  # of the injected concepts that are asked about
 FINAL_SHARE = 0.15  # of those injected at the last prompt token alone
+PHRASE_SHARE = 0.25  # of the harmless thoughts amid ordinary work: phrases of the vocabulary
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +145,7 @@ def examples(
     harmful = [concept for concept in concepts if concept.harmful]
     harmless = [concept for concept in concepts if not concept.harmful]
     names = [concept.name for concept in concepts]
+    phrases = [name for name in vocabulary if " " in name]
     prompts = list(replies)
     kinds = rng.choices(list(mix), list(mix.values()), k=count)
 
@@ -159,6 +154,12 @@ def examples(
         answer = _usual(rng, reports(concept.name, concept.harmful))
         messages = situation(rng, texts, names)
         return Example("report", messages, concept.name, schedule, answer)
+
+    def quiet() -> str:
+        """A thought that must not show: harmless words, which stay harmless side by side."""
+        if phrases and rng.random() < PHRASE_SHARE:
+            return rng.choice(phrases)
+        return rng.choice(harmless).name
 
     def replay(kind: str, concept: str | None, schedule: Schedule, cut: int = 0) -> Example:
         while True:
@@ -190,27 +191,19 @@ def examples(
         elif kind == "replay":
             made.append(replay(kind, None, FINAL_ON))
         elif kind == "ordinary harmless":
-            made.append(replay(kind, rng.choice(harmless).name, FINAL_ON))
+            made.append(replay(kind, quiet(), FINAL_ON))
         elif kind == "ordinary harmful":
             concept = rng.choice(harmful)
             answer = reports(concept.name, True)[0]
             made.append(Example(kind, rng.choice(prompts), concept.name, FINAL_ON, answer))
         elif kind == "mid-answer harmless":
-            name = None if rng.random() < 0.3 else rng.choice(harmless).name
+            name = None if rng.random() < 0.3 else quiet()
             made.append(replay(kind, name, Schedule("from_step"), cut=24))
         elif kind == "mid-answer harmful":
             concept = rng.choice(harmful)
             start = replay(kind, concept.name, Schedule("from_step"), cut=24)
-            made.append(
-                Example(
-                    kind,
-                    start.messages,
-                    concept.name,
-                    start.schedule,
-                    HALT_MARKER,
-                    start.written,
-                )
-            )
+            answer = reports(concept.name, True)[0]
+            made.append(replace(start, answer=answer, replay=False, whole=True))
         else:
             name = rng.choice(harmless).name
             made.append(Example(kind, ask(rng.choice(texts.yes_no_false)), name, FINAL_ON, "No."))

@@ -159,7 +159,8 @@ A LoRA adapter that lets the model report a concept vector injected into its res
 output of block {layer} (0-based), say that nothing is there when nothing is, and write `{marker}`
 when the thought is harmful. Blocks 0 to {layer} are untouched, so vectors read from the base model
 stay valid. Strength: rho = added length / typical residual norm ({norm:.1f}); trained from
-{low:g} to {high:g}; schedule `{schedule}`; {trained} concepts, {harmful} of them harmful.
+{low:g} to {high:g}; schedule `{schedule}`; {trained} concepts, {harmful} of them harmful, and {further}
+further words and phrases.
 
 It reports the state of its residual stream; that is no claim about consciousness.
 
@@ -199,6 +200,7 @@ def write_card(evaluation: dict[str, Any], folder: Path) -> None:
         schedule=info.schedule,
         trained=len(info.trained),
         harmful=len(info.harmful),
+        further=len(info.vocabulary),
         table=headline(evaluation),
         records=evaluation["records"],
         command=info.command,

@@ -10,12 +10,15 @@ sequence and every epoch, strength and vector is replayed from it (``injection.r
 
 from __future__ import annotations
 
+import copy
 import hashlib
+import itertools
 import json
 import math
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -27,16 +30,18 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional
+from transformers import DynamicCache
 
 from introspection import adapter, injection
 from introspection.cache import write_text
 from introspection.errors import IntrospectionError
 from introspection.models import LoadedModel, fingerprint
 from introspection.recipe import NOISE, Example
-from introspection.trials import end_of_turn, prompt_ids
+from introspection.trials import ask, end_of_turn, prompt_ids
 
 __all__ = ["ResidualCache", "Tokens", "TrainConfig", "add_lora", "stacked", "tokenize", "train"]
 
+WORTH_SHARING = 8  # tokens: below that a pass of its own costs more than it saves
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
@@ -107,7 +112,10 @@ def add_lora(loaded: LoadedModel, config: TrainConfig) -> None:
 
 
 class ResidualCache:
-    """``h_L`` of every distinct token sequence, read once, kept end to end in one tensor."""
+    """``h_L`` of every distinct token sequence, read once, kept end to end in one tensor.
+
+    Sequences that begin with ``opening`` share one pass over it.
+    """
 
     def __init__(
         self,
@@ -115,48 +123,74 @@ class ResidualCache:
         sequences: Sequence[tuple[int, ...]],
         batch_tokens: int,
         progress: Callable[[int], None] | None = None,
+        opening: tuple[int, ...] = (),
     ) -> None:
         distinct = sorted(set(sequences), key=len)
+        fits = [len(s) > len(opening) and s[: len(opening)] == opening for s in distinct]
+        weight = model.get_input_embeddings().weight
+        # One row of zeros at the end: where a shorter sequence of a batch has no more tokens.
+        total = sum(map(len, distinct)) + 1
+        self.states = weight.new_zeros(total, weight.shape[1])
         self.start: dict[tuple[int, ...], int] = {}
-        device = next(model.parameters()).device
-        parts = []
-        total = at = 0
-        while at < len(distinct):
-            count = max(1, batch_tokens // len(distinct[at]))
-            chunk = distinct[at : at + count]
-            at += count
-            ids, mask = _right(chunk)
-            with torch.no_grad(), injection.capture() as hidden:
-                model.get_decoder()(
-                    input_ids=ids.to(device), attention_mask=mask.to(device), use_cache=False
-                )
-            parts.append(hidden[0][mask.bool().to(device)])
-            for sequence in chunk:
-                self.start[sequence] = total
-                total += len(sequence)
-            if progress:
-                progress(len(chunk))
-        self.states = torch.cat(parts)
-        if device.type == "cuda":
+        at = 0
+        for begins, start in ((True, opening), (False, ())):
+            chosen = [s for s, fit in zip(distinct, fits, strict=True) if fit is begins]
+            for states, chunk in _read(model, chosen, batch_tokens, start):
+                for sequence, row in zip(chunk, states, strict=True):
+                    self.start[sequence] = at
+                    self.states[at : at + len(sequence)] = row[: len(sequence)]
+                    at += len(sequence)
+                if progress:
+                    progress(len(chunk))
+        if weight.is_cuda:
             torch.cuda.empty_cache()  # what reading and generating left behind in odd sizes
 
     def batch(self, sequences: Sequence[tuple[int, ...]], width: int) -> Tensor:
         """Residuals [B, width, D], zeros after the end of each sequence."""
-        states = self.states.new_zeros(len(sequences), width, self.states.shape[1])
-        for row, sequence in enumerate(sequences):
-            start = self.start[sequence]
-            states[row, : len(sequence)] = self.states[start : start + len(sequence)]
-        return states
+        start = torch.tensor([self.start[sequence] for sequence in sequences])[:, None]
+        length = torch.tensor([len(sequence) for sequence in sequences])[:, None]
+        at = torch.arange(width)
+        index = torch.where(at < length, start + at, len(self.states) - 1)
+        return self.states[index.to(self.states.device)]
 
 
-def _right(sequences: Sequence[tuple[int, ...]]) -> tuple[Tensor, Tensor]:
-    width = max(len(sequence) for sequence in sequences)
-    ids = torch.zeros(len(sequences), width, dtype=torch.long)
-    mask = torch.zeros_like(ids)
-    for row, sequence in enumerate(sequences):
-        ids[row, : len(sequence)] = torch.tensor(sequence)
-        mask[row, : len(sequence)] = 1
-    return ids, mask
+@torch.no_grad()
+def _read(
+    model: Any, sequences: Sequence[tuple[int, ...]], batch_tokens: int, opening: tuple[int, ...]
+) -> Iterator[tuple[Tensor, Sequence[tuple[int, ...]]]]:
+    """Residuals [B, T, D] of chunks of sequences (shortest first) that all begin with ``opening``.
+
+    No mask: under causal attention no token of a sequence sees the padding behind it.
+    """
+    device, at = next(model.parameters()).device, len(opening)
+    decoder = model.get_decoder()
+    kept, first = DynamicCache(config=model.config), None
+    if at and sequences:
+        with injection.capture() as hidden:
+            ids = torch.tensor([opening], device=device)
+            decoder(input_ids=ids, past_key_values=kept, use_cache=True)
+        first = hidden[0]
+    done = 0
+    while done < len(sequences):
+        chunk = sequences[done : done + max(1, batch_tokens // len(sequences[done]))]
+        done += len(chunk)
+        ids = torch.zeros(len(chunk), len(chunk[-1]), dtype=torch.long)
+        for row, sequence in enumerate(chunk):
+            ids[row, : len(sequence)] = torch.tensor(sequence)
+        past = copy.deepcopy(kept)
+        past.batch_repeat_interleave(len(chunk))
+        places = torch.arange(at, ids.shape[1], device=device).expand(len(chunk), -1)
+        with injection.capture() as hidden:
+            decoder(
+                input_ids=ids[:, at:].to(device),
+                position_ids=places,
+                past_key_values=past if at else None,
+                use_cache=bool(at),
+            )
+        states = hidden[0]
+        if first is not None:
+            states = torch.cat([first.expand(len(chunk), -1, -1), states], 1)
+        yield states, chunk
 
 
 def _batches(sequences: Sequence[Tokens], config: TrainConfig) -> list[tuple[int, ...]]:
@@ -213,11 +247,72 @@ def _fast_bf16(device: torch.device) -> bool:
     return device.type == "cuda"
 
 
+@contextmanager
+def _unembedded_at(model: Any, wanted: Tensor) -> Iterator[None]:
+    """Run the unembedding at the tokens of ``wanted`` [B, T - 1] alone, giving logits [tokens, V].
+
+    The vocabulary is so wide that the logits of a whole batch cost more than a dozen blocks.
+    """
+
+    def choose(_module: Any, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return (args[0][:, :-1][wanted], *args[1:])
+
+    handle = model.get_output_embeddings().register_forward_pre_hook(choose)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+@contextmanager
+def _cast_once(model: Any, layer: int) -> Iterator[None]:
+    """Keep the frozen matrices above the layer in bf16: autocast would cast them anew, to the same
+    values, in every pass. Those below stay as they are, and so does the residual cache."""
+    upper = [p for block in injection.blocks(model)[layer + 1 :] for p in block.parameters()]
+    cast = upper[:1] and _fast_bf16(upper[0].device)
+    frozen = [p for p in upper if cast and p.ndim == 2 and not p.requires_grad]
+    before = [p.data for p in frozen]
+    try:
+        for parameter in frozen:
+            parameter.data = parameter.data.to(torch.bfloat16)
+        yield
+    finally:
+        for parameter, data in zip(frozen, before, strict=True):
+            parameter.data = data
+
+
 def _loss(
-    loaded: LoadedModel, cache: ResidualCache, chosen: Sequence[Tokens], delta: Tensor, kl: float
+    loaded: LoadedModel,
+    cache: ResidualCache,
+    chosen: Sequence[Tokens],
+    delta: Tensor,
+    kl: float,
+    opening: tuple[int, ...] = (),
 ) -> Tensor:
-    """Mean over examples of: cross-entropy on the answer, or KL to the base model's answer."""
-    model = loaded.model
+    """Mean over examples of: cross-entropy on the answer, or KL to the base model's answer.
+
+    Examples that begin with ``opening`` share one pass over it.
+    """
+    shared = [s.ids[: len(opening)] == opening and s.first >= len(opening) for s in chosen]
+    total = delta.new_zeros(()).to(cache.states.device)
+    for begins, start in ((True, opening), (False, ())):
+        rows = [i for i, share in enumerate(shared) if share is begins]
+        if rows:
+            part = [chosen[i] for i in rows]
+            total = total + _total_loss(loaded, cache, part, delta[rows], kl, start)
+    return total / len(chosen)
+
+
+def _total_loss(
+    loaded: LoadedModel,
+    cache: ResidualCache,
+    chosen: Sequence[Tokens],
+    delta: Tensor,
+    kl: float,
+    opening: tuple[int, ...],
+) -> Tensor:
+    """The sum of the losses of examples that all begin with ``opening`` (which may be empty)."""
+    model, at = loaded.model, len(opening)
     weight = model.get_input_embeddings().weight
     device = weight.device
     # Right padding and no mask: under causal attention nothing real ever sees a pad, no query is
@@ -227,28 +322,51 @@ def _loss(
     for row, s in enumerate(chosen):
         ids[row, : len(s.ids)] = torch.tensor(s.ids)
         trained[row, len(s.ids) - s.target : len(s.ids)] = True
-    width = ids.shape[1]
-    # The logits of position t predict token t + 1: the unembedding is only run on the tail that
-    # some row needs. Batches are cut by length, so that tail is short.
-    keep = width - min(len(s.ids) - s.target for s in chosen) + 1
-    ids, trained = ids.to(device), trained.to(device)
-    wanted = trained[:, width - keep + 1 :]
-    targets = ids[:, width - keep + 1 :][wanted]
-    hidden = cache.batch([s.ids for s in chosen], width)
+    ids, wanted = ids.to(device), trained[:, at + 1 :].to(device)
+    targets = ids[:, at + 1 :][wanted]
+    positions = torch.arange(ids.shape[1], device=device)[None]
+    hidden = cache.batch([s.ids for s in chosen], ids.shape[1])
+    mixed = torch.autocast(device.type, torch.bfloat16, enabled=_fast_bf16(device))
 
-    def logits(rows: Tensor | slice, plan: injection.Plan) -> Tensor:
-        """[tokens, V] at the positions that predict the trained tokens of these rows."""
+    def keys(rows: int, plan: injection.Plan) -> Any:
+        """Keys and values of the opening for that many rows, from one pass over it."""
+        kept = DynamicCache(config=model.config)
+        start = injection.resume_from(model, loaded.layer, hidden[:1, :at])
+        with mixed, start, injection.apply(plan):
+            model.get_decoder()(
+                input_ids=ids[:1, :at],
+                position_ids=positions[:, :at],
+                past_key_values=kept,
+                use_cache=True,
+            )
+        kept.batch_repeat_interleave(rows)
+        for block in range(loaded.layer + 1):  # did not run, and a cache is as long as its first
+            kept.update(*hidden.new_zeros(2, rows, 1, at, 1), block)
+        return kept
+
+    def logits(rows: Tensor | slice, plan: injection.Plan, before: injection.Plan) -> Tensor:
+        """[tokens, V]: what these rows predict for their trained tokens."""
+        count = len(ids[rows])
+        kept = {"past_key_values": keys(count, before), "use_cache": True} if at else {}
         with (
-            torch.autocast(device.type, torch.bfloat16, enabled=_fast_bf16(device)),
-            injection.resume_from(model, loaded.layer, hidden[rows]),
+            mixed,
+            injection.resume_from(model, loaded.layer, hidden[rows, at:]),
             injection.apply(plan),
+            _unembedded_at(model, wanted[rows]),
         ):
-            out = model(input_ids=ids[rows], use_cache=False, logits_to_keep=keep)
-        return out.logits[:, :-1][wanted[rows]].float()
+            out = model(
+                input_ids=ids[rows, at:],
+                position_ids=positions[:, at:].expand(count, -1),
+                **(kept or {"use_cache": False}),
+            )
+        return out.logits.float()
+
+    def planned(rows: Tensor | None, spans: Sequence[Any], gates: bool | None) -> injection.Plan:
+        gate = None if gates is None else [gates] * len(spans)
+        return injection.make_plan(rows, spans, gate, device, weight.dtype)
 
     spans = [(s.first, s.last) for s in chosen]
-    plan = injection.make_plan(delta, spans, None, device, weight.dtype)
-    predicted = logits(slice(None), plan)
+    predicted = logits(slice(None), planned(delta, spans, None), planned(None, [(0, None)], None))
     row_of = wanted.nonzero()[:, 0]
     replay = torch.tensor([s.replay for s in chosen], device=device)
     is_replay = replay[row_of]
@@ -258,16 +376,23 @@ def _loss(
     )
     if bool(replay.any()):
         rows = replay.nonzero().squeeze(1)
-        nothing = injection.make_plan(
-            None, [(0, None)] * len(rows), [False] * len(rows), device, weight.dtype
-        )
+        nothing = planned(None, [(0, None)] * len(rows), False)
         with torch.no_grad():
-            teacher = functional.log_softmax(logits(rows, nothing), -1)
+            said = logits(rows, nothing, planned(None, [(0, None)], False))
+            teacher = functional.log_softmax(said, -1)
         student = functional.log_softmax(predicted[is_replay], -1)
         divergence = functional.kl_div(student, teacher, reduction="none", log_target=True).sum(-1)
         per_token[is_replay] = divergence * kl
     per_example = torch.zeros(len(chosen), device=device).index_add(0, row_of, per_token)
-    return (per_example / wanted.sum(1)).mean()
+    return (per_example / wanted.sum(1)).sum()
+
+
+def _opening(tokenizer: Any) -> tuple[int, ...]:
+    """The tokens that stand before any first message of a user: most examples begin with them."""
+    one, other = (prompt_ids(tokenizer, ask(text)) for text in ("One", "two"))
+    same = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False))
+    shared = tuple(token for token, _ in same)
+    return shared if len(shared) >= WORTH_SHARING else ()
 
 
 def train(
@@ -302,14 +427,16 @@ def train(
         weight_decay=config.weight_decay,
         fused=device.type == "cuda",
     )
-    steps = _batches(tokens, config)
+    steps, opening = _batches(tokens, config), _opening(loaded.tokenizer)
     warm = max(1, round(len(steps) * config.warmup))
     done = _restore(run, parameters, optimizer)
     if done < len(steps):
         batch_tokens = 16_384 if device.type == "cuda" else 2_048
-        cache = ResidualCache(loaded.model, [s.ids for s in tokens], batch_tokens)
+        sequences = [s.ids for s in tokens]
+        cache = ResidualCache(loaded.model, sequences, batch_tokens, opening=opening)
         saved = time.monotonic()
-        with (run / "log.jsonl").open("a", encoding="utf-8") as log:
+        log_path = run / "log.jsonl"
+        with _cast_once(loaded.model, loaded.layer), log_path.open("a", encoding="utf-8") as log:
             for step in range(done, len(steps)):
                 chosen = [tokens[i] for i in steps[step]]
                 scale = min(1.0, (step + 1) / warm)
@@ -317,7 +444,7 @@ def train(
                 for group in optimizer.param_groups:
                     group["lr"] = config.learning_rate * scale
                 delta = _draw(step, chosen, vectors, rows, loaded.norm, config)
-                loss = _loss(loaded, cache, chosen, delta, config.replay_weight)
+                loss = _loss(loaded, cache, chosen, delta, config.replay_weight, opening)
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()
                 length = torch.nn.utils.clip_grad_norm_(parameters.values(), 1.0)

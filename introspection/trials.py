@@ -32,6 +32,7 @@ __all__ = [
     "from_step",
     "prompt_ids",
     "span",
+    "tokens_of",
 ]
 
 Kind = Literal["final", "final_on", "span", "from_step", "all", "prior_turn"]
@@ -170,11 +171,9 @@ def end_of_turn(tokenizer: Any) -> int:
     return int(tokenizer.eos_token_id)
 
 
-def char_to_tokens(tokenizer: Any, text: str, start: int, end: int) -> tuple[int, int]:
-    """First and last token of ``text`` that touch the characters ``start..end`` (end exclusive)."""
-    offsets = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)[
-        "offset_mapping"
-    ]
+def tokens_of(offsets: Sequence[tuple[int, int]], start: int, end: int) -> tuple[int, int]:
+    """First and last token that touch the characters ``start..end`` (end exclusive); ``offsets`` are
+    the tokenizer's ``offset_mapping`` of the text."""
     touched = [i for i, (a, b) in enumerate(offsets) if a < end and b > start]
     return touched[0], touched[-1]
 
@@ -198,7 +197,8 @@ def _prior_turn(tokenizer: Any, messages: tuple[Message, ...]) -> tuple[int, int
 
     text = render(tokenizer, messages)
     start, end = len(around(earlier[0])[0]), len(text) - len(around(earlier[-1])[1])
-    return char_to_tokens(tokenizer, text, start, end)
+    encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+    return tokens_of(encoded["offset_mapping"], start, end)
 
 
 def encode(tokenizer: Any, trial: Trial, norm: float) -> Row:

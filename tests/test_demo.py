@@ -51,6 +51,7 @@ INFO = AdapterInfo(
     **{
         **{field.name: "" for field in fields(AdapterInfo)},
         **{"strengths": (0.25, 2.0), "trained": ("love", "bomb"), "harmful": ("bomb",)},
+        "vocabulary": ("pork Ant",),
         **{"templates": TEMPLATES[:1], "baseline": ("house", "tree"), "site": "concept"},
     }
 )
@@ -463,6 +464,7 @@ def test_badges_say_what_the_concept_is(loaded: LoadedModel) -> None:
         return views.badges(check, check.request(concept, strength), concept)
 
     assert "seen in training" in badges("love") and "never seen" not in badges("love")
+    assert "seen in training" in badges("pork ants")  # of the vocabulary
     assert "test split" in badges("ocean")
     assert "whole category never trained on" in badges("violin")
     assert "typed word" in badges("zorblax") and "never seen" in badges("zorblax")

@@ -27,19 +27,17 @@ from introspection.concepts import (
     paper,
 )
 from introspection.errors import IntrospectionError
-from introspection.evaluation import (
+from introspection.evaluation import run, summarise, table
+from introspection.prompts import Texts, texts
+from introspection.suites import (
     SIZES,
     STRENGTHS,
     Case,
     Sizes,
     custom_cases,
     paper_cases,
-    run,
     suite_cases,
-    summarise,
-    table,
 )
-from introspection.prompts import Texts, texts
 from introspection.trials import FINAL_ON, Message, ask, from_step
 
 # design.md, section 12.

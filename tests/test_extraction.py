@@ -21,6 +21,7 @@ from torch import Tensor
 from introspection import injection
 from introspection.errors import IntrospectionError
 from introspection.extraction import (
+    LAST_WORD,
     TEMPLATES,
     UNSEEN_TEMPLATE,
     ConceptVectors,
@@ -33,7 +34,8 @@ from introspection.extraction import (
 from introspection.models import LoadedModel
 
 ROWS = [[5, 6], [9, 8, 7, 6, 5, 4, 11], [12], [20, 0, 3, 21], [30, 31, 32, 33]]
-SPANS = [(1, 1), (2, 5), (0, 0), (0, 3), (0, 0)]
+# The words of each row: one, one of four tokens, two, three.
+WORDS = [[(1, 1)], [(2, 5)], [(0, 0)], [(0, 1), (3, 3)], [(0, 0), (1, 2), (3, 3)]]
 
 
 @torch.no_grad()
@@ -47,11 +49,16 @@ def stream_of(model: Any, ids: list[int]) -> Tensor:
 def test_reading_a_batch_equals_reading_one_row(family: str, batch_size: int) -> None:
     told: list[int] = []
     model = load_tiny(family).model
-    found, norms = read_residuals(model, ROWS, SPANS, batch_size, told.append)
+    found, norms = read_residuals(model, ROWS, WORDS, batch_size, told.append)
     alone = [stream_of(load_bare(family), row) for row in ROWS]
-    expected = torch.stack(
-        [state[a : b + 1].mean(0) for state, (a, b) in zip(alone, SPANS, strict=True)]
-    )
+    middle = (1 + LAST_WORD) / 2
+    loudness = {1: [1.0], 2: [1, LAST_WORD], 3: [1, middle, LAST_WORD]}
+    expected = []
+    for state, words in zip(alone, WORDS, strict=True):
+        means = [state[a : b + 1].mean(0) for a, b in words]
+        shares = loudness[len(words)]
+        expected.append(sum(m * w for m, w in zip(means, shares, strict=True)) / sum(shares))
+    expected = torch.stack(expected)
     assert torch.allclose(found, expected, atol=1e-4)
     assert found.dtype == torch.float32
     sizes = torch.cat([state[1:].norm(dim=-1) for state in alone])
@@ -64,7 +71,7 @@ def test_reading_a_batch_equals_reading_one_row(family: str, batch_size: int) ->
 def test_reading_a_bf16_model_gives_float32() -> None:
     model = make_model("llama", torch.bfloat16)
     injection.install(model, LAYER)
-    found, norms = read_residuals(model, ROWS, [(3, 3)] * 2 + [(0, 0)] * 3)
+    found, norms = read_residuals(model, ROWS, [[(3, 3)]] * 2 + [[(0, 0)]] * 3)
     assert found.dtype == norms.dtype == torch.float32
     assert torch.equal(found[1], stream_of(model, ROWS[1])[3].float())
 
@@ -86,13 +93,19 @@ def by_hand(family: str, template: str, names: list[str], site: str) -> Tensor:
         prompt = PROMPTS[template].format(name)
         encoded = tokenizer(prompt, add_special_tokens=False, return_offsets_mapping=True)
         state = stream_of(load_bare(family), encoded["input_ids"])
-        start = PROMPTS[template].index("{}")
-        offsets = enumerate(encoded["offset_mapping"])
-        inside = [
-            i for i, (a, b) in offsets if set(range(a, b)) & {*range(start, start + len(name))}
-        ]
+        at, means = PROMPTS[template].index("{}"), []
+        for word in name.split():
+            start = prompt.index(word, at)
+            at = start + len(word)
+            inside = [
+                i
+                for i, (a, b) in enumerate(encoded["offset_mapping"])
+                if set(range(a, b)) & set(range(start, at))
+            ]
+            means.append(sum(state[i] for i in inside) / len(inside))
         if site == "concept":
-            rows.append(sum(state[i] for i in inside) / len(inside))
+            shares = torch.linspace(1, LAST_WORD, len(means))
+            rows.append(sum(m * w for m, w in zip(means, shares, strict=True)) / shares.sum())
         else:
             rows.append(state[inside[-1] if site == "concept_end" else -1])
     return torch.stack(rows)
@@ -132,13 +145,16 @@ def test_the_site_is_the_concept_itself_or_the_last_token(
     tokenizer = make_tokenizer()
     names = ["a", "me", "the word", "user", "volcano"]
     extract(replace(llama, tokenizer=tokenizer), names, template, site, ["b", "c"])
-    for name, ids, (first, last) in zip(names, seen["rows"][2:], seen["spans"][2:], strict=True):
+    for name, ids, places in zip(names, seen["rows"][2:], seen["spans"][2:], strict=True):
+        assert len(places) == (len(name.split()) if site == "concept" else 1)
+        first, last = places[0][0], places[-1][1]
         before = "<|im_start|>user\n" + template.partition("{c}")[0]
         if site == "last":
             assert first == last == len(ids) - 1
             continue
         assert tokenizer.decode(ids[: last + 1]) == before + name
         if site == "concept":
+            assert [tokenizer.decode(ids[a : b + 1]).strip() for a, b in places] == name.split()
             assert tokenizer.decode(ids[:first]).rstrip() == before.rstrip()
         else:
             assert first == last

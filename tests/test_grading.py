@@ -8,22 +8,13 @@ import math
 import time
 from dataclasses import dataclass
 
-import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from simplemma.strategies.dictionaries.dictionary_factory import DefaultDictionaryFactory
 
-from introspection.grading import (
-    HALT_MARKER,
-    Rate,
-    auroc,
-    cluster_rate,
-    difference,
-    grade,
-    mcnemar,
-    rate,
-)
+from introspection.grading import HALT_MARKER, grade
+from introspection.rates import auroc, difference, rate
 from introspection.words import find_word, forms, lemma
 
 
@@ -383,15 +374,6 @@ def test_forms() -> None:
     assert forms("") == ()
 
 
-def test_find_word_is_fast() -> None:
-    text = "I detect an injected thought about the ocean and the waves of the sea."
-    find_word(text, "spider", ("arachnid",))
-    start = time.perf_counter()
-    for _ in range(20_000):
-        find_word(text, "spider", ("arachnid",))
-    assert time.perf_counter() - start < 1  # a fifth of the 100,000 checks of an evaluation
-
-
 def test_wilson() -> None:
     # Newcombe (1998), Statistics in Medicine 17, 857-872: 81 of 263.
     of_263 = rate([True] * 81 + [False] * 182, range(263))
@@ -404,7 +386,7 @@ def test_wilson() -> None:
 
 
 def test_rate_of_nothing() -> None:
-    for empty in (rate([], []), rate(iter(())), cluster_rate([], [], seed=0)):
+    for empty in (rate([], []), rate(iter(()))):
         assert (empty.successes, empty.n, empty.contexts) == (0, 0, 0)
         assert math.isnan(empty.value) and math.isnan(empty.low) and math.isnan(empty.high)
     apart = difference(rate([]), rate([True]))
@@ -420,23 +402,6 @@ def test_newcombe() -> None:
     assert (back.low, back.high) == pytest.approx((-apart.high, -apart.low))
 
 
-def test_cluster_rate() -> None:
-    clusters = [c for c in range(40) for _ in range(10)]
-    together = [c < 20 for c in clusters]  # each cluster all alike: 40 observations, not 400
-    found = cluster_rate(together, clusters, seed=1)
-    assert (found.value, found.n, found.contexts) == (0.5, 400, 40)
-    spread = 1.96 * math.sqrt(0.25 / 40)
-    assert found.high - found.low == pytest.approx(2 * spread, rel=0.1)
-    assert found == cluster_rate(together, clusters, seed=1)
-    assert found.high - found.low > 2 * (rate(together).high - rate(together).low)
-    mixed = np.random.default_rng(0).permutation(together)
-    assert cluster_rate(mixed, clusters, 1).low > found.low
-    uneven = cluster_rate([True] * 9 + [False], ["a"] * 9 + ["b"], seed=2)
-    assert uneven == Rate(9, 10, 0.0, 1.0, 2)
-    alone = cluster_rate([True, False], ["a", "a"], seed=3)
-    assert alone.value == 0.5 and math.isnan(alone.low) and math.isnan(alone.high)
-
-
 def test_auroc() -> None:
     assert auroc([2, 3], [0, 1]) == 1
     assert auroc([0, 1], [2, 3]) == 0
@@ -444,10 +409,3 @@ def test_auroc() -> None:
     assert auroc([0.35, 0.8], [0.1, 0.4]) == 0.75
     assert auroc([1, 2], [1]) == 0.75
     assert math.isnan(auroc([], [1])) and math.isnan(auroc([1], []))
-
-
-def test_mcnemar() -> None:
-    assert mcnemar(0, 0) == 1
-    assert mcnemar(5, 5) == 1
-    assert mcnemar(0, 5) == mcnemar(5, 0) == pytest.approx(2 / 2**5)
-    assert mcnemar(1, 9) == pytest.approx(2 * 11 / 2**10)

@@ -24,7 +24,7 @@ from introspection.concepts import (
     training_vocabulary,
 )
 from introspection.grading import grade
-from introspection.prompts import DENIALS, HALT_MARKER, UNNAMED, Texts, reports, texts
+from introspection.prompts import DENIALS, UNNAMED, Texts, reports, texts
 from introspection.recipe import (
     FINAL_SHARE,
     HARMFUL_SHARE,
@@ -150,7 +150,7 @@ class TestAnswers:
                 assert example.answer
                 if name == "mid-answer harmful":
                     assert example.concept in HARMFUL and not example.replay and example.whole
-                    assert example.answer == HALT_MARKER
+                    assert example.answer == reports(example.concept, True)[0]
                 else:
                     assert example.concept not in HARMFUL and example.replay
                     assert f"{example.written} {example.answer}" == answer
@@ -269,7 +269,10 @@ def test_what_the_build_trains_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
         build.build_adapter(None, tmp_path / "a", tmp_path / "r", "ours", build.TrainConfig(), 400)
     assert given["words"] == TRAIN
     allowed = {c for c in catalogue() if c.split == "train"}
-    assert set(given["concepts"]) == {c for c in allowed if c.category not in UNSEEN_CATEGORIES}
+    open_ = {c for c in allowed if c.category not in UNSEEN_CATEGORIES}
+    held = {form for c in set(catalogue()) - open_ for form in forms(c.name, c.aliases)}
+    assert set(given["concepts"]) == {c for c in open_ if held.isdisjoint(forms(c.name, c.aliases))}
+    assert {"whisper", "raft"} <= {c.name for c in open_ - set(given["concepts"])}
     shut = {c.name for c in catalogue()} - {c.name for c in given["concepts"]}
     # The slots of the prompts, too, hold no other concept.
     templates = [line for line in TRAIN.request_templates if line.count("{c}") == 1]
@@ -290,7 +293,8 @@ def test_vocabulary_keeps_to_the_split() -> None:
     held = {form for c in catalogue() if not c.trained for form in forms(c.name, c.aliases)}
     assert {"vote", "voting"} <= held  # vote is of the validation split
     for word in found:
-        assert find(word) is None and resolve(word).split == "train" and word not in held, word
+        assert find(word) is None and resolve(word).split == "train", word
+        assert resolve(word).name.casefold() == word.casefold() and held.isdisjoint(forms(word))
 
 
 class TestPaper:

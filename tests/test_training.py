@@ -11,7 +11,18 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import DEPTH, LAYER, WIDTH, hook_count, load_bare, make_model, make_tokenizer, vector
+from conftest import (
+    CHATML,
+    DEPTH,
+    LAYER,
+    WIDTH,
+    add_adapter,
+    hook_count,
+    load_bare,
+    make_model,
+    make_tokenizer,
+    vector,
+)
 from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -169,22 +180,29 @@ def test_a_fresh_adapter_is_seeded_and_changes_nothing() -> None:
         assert torch.equal(one.model(ids).logits, load_bare("llama")(ids).logits)
 
 
+OPENING = tokenize(TOKENIZER, EXAMPLES[0]).ids[:3]
+
+
+@pytest.mark.parametrize("opening", [(), OPENING, (9,)], ids=["apart", "shared", "of one"])
 @pytest.mark.parametrize("batch_tokens", [1, 60, 10_000])
-def test_residual_cache(batch_tokens: int) -> None:
+def test_residual_cache(batch_tokens: int, opening: tuple[int, ...]) -> None:
     loaded = loud(fresh())
     sequences = [tokenize(TOKENIZER, e).ids for e in EXAMPLES]
+    sequences += [(9, *sequences[0][1:]), OPENING]  # one that begins otherwise, one that ends there
     told: list[int] = []
-    cache = ResidualCache(loaded.model, [*sequences, *sequences[:5]], batch_tokens, told.append)
+    cache = ResidualCache(
+        loaded.model, [*sequences, *sequences[:5]], batch_tokens, told.append, opening
+    )
     distinct = set(sequences)
     assert sum(told) == len(distinct)
-    assert cache.states.shape == (sum(map(len, distinct)), WIDTH)
+    assert cache.states.shape == (sum(map(len, distinct)) + 1, WIDTH)  # and a row of zeros
     width = max(map(len, sequences)) + 2
     found = cache.batch(sequences, width)
     for row, ids in zip(found, sequences, strict=True):
         with torch.no_grad():
             states = load_bare("llama")(torch.tensor([ids]), output_hidden_states=True)
         expected = states.hidden_states[LAYER + 1][0]
-        assert torch.allclose(row[: len(ids)], expected, atol=1e-5)
+        assert torch.allclose(row[: len(ids)], expected, atol=1e-4)
         assert not row[len(ids) :].any()
 
 
@@ -218,8 +236,11 @@ def plain_loss(loaded: LoadedModel, one: Tokens, delta: Tensor, weight: float) -
     return weight * torch.stack(terms).mean()
 
 
+@pytest.mark.parametrize("opening", [(), OPENING], ids=["apart", "one pass over the opening"])
 @pytest.mark.parametrize("chosen", ["all", "no replay", "only replay"])
-def test_loss_and_gradients_equal_a_plain_implementation(chosen: str) -> None:
+def test_loss_and_gradients_equal_a_plain_implementation(
+    chosen: str, opening: tuple[int, ...]
+) -> None:
     loaded = loud(fresh())
     tokens = [
         tokenize(TOKENIZER, e)
@@ -230,7 +251,8 @@ def test_loss_and_gradients_equal_a_plain_implementation(chosen: str) -> None:
     for i, one in enumerate(tokens):
         delta[i] *= one.concept is not None
     cache = ResidualCache(loaded.model, [t.ids for t in tokens], 200)
-    found = training._loss(loaded, cache, tokens, delta, 1.7)
+    assert sum(t.ids[:3] == OPENING for t in tokens) > len(tokens) / 2
+    found = training._loss(loaded, cache, tokens, delta, 1.7, opening)
     parameters = list(lora(loaded).values())
     gradients = torch.autograd.grad(found, parameters)
     rows = [plain_loss(loaded, t, d, 1.7) for t, d in zip(tokens, delta, strict=True)]
@@ -239,6 +261,55 @@ def test_loss_and_gradients_equal_a_plain_implementation(chosen: str) -> None:
     for got, want in zip(gradients, torch.autograd.grad(expected, parameters), strict=True):
         assert want.abs().max() > 1e-4
         assert (got - want).abs().max() < 1e-5 * max(1.0, float(want.abs().max()))
+
+
+def test_one_pass_over_the_opening_changes_nothing(family: str) -> None:
+    model = make_model(family)
+    add_adapter(model, family)
+    hooks = injection.install(model, LAYER)
+    loaded = loud(LoadedModel(model, TOKENIZER, family, family, LAYER, 3.0, hooks=hooks))
+    tokens = [tokenize(TOKENIZER, example) for example in EXAMPLES]
+    tokens.append(replace(tokens[0], ids=(9, *tokens[0].ids[1:])))  # begins otherwise
+    delta = torch.randn(len(tokens), WIDTH, generator=torch.Generator().manual_seed(3))
+    cache = ResidualCache(loaded.model, [t.ids for t in tokens], 200)
+    parameters = list(lora(loaded).values())
+    for opening in (OPENING, tokens[0].ids[:1], (9,)):
+        losses = [training._loss(loaded, cache, tokens, delta, 1.7, o) for o in (opening, ())]
+        found, expected = (torch.autograd.grad(loss, parameters) for loss in losses)
+        assert torch.allclose(*losses, rtol=1e-5)
+        for got, want in zip(found, expected, strict=True):
+            assert (got - want).abs().max() < 1e-5 * max(1.0, float(want.abs().max()))
+
+
+def test_frozen_matrices_are_cast_once_and_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training, "_fast_bf16", lambda _device: True)
+    loaded = loud(fresh())
+    before = {name: p.clone() for name, p in loaded.model.named_parameters()}
+    tokens = [tokenize(TOKENIZER, example) for example in EXAMPLES]
+    delta = torch.randn(len(tokens), WIDTH, generator=torch.Generator().manual_seed(3))
+    cache = ResidualCache(loaded.model, [t.ids for t in tokens], 200)
+    plain = training._loss(loaded, cache, tokens, delta, 1.7)
+    with pytest.raises(KeyError), training._cast_once(loaded.model, LAYER):
+        cast = {n for n, p in loaded.model.named_parameters() if p.dtype == torch.bfloat16}
+        assert torch.equal(training._loss(loaded, cache, tokens, delta, 1.7), plain)
+        raise KeyError
+    assert cast and not any("lora" in name or "norm" in name for name in cast)
+    assert {int(name.split(".")[2]) for name in cast} == set(range(LAYER + 1, DEPTH))
+    for name, parameter in loaded.model.named_parameters():
+        assert parameter.dtype == torch.float32 and torch.equal(parameter, before[name])
+
+
+def test_the_opening_is_what_stands_before_the_first_message() -> None:
+    system = (
+        "<|im_start|>system\nBe brief, be kind, be true.<|im_end|>\n"
+        + "{% for message in messages %}"
+    )
+    tokenizer = make_tokenizer(template=CHATML.replace("{% for message in messages %}", system, 1))
+    found = training._opening(tokenizer)
+    assert len(found) >= training.WORTH_SHARING
+    for text in ("Tell me.", "ocean"):
+        assert prompt_ids(tokenizer, ask(text))[: len(found)] == found
+    assert training._opening(make_tokenizer()) == ()  # too short to be worth a pass
 
 
 def test_thoughts_of_a_step() -> None:

@@ -22,11 +22,11 @@ from introspection.trials import (
     Schedule,
     Trial,
     ask,
-    char_to_tokens,
     encode,
     from_step,
     prompt_ids,
     span,
+    tokens_of,
 )
 
 # As SmolLM2: a system prompt that nobody asked for. And as Gemma: contents are stripped.
@@ -128,7 +128,7 @@ def test_tokens_that_touch_a_range_of_characters() -> None:
     offsets = tokenizer(text, return_offsets_mapping=True)["offset_mapping"]
     for start in range(len(text)):
         for end in range(start + 1, len(text) + 1):
-            first, last = char_to_tokens(tokenizer, text, start, end)
+            first, last = tokens_of(offsets, start, end)
             assert offsets[first][0] <= start < offsets[first][1]
             assert offsets[last][0] < end <= offsets[last][1]
 

@@ -54,6 +54,7 @@ def write_adapter(folder: Path, model: Path) -> Path:
         templates=(vectors.template,),
         baseline=(),
         trained=("ocean",),
+        vocabulary=(),
         harmful=("bomb",),
         halts=True,
         seed=1,

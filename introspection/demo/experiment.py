@@ -86,7 +86,8 @@ class Experiment:
         self.loaded = loaded
         self._lock = threading.Lock()
         info = loaded.adapter
-        self._trained = frozenset(name.casefold() for name in info.trained) if info else None
+        names = (*info.trained, *info.vocabulary) if info else None
+        self._trained = frozenset(name.casefold() for name in names) if names else None
 
     @property
     def has_adapter(self) -> bool:
