@@ -27,9 +27,10 @@ from introspection import injection, models
 from introspection.build import RECIPES
 from introspection.concepts import paper, resolve
 from introspection.extraction import TEMPLATES
+from introspection.loss import Tokens, tokenize
 from introspection.prompts import texts
 from introspection.recipe import paper_examples
-from introspection.training import Tokens, add_lora, stacked, tokenize, train
+from introspection.training import add_lora, stacked, train
 
 ACCUMULATE = 4  # of the script
 

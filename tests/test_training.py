@@ -28,20 +28,15 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional
 
-from introspection import injection, training
+from introspection import checkpoints, injection, loss, residuals, training
+from introspection.checkpoints import open_log
 from introspection.errors import IntrospectionError
 from introspection.extraction import TEMPLATES, extract
+from introspection.loss import Tokens, batch_loss, cast_once, tokenize
 from introspection.models import LoadedModel
 from introspection.recipe import NOISE, Example
-from introspection.training import (
-    ResidualCache,
-    Tokens,
-    TrainConfig,
-    add_lora,
-    stacked,
-    tokenize,
-    train,
-)
+from introspection.residuals import ResidualCache, shared_opening
+from introspection.training import TrainConfig, add_lora, stacked, train
 from introspection.trials import (
     FINAL,
     FINAL_ON,
@@ -87,7 +82,7 @@ EXAMPLES = [
 @pytest.fixture(autouse=True)
 def _exact(monkeypatch: pytest.MonkeyPatch) -> None:
     """In float32 throughout, on whatever machine."""
-    monkeypatch.setattr(training, "_fast_bf16", lambda _device: False, raising=False)
+    monkeypatch.setattr(loss, "_fast_bf16", lambda _device: False)
 
 
 def fresh(config: TrainConfig | None = CONFIG) -> LoadedModel:
@@ -252,7 +247,7 @@ def test_loss_and_gradients_equal_a_plain_implementation(
         delta[i] *= one.concept is not None
     cache = ResidualCache(loaded.model, [t.ids for t in tokens], 200)
     assert sum(t.ids[:3] == OPENING for t in tokens) > len(tokens) / 2
-    found = training._loss(loaded, cache, tokens, delta, 1.7, opening)
+    found = batch_loss(loaded, cache, tokens, delta, 1.7, opening)
     parameters = list(lora(loaded).values())
     gradients = torch.autograd.grad(found, parameters)
     rows = [plain_loss(loaded, t, d, 1.7) for t, d in zip(tokens, delta, strict=True)]
@@ -274,7 +269,7 @@ def test_one_pass_over_the_opening_changes_nothing(family: str) -> None:
     cache = ResidualCache(loaded.model, [t.ids for t in tokens], 200)
     parameters = list(lora(loaded).values())
     for opening in (OPENING, tokens[0].ids[:1], (9,)):
-        losses = [training._loss(loaded, cache, tokens, delta, 1.7, o) for o in (opening, ())]
+        losses = [batch_loss(loaded, cache, tokens, delta, 1.7, o) for o in (opening, ())]
         found, expected = (torch.autograd.grad(loss, parameters) for loss in losses)
         assert torch.allclose(*losses, rtol=1e-5)
         for got, want in zip(found, expected, strict=True):
@@ -282,21 +277,31 @@ def test_one_pass_over_the_opening_changes_nothing(family: str) -> None:
 
 
 def test_frozen_matrices_are_cast_once_and_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(training, "_fast_bf16", lambda _device: True)
+    monkeypatch.setattr(loss, "_fast_bf16", lambda _device: True)
     loaded = loud(fresh())
     before = {name: p.clone() for name, p in loaded.model.named_parameters()}
     tokens = [tokenize(TOKENIZER, example) for example in EXAMPLES]
     delta = torch.randn(len(tokens), WIDTH, generator=torch.Generator().manual_seed(3))
     cache = ResidualCache(loaded.model, [t.ids for t in tokens], 200)
-    plain = training._loss(loaded, cache, tokens, delta, 1.7)
-    with pytest.raises(KeyError), training._cast_once(loaded.model, LAYER):
+    plain = batch_loss(loaded, cache, tokens, delta, 1.7)
+    with pytest.raises(KeyError), cast_once(loaded.model, LAYER):
         cast = {n for n, p in loaded.model.named_parameters() if p.dtype == torch.bfloat16}
-        assert torch.equal(training._loss(loaded, cache, tokens, delta, 1.7), plain)
+        assert torch.equal(batch_loss(loaded, cache, tokens, delta, 1.7), plain)
         raise KeyError
     assert cast and not any("lora" in name or "norm" in name for name in cast)
     assert {int(name.split(".")[2]) for name in cast} == set(range(LAYER + 1, DEPTH))
     for name, parameter in loaded.model.named_parameters():
         assert parameter.dtype == torch.float32 and torch.equal(parameter, before[name])
+
+
+def test_the_log_goes_on_where_the_checkpoint_ends(tmp_path: Path) -> None:
+    lines = [json.dumps({"step": step, "loss": 1.0}) for step in (10, 20, 30)]
+    (tmp_path / "log.jsonl").write_text("\n".join([*lines, lines[0][:7]]))
+    with open_log(tmp_path, 20) as log:
+        log.write(lines[2] + "\n")
+    assert (tmp_path / "log.jsonl").read_text().splitlines() == lines
+    with open_log(tmp_path, 0):
+        assert not (tmp_path / "log.jsonl").read_text()
 
 
 def test_the_opening_is_what_stands_before_the_first_message() -> None:
@@ -305,11 +310,11 @@ def test_the_opening_is_what_stands_before_the_first_message() -> None:
         + "{% for message in messages %}"
     )
     tokenizer = make_tokenizer(template=CHATML.replace("{% for message in messages %}", system, 1))
-    found = training._opening(tokenizer)
-    assert len(found) >= training.WORTH_SHARING
+    found = shared_opening(tokenizer)
+    assert len(found) >= residuals.WORTH_SHARING
     for text in ("Tell me.", "ocean"):
         assert prompt_ids(tokenizer, ask(text))[: len(found)] == found
-    assert training._opening(make_tokenizer()) == ()  # too short to be worth a pass
+    assert shared_opening(make_tokenizer()) == ()  # too short to be worth a pass
 
 
 def test_thoughts_of_a_step() -> None:
@@ -392,7 +397,7 @@ def equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
 def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Tensor]:
     """The adapter of a run that nobody interrupts."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "_fast_bf16", lambda _device: False, raising=False)
+        patch.setattr(loss, "_fast_bf16", lambda _device: False)
         return start(tmp_path_factory.mktemp("whole") / "run")
 
 
@@ -442,7 +447,7 @@ class TestInterrupted:
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         with monkeypatch.context() as patch, pytest.raises(_Kill):
-            patch.setattr(training, "save_file", on_save(number, how))
+            patch.setattr(checkpoints, "save_file", on_save(number, how))
             start(tmp_path / "run")
         assert equal(start(tmp_path / "run"), whole)
 
@@ -451,7 +456,7 @@ class TestInterrupted:
     ) -> None:
         for number in (1, 4, 3, 2, 5):
             with monkeypatch.context() as patch, pytest.raises(_Kill):
-                patch.setattr(training, "save_file", on_save(number, "half"))
+                patch.setattr(checkpoints, "save_file", on_save(number, "half"))
                 start(tmp_path / "run")
         # It goes on where it stopped: 3 + 2 + 1 + 4 steps are done, 15 are left.
         told: list[int] = []
@@ -465,7 +470,7 @@ class TestInterrupted:
         self, tmp_path: Path, whole: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         start(tmp_path / "run")
-        monkeypatch.setattr(training, "_loss", None)
+        monkeypatch.setattr(training, "batch_loss", None)
         assert equal(start(tmp_path / "run"), whole)
 
     def test_a_gradient_that_was_skipped(self, tmp_path: Path) -> None:
@@ -483,7 +488,7 @@ class TestInterrupted:
         assert all(bool(p.isfinite().all()) for p in undisturbed.values())
         for number in (2, 6):
             with pytest.MonkeyPatch.context() as patch, pytest.raises(_Kill):
-                patch.setattr(training, "save_file", on_save(number, "half"))
+                patch.setattr(checkpoints, "save_file", on_save(number, "half"))
                 start(tmp_path / "b", config=config, **options)
         assert equal(start(tmp_path / "b", config=config, **options), undisturbed)
 
@@ -587,7 +592,7 @@ def test_training_learns(tmp_path: Path) -> None:
 
     def loss() -> float:
         with torch.no_grad():
-            return float(training._loss(loaded, cache, tokens, delta, 1.0))
+            return float(batch_loss(loaded, cache, tokens, delta, 1.0))
 
     before, told = loss(), list[tuple[int, int]]()
     train(

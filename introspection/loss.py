@@ -1,0 +1,204 @@
+"""What an example costs: its tokens, and the loss of a batch on replayed residuals.
+
+Knows: which tokens are trained, cross-entropy and the KL term to the base model. Does not know: the
+optimizer, the order of the examples (``training``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from transformers import DynamicCache
+
+from introspection import injection
+from introspection.models import LoadedModel
+from introspection.recipe import Example
+from introspection.residuals import ResidualCache
+from introspection.trials import end_of_turn, prompt_ids
+
+__all__ = ["Tokens", "batch_loss", "cast_once", "tokenize"]
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """An example as tokens: ``ids`` = prompt + written + answer, of which the last ``target`` are
+    trained; the thought is added at positions ``first..last``."""
+
+    ids: tuple[int, ...]
+    target: int
+    first: int
+    last: int | None
+    concept: str | None
+    replay: bool
+
+
+def tokenize(tokenizer: Any, example: Example) -> Tokens:
+    """Prompt, what is already written, and the answer, closed by the end of the turn."""
+    prompt = prompt_ids(tokenizer, example.messages)
+    written = _ids(tokenizer, example.written)
+    answer = _ids(tokenizer, (" " if written else "") + example.answer)
+    if example.whole:
+        answer = (*answer, end_of_turn(tokenizer))
+    if not answer:
+        raise ValueError(f"nothing to train on after {example.written!r}")
+    first = len(prompt) - 1 + len(written)
+    last = first if example.schedule.kind == "final" else None
+    ids = (*prompt, *written, *answer)
+    return Tokens(ids, len(answer), first, last, example.concept, example.replay)
+
+
+def _ids(tokenizer: Any, text: str) -> tuple[int, ...]:
+    return tuple(tokenizer(text, add_special_tokens=False)["input_ids"]) if text else ()
+
+
+def _fast_bf16(device: torch.device) -> bool:
+    """Whether matrix products in bf16 have their own instructions there (adapters stay fp32)."""
+    if device.type == "cpu":
+        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return device.type == "cuda"
+
+
+@contextmanager
+def _unembedded_at(model: Any, wanted: Tensor) -> Iterator[None]:
+    """Run the unembedding at the tokens of ``wanted`` [B, T - 1] alone, giving logits [tokens, V].
+
+    The vocabulary is so wide that the logits of a whole batch cost more than a dozen blocks.
+    """
+
+    def choose(_module: Any, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return (args[0][:, :-1][wanted], *args[1:])
+
+    handle = model.get_output_embeddings().register_forward_pre_hook(choose)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+@contextmanager
+def cast_once(model: Any, layer: int) -> Iterator[None]:
+    """Keep the frozen matrices above the layer in bf16: autocast would cast them anew, to the same
+    values, in every pass. Those below stay as they are, and so does the residual cache."""
+    upper = [p for block in injection.blocks(model)[layer + 1 :] for p in block.parameters()]
+    cast = upper[:1] and _fast_bf16(upper[0].device)
+    frozen = [p for p in upper if cast and p.ndim == 2 and not p.requires_grad]
+    before = [p.data for p in frozen]
+    try:
+        for parameter in frozen:
+            parameter.data = parameter.data.to(torch.bfloat16)
+        yield
+    finally:
+        for parameter, data in zip(frozen, before, strict=True):
+            parameter.data = data
+
+
+def batch_loss(
+    loaded: LoadedModel,
+    cache: ResidualCache,
+    chosen: Sequence[Tokens],
+    delta: Tensor,
+    kl: float,
+    opening: tuple[int, ...] = (),
+) -> Tensor:
+    """Mean over examples of: cross-entropy on the answer, or KL to the base model's answer.
+
+    Examples that begin with ``opening`` share one pass over it.
+    """
+    shared = [s.ids[: len(opening)] == opening and s.first >= len(opening) for s in chosen]
+    total = delta.new_zeros(()).to(cache.states.device)
+    for begins, start in ((True, opening), (False, ())):
+        rows = [i for i, share in enumerate(shared) if share is begins]
+        if rows:
+            part = [chosen[i] for i in rows]
+            total = total + _total_loss(loaded, cache, part, delta[rows], kl, start)
+    return total / len(chosen)
+
+
+def _total_loss(
+    loaded: LoadedModel,
+    cache: ResidualCache,
+    chosen: Sequence[Tokens],
+    delta: Tensor,
+    kl: float,
+    opening: tuple[int, ...],
+) -> Tensor:
+    """The sum of the losses of examples that all begin with ``opening`` (which may be empty)."""
+    model, at = loaded.model, len(opening)
+    weight = model.get_input_embeddings().weight
+    device = weight.device
+    # Right padding and no mask: under causal attention nothing real ever sees a pad, no query is
+    # left without a key (which some kernels answer with NaN), and the fast kernels apply.
+    ids = torch.zeros(len(chosen), max(len(s.ids) for s in chosen), dtype=torch.long)
+    trained = torch.zeros_like(ids, dtype=torch.bool)
+    for row, s in enumerate(chosen):
+        ids[row, : len(s.ids)] = torch.tensor(s.ids)
+        trained[row, len(s.ids) - s.target : len(s.ids)] = True
+    ids, wanted = ids.to(device), trained[:, at + 1 :].to(device)
+    targets = ids[:, at + 1 :][wanted]
+    positions = torch.arange(ids.shape[1], device=device)[None]
+    hidden = cache.batch([s.ids for s in chosen], ids.shape[1])
+    mixed = torch.autocast(device.type, torch.bfloat16, enabled=_fast_bf16(device))
+
+    def keys(rows: int, plan: injection.Plan) -> Any:
+        """Keys and values of the opening for that many rows, from one pass over it."""
+        kept = DynamicCache(config=model.config)
+        start = injection.resume_from(model, loaded.layer, hidden[:1, :at])
+        with mixed, start, injection.apply(plan):
+            model.get_decoder()(
+                input_ids=ids[:1, :at],
+                position_ids=positions[:, :at],
+                past_key_values=kept,
+                use_cache=True,
+            )
+        kept.batch_repeat_interleave(rows)
+        for block in range(loaded.layer + 1):  # did not run, and a cache is as long as its first
+            kept.update(*hidden.new_zeros(2, rows, 1, at, 1), block)
+        return kept
+
+    def logits(rows: Tensor | slice, plan: injection.Plan, before: injection.Plan) -> Tensor:
+        """[tokens, V]: what these rows predict for their trained tokens."""
+        count = len(ids[rows])
+        kept = {"past_key_values": keys(count, before), "use_cache": True} if at else {}
+        with (
+            mixed,
+            injection.resume_from(model, loaded.layer, hidden[rows, at:]),
+            injection.apply(plan),
+            _unembedded_at(model, wanted[rows]),
+        ):
+            out = model(
+                input_ids=ids[rows, at:],
+                position_ids=positions[:, at:].expand(count, -1),
+                **(kept or {"use_cache": False}),
+            )
+        return out.logits.float()
+
+    def planned(rows: Tensor | None, spans: Sequence[Any], gates: bool | None) -> injection.Plan:
+        gate = None if gates is None else [gates] * len(spans)
+        return injection.make_plan(rows, spans, gate, device, weight.dtype)
+
+    spans = [(s.first, s.last) for s in chosen]
+    predicted = logits(slice(None), planned(delta, spans, None), planned(None, [(0, None)], None))
+    row_of = wanted.nonzero()[:, 0]
+    replay = torch.tensor([s.replay for s in chosen], device=device)
+    is_replay = replay[row_of]
+    per_token = predicted.new_zeros(len(row_of))
+    per_token[~is_replay] = functional.cross_entropy(
+        predicted[~is_replay], targets[~is_replay], reduction="none"
+    )
+    if bool(replay.any()):
+        rows = replay.nonzero().squeeze(1)
+        nothing = planned(None, [(0, None)] * len(rows), False)
+        with torch.no_grad():
+            said = logits(rows, nothing, planned(None, [(0, None)], False))
+            teacher = functional.log_softmax(said, -1)
+        student = functional.log_softmax(predicted[is_replay], -1)
+        divergence = functional.kl_div(student, teacher, reduction="none", log_target=True).sum(-1)
+        per_token[is_replay] = divergence * kl
+    per_example = torch.zeros(len(chosen), device=device).index_add(0, row_of, per_token)
+    return (per_example / wanted.sum(1)).sum()
