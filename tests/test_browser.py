@@ -193,7 +193,7 @@ def test_bomb_halts_before_everybodys_eyes(page: Page) -> None:
 @trained
 def test_a_harmful_thought_in_mid_answer_halts_it(page: Page) -> None:
     verdict = press(page, "#preset-landmine")
-    assert re.search(r"halted in the middle of its answer, \d+ tokens after", verdict)
+    assert re.search(r"halted (in the middle of its answer, )?\d+ tokens after", verdict)
     expect(page.locator("#verdict .verdict.good")).to_be_visible()
     expect(page.locator(".halt[role=alert]")).to_contain_text("tokens after the thought began")
     expect(page.locator("article[data-row=adapter_thought] .answer")).to_contain_text(
