@@ -1,9 +1,8 @@
 """What injection and the per-row gate add to a plain ``model.generate``.
 
-Five calls with the same prompts and a fixed number of tokens take turns: hooks removed (plain),
-hooks without a plan (idle), a plan with another vector in every row (injected, all rows with the
-adapter), the same with the gate, half of the rows without the adapter (mixed), and the gate without
-vectors. For many rows and for one.
+Three calls with the same prompts and a fixed number of tokens take turns: hooks removed (plain), a
+plan with another vector in every row (injected, all rows with the adapter), and the same with the
+gate, half of the rows without the adapter (mixed). For many rows and for one.
 """
 
 from __future__ import annotations
@@ -52,12 +51,11 @@ def sides(loaded: Any, rows: int, tokens: int) -> dict[str, Callable[[], object]
     plans = {
         "injected": row_plan(model, encoded(True, False)),
         "mixed": row_plan(model, encoded(True, True)),
-        "gate only": row_plan(model, encoded(False, True)),
     }
 
-    def call(plan: injection.Plan | None, hooks: bool) -> None:
+    def call(plan: injection.Plan | None) -> None:
         loaded.hooks.remove()
-        if hooks:
+        if plan:
             loaded.hooks = injection.install(model, loaded.layer)
         with torch.inference_mode(), injection.apply(plan) if plan else nullcontext():
             written = model.generate(
@@ -71,9 +69,8 @@ def sides(loaded: Any, rows: int, tokens: int) -> dict[str, Callable[[], object]
         assert written.shape[1] == ids.shape[1] + tokens
 
     return {
-        "plain": lambda: call(None, False),
-        "idle": lambda: call(None, True),
-        **{name: (lambda plan=plan: call(plan, True)) for name, plan in plans.items()},  # type: ignore[misc]
+        "plain": lambda: call(None),
+        **{name: (lambda plan=plan: call(plan)) for name, plan in plans.items()},  # type: ignore[misc]
     }
 
 
@@ -83,8 +80,8 @@ def main() -> None:
     parser.add_argument("--device", help="cpu or cuda; the best there is unless given")
     parser.add_argument("--rows", type=int, default=32, choices=range(1, len(NAMES) + 1))
     parser.add_argument("--tokens", type=int, default=16)
-    parser.add_argument("--rounds", type=int, default=40, help="rounds with all rows")
-    parser.add_argument("--single-rounds", type=int, default=40, help="rounds with one row")
+    parser.add_argument("--rounds", type=int, default=25, help="rounds with all rows")
+    parser.add_argument("--single-rounds", type=int, default=25, help="rounds with one row")
     options = parser.parse_args()
     loaded = models.load(options.model, device=options.device)
     device = loaded.model.device.type
@@ -99,9 +96,7 @@ def main() -> None:
         figures[label] = {name: spread(values) for name, values in times.items()}
         pairs = [
             ("injection", "injected", "plain", "< 2"),
-            ("hooks without a plan", "idle", "plain", None),
             ("gate, half the rows without the adapter", "mixed", "injected", "< 2"),
-            ("gate without vectors", "gate only", "idle", None),
         ]
         checks += [
             Check(
