@@ -42,7 +42,7 @@ VOCABULARY = 50_000  # names outside the catalogue, see concepts.training_vocabu
 # What ``train`` does unless told otherwise, and with how many examples. The paper's recipe: three
 # epochs over 240 injected and 240 clean questions; its learning rate was for batches of four.
 RECIPES = {
-    "ours": (TrainConfig(), 80_000),
+    "ours": (TrainConfig(epochs=4), 96_000),
     "paper": (TrainConfig(epochs=3, batch_size=8, learning_rate=5e-4), 480),
 }
 
@@ -107,8 +107,8 @@ def build_adapter(
         baseline = paper().baseline
     else:
         concepts = list(training_concepts())
-        names = [concept.name for concept in concepts]
-        prompts = ordinary_prompts(config.seed, words, names, min(max(count // 8, 16), PROMPTS))
+        slots = [concept.name for concept in concepts]
+        prompts = ordinary_prompts(config.seed, words, slots, min(max(count // 8, 16), PROMPTS))
         replies = base_replies(loaded, prompts, run, progress)
         vocabulary = training_vocabulary(config.seed, VOCABULARY)
         made = examples(config.seed, concepts, vocabulary, words, replies, count)

@@ -132,8 +132,8 @@ def _total_loss(
     model, at = loaded.model, len(opening)
     weight = model.get_input_embeddings().weight
     device = weight.device
-    # Right padding and no mask: under causal attention nothing real ever sees a pad, no query is
-    # left without a key (which some kernels answer with NaN), and the fast kernels apply.
+    # Right padding and no padding mask: under causal attention nothing real ever sees a pad, and no
+    # query is left without a key (which some kernels answer with NaN).
     ids = torch.zeros(len(chosen), max(len(s.ids) for s in chosen), dtype=torch.long)
     trained = torch.zeros_like(ids, dtype=torch.bool)
     for row, s in enumerate(chosen):

@@ -101,14 +101,16 @@ def _read(
         ids = torch.zeros(len(chunk), len(chunk[-1]), dtype=torch.long)
         for row, sequence in enumerate(chunk):
             ids[row, : len(sequence)] = torch.tensor(sequence)
-        past = copy.deepcopy(kept)
-        past.batch_repeat_interleave(len(chunk))
+        past = None
+        if at:
+            past = copy.deepcopy(kept)
+            past.batch_repeat_interleave(len(chunk))
         places = torch.arange(at, ids.shape[1], device=device).expand(len(chunk), -1)
         with injection.capture() as hidden:
             decoder(
                 input_ids=ids[:, at:].to(device),
                 position_ids=places,
-                past_key_values=past if at else None,
+                past_key_values=past,
                 use_cache=bool(at),
             )
         states = hidden[0]

@@ -361,10 +361,12 @@ def test_broken_model(fault: str, tmp_path: Path) -> None:
 
 def test_a_model_with_habits_of_its_own_loads_without_them(tmp_path: Path) -> None:
     folder = write_model(tmp_path / "m")
-    edit_json(folder / "generation_config.json", no_repeat_ngram_size=1, eos_token_id=[7, 8])
+    habits = {"no_repeat_ngram_size": 1, "repetition_penalty": 9.0, "forced_eos_token_id": 7}
+    edit_json(folder / "generation_config.json", **habits, eos_token_id=[7, 8])
     loaded = models.load(str(folder), adapter=None)
     found = loaded.model.generation_config
-    assert not found.no_repeat_ngram_size and found.eos_token_id == [7, 8]
+    assert found.eos_token_id == [7, 8]
+    assert not any(found.to_dict().get(name) == value for name, value in habits.items())
 
 
 def test_wheel_with_the_wrong_hash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

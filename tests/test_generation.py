@@ -240,13 +240,13 @@ def test_the_padding_token_does_not_matter(llama: LoadedModel, pad: str | None) 
     assert got == [expected(llama.tokenizer, ids) for ids in answers("llama")]
 
 
-@pytest.mark.parametrize("name", ["repetition_penalty", "temperature", "num_beams", "do_sample"])
+@pytest.mark.parametrize("name", ["num_beams", "do_sample"])
 def test_defaults_of_the_model_do_not_change_greedy(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loaded = load_tiny("gemma3_text")
     assert any(len(set(ids)) < len(ids) for ids in answers("gemma3_text")), "something repeats"
-    value = {"repetition_penalty": 9.0, "temperature": 7.0, "num_beams": 3, "do_sample": True}[name]
+    value = {"num_beams": 3, "do_sample": True}[name]
     monkeypatch.setattr(loaded.model.generation_config, name, value)
     got = generate(loaded, trials(), TOKENS, halt=False)
     assert got == [expected(loaded.tokenizer, ids) for ids in answers("gemma3_text")]

@@ -8,6 +8,7 @@ import re
 from collections import Counter
 from dataclasses import fields, replace
 from functools import lru_cache
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from introspection.concepts import (
     find,
     paper,
     resolve,
+    split_of,
     training_vocabulary,
 )
 from introspection.grading import grade
@@ -30,6 +32,7 @@ from introspection.recipe import (
     HARMFUL_SHARE,
     MIX,
     NOISE,
+    PHRASE_SHARE,
     Example,
     Messages,
     examples,
@@ -38,7 +41,7 @@ from introspection.recipe import (
     situation,
 )
 from introspection.trials import FINAL, FINAL_ON
-from introspection.words import forms
+from introspection.words import english_lemmas, forms
 
 COUNT = 6_000
 # Names that no text holds by itself, so that every slot can be told from its text.
@@ -46,7 +49,8 @@ CONCEPTS = tuple(
     Concept(f"zq{i}q", "weapons" if i % 4 == 0 else "space", i % 4 == 0) for i in range(200)
 )
 NAMES = [concept.name for concept in CONCEPTS]
-VOCABULARY = tuple(f"zv{i}v" for i in range(300))
+PHRASES = tuple(f"zp{i}p zp{i}r" for i in range(20))
+VOCABULARY = (*(f"zv{i}v" for i in range(300)), *PHRASES)
 HARMFUL = {concept.name for concept in CONCEPTS if concept.harmful}
 TRAIN = texts("train")
 
@@ -91,6 +95,9 @@ def test_shares_of_the_mix() -> None:
     asked = kind("report")
     assert within(sum(e.concept in HARMFUL for e in asked), len(asked), HARMFUL_SHARE)
     assert within(sum(e.schedule == FINAL for e in asked), len(asked), FINAL_SHARE)
+    quiet = [e for name in ("ordinary harmless", "mid-answer harmless") for e in kind(name)]
+    thoughts = [e.concept for e in quiet if e.concept]
+    assert within(sum(name in PHRASES for name in thoughts), len(thoughts), PHRASE_SHARE)
 
 
 def test_another_mix() -> None:
@@ -231,7 +238,7 @@ def test_no_slot_is_left_open_and_every_concept_is_one_that_was_given() -> None:
     for example in made():
         assert all("{c}" not in message.content for message in example.messages)
     used = {example.concept for example in made() if example.kind != "vocabulary"}
-    assert used == {*NAMES, NOISE, None}
+    assert used == {*NAMES, *PHRASES, NOISE, None}  # words of unknown harm stay out
 
 
 def test_situations_vary() -> None:
@@ -292,6 +299,10 @@ def test_vocabulary_keeps_to_the_split() -> None:
     assert training_vocabulary(0, 90) == training_vocabulary(0, 90) != training_vocabulary(1, 90)
     held = {form for c in catalogue() if not c.trained for form in forms(c.name, c.aliases)}
     assert {"vote", "voting"} <= held  # vote is of the validation split
+    shut = set(files("introspection").joinpath("data/held_out_words.txt").read_text().split())
+    # Words of held-out categories that nothing but this list keeps out.
+    lost = [w for w in english_lemmas() if w in shut - held and split_of(w) == "train"]
+    assert len(lost) > 50 and shut.isdisjoint(found)
     for word in found:
         assert find(word) is None and resolve(word).split == "train", word
         assert resolve(word).name.casefold() == word.casefold() and held.isdisjoint(forms(word))
