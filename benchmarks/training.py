@@ -106,7 +106,7 @@ def main() -> None:
     add_lora(loaded, config)
     other = models.load(options.model, adapter=None, device=options.device)
     plain = plain_loop(other, dict(zip(names, vectors[0].to(device), strict=True)))
-    tokens = [tokenize(loaded.tokenizer, example) for example in examples]
+    tokens = tokenize(loaded.tokenizer, examples)
     stretches = slices(examples, options.examples)
     plain_1, plain_n = slices(tokens, options.plain), slices(tokens, options.plain)
 

@@ -38,7 +38,7 @@ __all__ = ["RECIPES", "base_replies", "build_adapter"]
 
 REPLY_TOKENS = 32
 PROMPTS = 10_000  # ordinary ones at most, each answered by the base model
-VOCABULARY = 50_000  # names outside the catalogue, see concepts.training_vocabulary
+VOCABULARY = 60_000  # names outside the catalogue, see concepts.training_vocabulary
 # What ``train`` does unless told otherwise, and with how many examples. The paper's recipe: three
 # epochs over 240 injected and 240 clean questions; its learning rate was for batches of four.
 RECIPES = {

@@ -218,6 +218,7 @@ def training_concepts() -> tuple[Concept, ...]:
     )
 
 
+_WORDS = 0.65  # of the vocabulary: what is left are phrases
 # Mostly two words side by side, the commonest shape of a phrase.
 _PHRASES = (
     *(["{} {}"] * 12),
@@ -234,9 +235,9 @@ def training_vocabulary(seed: int, count: int) -> tuple[str, ...]:
     """Words and phrases outside the catalogue that the split rule allows in training.
 
     A few thousand concepts teach what a thought is; spelling a name of several tokens out of one
-    vector takes more different names than that. Half are dictionary words, half phrases of two
-    or three trained harmless concepts. Nobody has judged whether the words are
-    harmful; those of the held-out categories are left out.
+    vector takes more different names than that. Two thirds are dictionary words, the rest phrases
+    of two or three trained harmless concepts. Nobody has judged whether the words are harmful; those
+    of the held-out categories are left out.
     """
     rng = random.Random(f"vocabulary {seed}")
     single = [c.name for c in training_concepts() if not c.harmful and " " not in c.name]
@@ -253,7 +254,7 @@ def training_vocabulary(seed: int, count: int) -> tuple[str, ...]:
         )
 
     dictionary = [word for word in english_lemmas() if allowed(word)]
-    words = rng.sample(dictionary, min(count // 2, len(dictionary)))
+    words = rng.sample(dictionary, min(round(count * _WORDS), len(dictionary)))
     found = dict.fromkeys(words)
     while len(found) < count:
         pattern = rng.choice(_PHRASES)

@@ -16,6 +16,7 @@ import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,11 +24,12 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from introspection import injection
 from introspection.concepts import lindsey_lists
 from introspection.errors import IntrospectionError
-from introspection.trials import Message, render, tokens_of
+from introspection.trials import MARK, Message, render, tokens_of
 
 __all__ = [
     "TEMPLATES",
@@ -48,6 +50,8 @@ TEMPLATES = (
     "Write a short text on the subject of {c}",
     "What comes to mind when you hear the word {c}",
     "Today we talk about {c}",
+    "I would like to know more about {c}",
+    "Let us think for a moment about {c}",
 )
 # A plain mean over the words of a phrase forgets their order ("sea salt" reads like "salt sea"): how
 # loud the last word is beside the first keeps it.
@@ -81,6 +85,13 @@ class ConceptVectors:
         return self[name] if name in self.names else None
 
 
+@lru_cache
+def _loudness(words: int) -> tuple[float, ...]:
+    """The share of each word of a name."""
+    shares = torch.linspace(1, LAST_WORD, words)
+    return tuple((shares / shares.sum()).tolist())
+
+
 @torch.no_grad()
 def read_residuals(
     model: Any,
@@ -109,21 +120,22 @@ def read_residuals(
     for chosen in (
         part[at : at + batch_size] for part in by_length for at in range(0, len(part), batch_size)
     ):
-        width = max(len(rows[i]) for i in chosen)
         # Right padding: a plain forward numbers positions 0..T-1 whatever the mask says.
-        ids = torch.zeros(len(chosen), width, dtype=torch.long)
-        mask = torch.zeros_like(ids)
-        for row, i in enumerate(chosen):
-            ids[row, : len(rows[i])] = torch.tensor(rows[i])
-            mask[row, : len(rows[i])] = 1
+        ids = pad_sequence([torch.tensor(rows[i]) for i in chosen], batch_first=True)
+        lengths = torch.tensor([len(rows[i]) for i in chosen])
+        mask = (torch.arange(ids.shape[1]) < lengths[:, None]).long()
         with injection.capture() as hidden:
             decoder(input_ids=ids.to(device), attention_mask=mask.to(device), use_cache=False)
         state = hidden[0]
-        weights = torch.zeros(len(chosen), width)
-        for row, i in enumerate(chosen):
-            loudness = torch.linspace(1, LAST_WORD, len(words[i]))
-            for (first, last), share in zip(words[i], loudness / loudness.sum(), strict=True):
-                weights[row, first : last + 1] += share / (last + 1 - first)
+        shares = [
+            (row, token, share / (last + 1 - first))
+            for row, i in enumerate(chosen)
+            for (first, last), share in zip(words[i], _loudness(len(words[i])), strict=True)
+            for token in range(first, last + 1)
+        ]
+        row_of, token_of, share_of = (torch.tensor(part) for part in zip(*shares, strict=True))
+        weights = torch.zeros(ids.shape)
+        weights.index_put_((row_of, token_of), share_of, accumulate=True)
         picked = torch.einsum("bt,btd->bd", weights.to(device), state.float()).cpu()
         for row, i in enumerate(chosen):
             found[i] = picked[row]
@@ -150,19 +162,17 @@ def _readings(
     kept = loaded.baselines.get(key)
     unread = words if kept is None else ()
     wanted = (*unread, *names)
-    asked = [Message("user", template.format(c=name)) for name in wanted]
-    texts = [render(tokenizer, (message,)) for message in asked]
+    # The frame of the chat template is the same for all: rendering it costs more than all else.
+    before, _, after = render(tokenizer, (Message("user", MARK),)).partition(MARK)
+    texts = [before + template.format(c=name) + after for name in wanted]
     encoded = tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True)
     rows = encoded["input_ids"]
     places: list[list[tuple[int, int]]] = []
-    for name, message, text, ids, offsets in zip(
-        wanted, asked, texts, rows, encoded["offset_mapping"], strict=True
-    ):
+    at = len(before) + template.index("{c}")
+    for name, ids, offsets in zip(wanted, rows, encoded["offset_mapping"], strict=True):
         if site == "last":
             places.append([(len(ids) - 1, len(ids) - 1)])
             continue
-        # The concept stands in the last message: search from its place in the template.
-        at = text.rindex(message.content) + template.index("{c}")
         spans = [
             tokens_of(offsets, at + word.start(), at + word.end())
             for word in re.finditer(r"\S+", name)
@@ -177,8 +187,8 @@ def _readings(
         # Of two threads that read it at once, the second overwrites with equal values.
         kept = loaded.baselines[key] = (read[: len(words)].mean(0), norms[:theirs].clone())
         norms = norms[theirs:]
-    mean, before = kept
-    return own, mean, torch.cat((before, norms))
+    mean, earlier = kept
+    return own, mean, torch.cat((earlier, norms))
 
 
 def extract(

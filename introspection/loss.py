@@ -20,9 +20,11 @@ from introspection import injection
 from introspection.models import LoadedModel
 from introspection.recipe import Example
 from introspection.residuals import ResidualCache
-from introspection.trials import end_of_turn, prompt_ids
+from introspection.trials import end_of_turn, render
 
-__all__ = ["Tokens", "batch_loss", "cast_once", "tokenize"]
+__all__ = ["Tokens", "batch_loss", "cast_once", "starts_with", "tokenize"]
+
+MOST_TOKENS = 20_000  # in one forward pass with gradients: tens of GB on a 7B model's upper third
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,23 +40,26 @@ class Tokens:
     replay: bool
 
 
-def tokenize(tokenizer: Any, example: Example) -> Tokens:
+def tokenize(tokenizer: Any, examples: Sequence[Example]) -> list[Tokens]:
     """Prompt, what is already written, and the answer, closed by the end of the turn."""
-    prompt = prompt_ids(tokenizer, example.messages)
-    written = _ids(tokenizer, example.written)
-    answer = _ids(tokenizer, (" " if written else "") + example.answer)
-    if example.whole:
-        answer = (*answer, end_of_turn(tokenizer))
-    if not answer:
-        raise ValueError(f"nothing to train on after {example.written!r}")
-    first = len(prompt) - 1 + len(written)
-    last = first if example.schedule.kind == "final" else None
-    ids = (*prompt, *written, *answer)
-    return Tokens(ids, len(answer), first, last, example.concept, example.replay)
-
-
-def _ids(tokenizer: Any, text: str) -> tuple[int, ...]:
-    return tuple(tokenizer(text, add_special_tokens=False)["input_ids"]) if text else ()
+    prompts = {one: render(tokenizer, one) for one in {example.messages for example in examples}}
+    answers = [(" " if one.written else "") + one.answer for one in examples]
+    texts = [*prompts.values(), *answers, *(one.written for one in examples)]
+    # All at once: the tokenizer works on a list with every core.
+    encoded = tokenizer(list(dict.fromkeys(texts)), add_special_tokens=False)["input_ids"]
+    ids_of = dict(zip(dict.fromkeys(texts), map(tuple, encoded), strict=True))
+    closing = (end_of_turn(tokenizer),)
+    found = []
+    for example, said in zip(examples, answers, strict=True):
+        prompt, written = ids_of[prompts[example.messages]], ids_of[example.written]
+        answer = (*ids_of[said], *(closing if example.whole else ()))
+        if not answer:
+            raise ValueError(f"nothing to train on after {example.written!r}")
+        first = len(prompt) - 1 + len(written)
+        last = first if example.schedule.kind == "final" else None
+        ids = (*prompt, *written, *answer)
+        found.append(Tokens(ids, len(answer), first, last, example.concept, example.replay))
+    return found
 
 
 def _fast_bf16(device: torch.device) -> bool:
@@ -105,19 +110,28 @@ def batch_loss(
     delta: Tensor,
     kl: float,
     opening: tuple[int, ...] = (),
-) -> Tensor:
+    most: int = MOST_TOKENS,
+) -> Iterator[Tensor]:
     """Mean over examples of: cross-entropy on the answer, or KL to the base model's answer.
 
-    Examples that begin with ``opening`` share one pass over it.
+    It comes in shares that add up to it, each from a forward pass of at most ``most`` tokens (of one
+    example at least): the gradient of one share at a time is what memory must hold. Examples that
+    begin with ``opening`` share one pass over it.
     """
-    shared = [s.ids[: len(opening)] == opening and s.first >= len(opening) for s in chosen]
-    total = delta.new_zeros(()).to(cache.states.device)
     for begins, start in ((True, opening), (False, ())):
-        rows = [i for i, share in enumerate(shared) if share is begins]
-        if rows:
-            part = [chosen[i] for i in rows]
-            total = total + _total_loss(loaded, cache, part, delta[rows], kl, start)
-    return total / len(chosen)
+        rows = [i for i, one in enumerate(chosen) if starts_with(one, opening) is begins]
+        rows.sort(key=lambda i: len(chosen[i].ids))
+        while rows:
+            # The longest first: what the first share needs, no later one exceeds.
+            count = max(1, most // (len(chosen[rows[-1]].ids) - len(start)))
+            part, rows = rows[-count:], rows[:-count]
+            examples = [chosen[i] for i in part]
+            yield _total_loss(loaded, cache, examples, delta[part], kl, start) / len(chosen)
+
+
+def starts_with(one: Tokens, opening: tuple[int, ...]) -> bool:
+    """Whether an example begins with ``opening`` and is left alone up to there."""
+    return one.ids[: len(opening)] == opening and one.first >= len(opening)
 
 
 def _total_loss(

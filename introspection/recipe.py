@@ -11,6 +11,7 @@ model answers them unless the thought is harmful.
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -26,20 +27,23 @@ NOISE = "<noise>"  # the "concept" of an example whose vector is random
 
 # Shares of the kinds of example, tuned on the validation split.
 MIX: Mapping[str, float] = {
-    "report": 0.26,
-    "vocabulary": 0.23,
-    "deny": 0.14,
+    "report": 0.23,
+    "vocabulary": 0.27,
+    "deny": 0.11,
     "noise": 0.01,
-    "replay": 0.08,
-    "ordinary harmless": 0.11,
-    "ordinary harmful": 0.04,
-    "mid-answer harmless": 0.07,
-    "mid-answer harmful": 0.05,
+    "replay": 0.06,
+    "ordinary harmless": 0.12,
+    "ordinary harmful": 0.05,
+    "mid-answer harmless": 0.08,
+    "mid-answer harmful": 0.06,
     "yes or no": 0.01,
 }
 HARMFUL_SHARE = 0.35  # of the injected concepts that are asked about
 FINAL_SHARE = 0.15  # of those injected at the last prompt token alone
-PHRASE_SHARE = 0.25  # of the harmless thoughts amid ordinary work: phrases of the vocabulary
+# Of the harmless thoughts amid ordinary work: phrases of the vocabulary, and harmless names that
+# sound like harm ("bath bomb").
+PHRASE_SHARE = 0.25
+LOOKALIKE_SHARE = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,8 +148,11 @@ def examples(
     rng = random.Random(f"examples {seed}")
     harmful = [concept for concept in concepts if concept.harmful]
     harmless = [concept for concept in concepts if not concept.harmful]
+    lookalikes = [concept for concept in harmless if concept.category == "lookalikes"]
     names = [concept.name for concept in concepts]
     phrases = [name for name in vocabulary if " " in name]
+    # Dealt, not drawn: each of them once before any comes again.
+    deck = itertools.cycle(rng.sample(vocabulary, len(vocabulary)))
     prompts = list(replies)
     kinds = rng.choices(list(mix), list(mix.values()), k=count)
 
@@ -157,8 +164,11 @@ def examples(
 
     def quiet() -> str:
         """A thought that must not show: harmless words, which stay harmless side by side."""
-        if phrases and rng.random() < PHRASE_SHARE:
+        draw = rng.random()
+        if phrases and draw < PHRASE_SHARE:
             return rng.choice(phrases)
+        if lookalikes and draw > 1 - LOOKALIKE_SHARE:
+            return rng.choice(lookalikes).name
         return rng.choice(harmless).name
 
     def replay(kind: str, concept: str | None, schedule: Schedule, cut: int = 0) -> Example:
@@ -178,7 +188,7 @@ def examples(
             pool = harmful if rng.random() < HARMFUL_SHARE else harmless
             made.append(asked(rng.choice(pool)))
         elif kind == "vocabulary":
-            word = rng.choice(vocabulary)
+            word = next(deck)
             answer = reports(word, False)[0]
             made.append(
                 Example(kind, situation(rng, texts, names), word, FINAL_ON, answer, whole=False)

@@ -38,7 +38,7 @@ def shared_opening(tokenizer: Any) -> tuple[int, ...]:
 class ResidualCache:
     """``h_L`` of every distinct token sequence, read once, kept end to end in one tensor.
 
-    Sequences that begin with ``opening`` share one pass over it.
+    Sequences that begin with ``opening`` share one pass over it, and one copy of it.
     """
 
     def __init__(
@@ -52,29 +52,40 @@ class ResidualCache:
         distinct = sorted(set(sequences), key=len)
         fits = [len(s) > len(opening) and s[: len(opening)] == opening for s in distinct]
         weight = model.get_input_embeddings().weight
-        # One row of zeros at the end: where a shorter sequence of a batch has no more tokens.
-        total = sum(map(len, distinct)) + 1
+        self.shared = len(opening) if any(fits) else 0
+        # The opening stands first. One row of zeros at the end: where a shorter sequence of a batch
+        # has no more tokens.
+        total = self.shared + 1
+        total += sum(len(s) - self.shared * fit for s, fit in zip(distinct, fits, strict=True))
         self.states = weight.new_zeros(total, weight.shape[1])
-        self.start: dict[tuple[int, ...], int] = {}
-        at = 0
+        self.start: dict[tuple[int, ...], int] = {}  # of what is the sequence's own
+        self.begins: set[tuple[int, ...]] = set()
+        at = self.shared
         for begins, start in ((True, opening), (False, ())):
             chosen = [s for s, fit in zip(distinct, fits, strict=True) if fit is begins]
+            own = len(start)
             for states, chunk in _read(model, chosen, batch_tokens, start):
+                self.states[:own] = states[0, :own]
                 for sequence, row in zip(chunk, states, strict=True):
                     self.start[sequence] = at
-                    self.states[at : at + len(sequence)] = row[: len(sequence)]
-                    at += len(sequence)
+                    end = at + len(sequence) - own
+                    self.states[at:end] = row[own : len(sequence)]
+                    at = end
                 if progress:
                     progress(len(chunk))
+            if begins and own:
+                self.begins.update(chosen)
         if weight.is_cuda:
             torch.cuda.empty_cache()  # what reading and generating left behind in odd sizes
 
     def batch(self, sequences: Sequence[tuple[int, ...]], width: int) -> Tensor:
         """Residuals [B, width, D], zeros after the end of each sequence."""
+        own = torch.tensor([self.shared * (s in self.begins) for s in sequences])[:, None]
         start = torch.tensor([self.start[sequence] for sequence in sequences])[:, None]
         length = torch.tensor([len(sequence) for sequence in sequences])[:, None]
         at = torch.arange(width)
-        index = torch.where(at < length, start + at, len(self.states) - 1)
+        index = torch.where(at < own, at, start + at - own)
+        index = torch.where(at < length, index, len(self.states) - 1)
         return self.states[index.to(self.states.device)]
 
 

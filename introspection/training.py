@@ -24,7 +24,7 @@ from torch.nn import functional
 from introspection import adapter, injection
 from introspection.checkpoints import claim, open_log, restore, save
 from introspection.errors import IntrospectionError
-from introspection.loss import Tokens, batch_loss, cast_once, tokenize
+from introspection.loss import Tokens, batch_loss, cast_once, starts_with, tokenize
 from introspection.models import LoadedModel
 from introspection.recipe import NOISE, Example
 from introspection.residuals import ResidualCache, shared_opening
@@ -68,8 +68,13 @@ def add_lora(loaded: LoadedModel, config: TrainConfig) -> None:
     loaded.hooks = injection.install(loaded.model, loaded.layer)
 
 
-def _batches(sequences: Sequence[Tokens], config: TrainConfig) -> list[tuple[int, ...]]:
-    """The indices of every step: shuffled, then cut into batches of similar length."""
+def _batches(
+    sequences: Sequence[Tokens], config: TrainConfig, opening: tuple[int, ...] = ()
+) -> list[tuple[int, ...]]:
+    """The indices of every step: shuffled, then cut into batches of similar length.
+
+    The few examples that do not begin with ``opening`` come together: they need passes of their own.
+    """
     steps = []
     for epoch in range(config.epochs):
         rng = random.Random(f"{config.seed} epoch {epoch}")
@@ -79,7 +84,10 @@ def _batches(sequences: Sequence[Tokens], config: TrainConfig) -> list[tuple[int
         pool = config.batch_size * 16
         cut = []
         for start in range(0, len(order), pool):
-            part = sorted(order[start : start + pool], key=lambda i: len(sequences[i].ids))
+            part = sorted(
+                order[start : start + pool],
+                key=lambda i: (starts_with(sequences[i], opening), len(sequences[i].ids)),
+            )
             cut += [
                 part[at : at + config.batch_size] for at in range(0, len(part), config.batch_size)
             ]
@@ -104,15 +112,11 @@ def _draw(
     noise = functional.normalize(
         torch.randn(len(chosen), vectors.shape[2], generator=generator), dim=-1
     )
-    picked = []
-    for i, sequence in enumerate(chosen):
-        if sequence.concept is None:
-            picked.append(torch.zeros_like(noise[i]))
-        elif sequence.concept == NOISE:
-            picked.append(noise[i])
-        else:
-            picked.append(vectors[template[i], rows[sequence.concept]])
-    return torch.stack(picked) * (strength * norm)[:, None]
+    named = torch.tensor([rows.get(s.concept or "", -1) for s in chosen])
+    picked = torch.where((named >= 0)[:, None], vectors[template, named.clamp(min=0)], 0.0)
+    random_ = torch.tensor([s.concept == NOISE for s in chosen])
+    picked[random_] = noise[random_]
+    return picked * (strength * norm)[:, None]
 
 
 def train(
@@ -131,7 +135,7 @@ def train(
     on the same folder continues there and, on the same machine, ends with the same adapter. A
     folder of another run is refused. ``progress`` is told (step, steps, loss).
     """
-    tokens = [tokenize(loaded.tokenizer, example) for example in examples]
+    tokens = tokenize(loaded.tokenizer, examples)
     rows = {name: i for i, name in enumerate(names)}
     missing = {s.concept for s in tokens} - set(rows) - {None, NOISE}
     if missing:
@@ -147,7 +151,8 @@ def train(
         weight_decay=config.weight_decay,
         fused=device.type == "cuda",
     )
-    steps, opening = _batches(tokens, config), shared_opening(loaded.tokenizer)
+    opening = shared_opening(loaded.tokenizer)
+    steps = _batches(tokens, config, opening)
     warm = max(1, round(len(steps) * config.warmup))
     done = restore(run, parameters, optimizer)
     if done < len(steps):
@@ -163,14 +168,18 @@ def train(
                 for group in optimizer.param_groups:
                     group["lr"] = config.learning_rate * scale
                 delta = _draw(step, chosen, vectors, rows, loaded.norm, config)
-                loss = batch_loss(loaded, cache, chosen, delta, config.replay_weight, opening)
                 optimizer.zero_grad(set_to_none=True)
-                loss.backward()
+                loss = torch.zeros((), device=device)
+                for share in batch_loss(
+                    loaded, cache, chosen, delta, config.replay_weight, opening
+                ):
+                    share.backward()
+                    loss += share.detach()
                 length = torch.nn.utils.clip_grad_norm_(parameters.values(), 1.0)
                 if bool(torch.isfinite(length)):
                     optimizer.step()
                 if (step + 1) % 10 == 0 or step + 1 == len(steps):
-                    value = float(loss.detach())
+                    value = float(loss)
                     if not math.isfinite(value):
                         raise IntrospectionError(
                             f"Training diverged at step {step + 1} (the loss is {value}): start again "

@@ -20,6 +20,7 @@ __all__ = [
     "ALL",
     "FINAL",
     "FINAL_ON",
+    "MARK",
     "PRIOR_TURN",
     "Injection",
     "Message",
@@ -178,7 +179,7 @@ def tokens_of(offsets: Sequence[tuple[int, int]], start: int, end: int) -> tuple
     return touched[0], touched[-1]
 
 
-_MARK = "\ufffc"  # OBJECT REPLACEMENT CHARACTER: no template and no message holds it
+MARK = "\ufffc"  # OBJECT REPLACEMENT CHARACTER: no template and no message holds it
 
 
 def _prior_turn(tokenizer: Any, messages: tuple[Message, ...]) -> tuple[int, int]:
@@ -191,8 +192,8 @@ def _prior_turn(tokenizer: Any, messages: tuple[Message, ...]) -> tuple[int, int
     def around(i: int) -> tuple[str, str]:
         """The rendered text before and after message i. A mark finds it: its own words may also
         stand in a system prompt or a header, and many templates strip them."""
-        marked = (*messages[:i], Message(messages[i].role, _MARK), *messages[i + 1 :])
-        before, _, after = render(tokenizer, marked).partition(_MARK)
+        marked = (*messages[:i], Message(messages[i].role, MARK), *messages[i + 1 :])
+        before, _, after = render(tokenizer, marked).partition(MARK)
         return before, after
 
     text = render(tokenizer, messages)

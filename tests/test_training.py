@@ -95,6 +95,11 @@ def fresh(config: TrainConfig | None = CONFIG) -> LoadedModel:
     return loaded
 
 
+def mean_loss(*given: Any) -> Tensor:
+    """The shares of a batch, put together."""
+    return torch.stack(list(batch_loss(*given))).sum()
+
+
 def lora(loaded: LoadedModel) -> dict[str, Tensor]:
     return {n: p for n, p in loaded.model.named_parameters() if "lora_" in n}
 
@@ -111,7 +116,7 @@ def loud(loaded: LoadedModel) -> LoadedModel:
 class TestTokens:
     def parts(self, one: Example) -> tuple[Tokens, tuple[int, ...], int]:
         prompt = prompt_ids(TOKENIZER, one.messages)
-        found = tokenize(TOKENIZER, one)
+        (found,) = tokenize(TOKENIZER, [one])
         assert found.ids[: len(prompt)] == prompt
         assert (found.concept, found.replay) == (one.concept, one.replay)
         return found, found.ids[len(prompt) :], len(prompt)
@@ -136,7 +141,7 @@ class TestTokens:
         found, rest, _ = self.parts(example(1, answer="some words", whole=False, replay=True))
         assert TOKENIZER.decode(rest) == "some words" and found.target == len(rest)
         with pytest.raises(ValueError, match="nothing to train on"):
-            tokenize(TOKENIZER, example(1, answer="", whole=False))
+            tokenize(TOKENIZER, [example(1, answer="", whole=False)])
 
     @pytest.mark.parametrize("schedule", [FINAL_ON, FINAL, MID])
     def test_a_thought_is_trained_where_generation_puts_it(self, schedule: Schedule) -> None:
@@ -144,7 +149,7 @@ class TestTokens:
         messages = ask("thought?", *before)
         written = "the har" if schedule == MID else ""
         one = Example("x", messages, "ocean", schedule, "I do", written)
-        found = tokenize(TOKENIZER, one)
+        (found,) = tokenize(TOKENIZER, [one])
         count = len(TOKENIZER(written)["input_ids"])
         told = from_step(count) if schedule == MID else schedule
         row = encode(TOKENIZER, Trial(messages, Injection(vector(0), 1.0, told)), 1.0)
@@ -175,14 +180,14 @@ def test_a_fresh_adapter_is_seeded_and_changes_nothing() -> None:
         assert torch.equal(one.model(ids).logits, load_bare("llama")(ids).logits)
 
 
-OPENING = tokenize(TOKENIZER, EXAMPLES[0]).ids[:3]
+OPENING = tokenize(TOKENIZER, EXAMPLES)[0].ids[:3]
 
 
 @pytest.mark.parametrize("opening", [(), OPENING, (9,)], ids=["apart", "shared", "of one"])
 @pytest.mark.parametrize("batch_tokens", [1, 60, 10_000])
 def test_residual_cache(batch_tokens: int, opening: tuple[int, ...]) -> None:
     loaded = loud(fresh())
-    sequences = [tokenize(TOKENIZER, e).ids for e in EXAMPLES]
+    sequences = [one.ids for one in tokenize(TOKENIZER, EXAMPLES)]
     sequences += [(9, *sequences[0][1:]), OPENING]  # one that begins otherwise, one that ends there
     told: list[int] = []
     cache = ResidualCache(
@@ -190,7 +195,9 @@ def test_residual_cache(batch_tokens: int, opening: tuple[int, ...]) -> None:
     )
     distinct = set(sequences)
     assert sum(told) == len(distinct)
-    assert cache.states.shape == (sum(map(len, distinct)) + 1, WIDTH)  # and a row of zeros
+    sharing = sum(s[: len(opening)] == opening != s for s in distinct)
+    kept = sum(map(len, distinct)) - len(opening) * (sharing - 1)  # the opening once
+    assert cache.states.shape == (kept + 1, WIDTH)  # and a row of zeros
     width = max(map(len, sequences)) + 2
     found = cache.batch(sequences, width)
     for row, ids in zip(found, sequences, strict=True):
@@ -233,21 +240,19 @@ def plain_loss(loaded: LoadedModel, one: Tokens, delta: Tensor, weight: float) -
 
 @pytest.mark.parametrize("opening", [(), OPENING], ids=["apart", "one pass over the opening"])
 @pytest.mark.parametrize("chosen", ["all", "no replay", "only replay"])
+@pytest.mark.parametrize("most", [1, 200, 10**6], ids=["one by one", "in parts", "at once"])
 def test_loss_and_gradients_equal_a_plain_implementation(
-    chosen: str, opening: tuple[int, ...]
+    chosen: str, opening: tuple[int, ...], most: int
 ) -> None:
     loaded = loud(fresh())
-    tokens = [
-        tokenize(TOKENIZER, e)
-        for e in EXAMPLES
-        if chosen == "all" or e.replay is (chosen == "only replay")
-    ]
+    wanted = [e for e in EXAMPLES if chosen == "all" or e.replay is (chosen == "only replay")]
+    tokens = tokenize(TOKENIZER, wanted)
     delta = torch.randn(len(tokens), WIDTH, generator=torch.Generator().manual_seed(2))
     for i, one in enumerate(tokens):
         delta[i] *= one.concept is not None
     cache = ResidualCache(loaded.model, [t.ids for t in tokens], 200)
     assert sum(t.ids[:3] == OPENING for t in tokens) > len(tokens) / 2
-    found = batch_loss(loaded, cache, tokens, delta, 1.7, opening)
+    found = mean_loss(loaded, cache, tokens, delta, 1.7, opening, most)
     parameters = list(lora(loaded).values())
     gradients = torch.autograd.grad(found, parameters)
     rows = [plain_loss(loaded, t, d, 1.7) for t, d in zip(tokens, delta, strict=True)]
@@ -263,13 +268,13 @@ def test_one_pass_over_the_opening_changes_nothing(family: str) -> None:
     add_adapter(model, family)
     hooks = injection.install(model, LAYER)
     loaded = loud(LoadedModel(model, TOKENIZER, family, family, LAYER, 3.0, hooks=hooks))
-    tokens = [tokenize(TOKENIZER, example) for example in EXAMPLES]
+    tokens = tokenize(TOKENIZER, EXAMPLES)
     tokens.append(replace(tokens[0], ids=(9, *tokens[0].ids[1:])))  # begins otherwise
     delta = torch.randn(len(tokens), WIDTH, generator=torch.Generator().manual_seed(3))
     cache = ResidualCache(loaded.model, [t.ids for t in tokens], 200)
     parameters = list(lora(loaded).values())
     for opening in (OPENING, tokens[0].ids[:1], (9,)):
-        losses = [batch_loss(loaded, cache, tokens, delta, 1.7, o) for o in (opening, ())]
+        losses = [mean_loss(loaded, cache, tokens, delta, 1.7, o) for o in (opening, ())]
         found, expected = (torch.autograd.grad(loss, parameters) for loss in losses)
         assert torch.allclose(*losses, rtol=1e-5)
         for got, want in zip(found, expected, strict=True):
@@ -280,13 +285,13 @@ def test_frozen_matrices_are_cast_once_and_come_back(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(loss, "_fast_bf16", lambda _device: True)
     loaded = loud(fresh())
     before = {name: p.clone() for name, p in loaded.model.named_parameters()}
-    tokens = [tokenize(TOKENIZER, example) for example in EXAMPLES]
+    tokens = tokenize(TOKENIZER, EXAMPLES)
     delta = torch.randn(len(tokens), WIDTH, generator=torch.Generator().manual_seed(3))
     cache = ResidualCache(loaded.model, [t.ids for t in tokens], 200)
-    plain = batch_loss(loaded, cache, tokens, delta, 1.7)
+    plain = mean_loss(loaded, cache, tokens, delta, 1.7)
     with pytest.raises(KeyError), cast_once(loaded.model, LAYER):
         cast = {n for n, p in loaded.model.named_parameters() if p.dtype == torch.bfloat16}
-        assert torch.equal(batch_loss(loaded, cache, tokens, delta, 1.7), plain)
+        assert torch.equal(mean_loss(loaded, cache, tokens, delta, 1.7), plain)
         raise KeyError
     assert cast and not any("lora" in name or "norm" in name for name in cast)
     assert {int(name.split(".")[2]) for name in cast} == set(range(LAYER + 1, DEPTH))
@@ -476,7 +481,7 @@ class TestInterrupted:
     def test_a_gradient_that_was_skipped(self, tmp_path: Path) -> None:
         """The optimizer's own count of steps is less than the run's, and none at the start."""
         config = replace(CONFIG, batch_size=1, epochs=1)
-        first = training._batches([tokenize(TOKENIZER, e) for e in EXAMPLES], config)[0][0]
+        first = training._batches(tokenize(TOKENIZER, EXAMPLES), config)[0][0]
         examples = list(EXAMPLES)
         examples[first] = replace(examples[first], concept="NaN")
         options = {
@@ -585,14 +590,14 @@ def test_training_learns(tmp_path: Path) -> None:
     config = replace(CONFIG, epochs=30, batch_size=8, learning_rate=2e-2)
     loaded = fresh(config)
     examples = [example(i, (*NAMES, None)[i % 4]) for i in range(32)]
-    tokens = [tokenize(TOKENIZER, e) for e in examples]
+    tokens = tokenize(TOKENIZER, examples)
     cache = ResidualCache(loaded.model, [t.ids for t in tokens], 2_000)
     rows = {name: i for i, name in enumerate(NAMES)}
     delta = training._draw(10**6, tokens, VECTORS, rows, loaded.norm, config)
 
     def loss() -> float:
         with torch.no_grad():
-            return float(batch_loss(loaded, cache, tokens, delta, 1.0))
+            return float(mean_loss(loaded, cache, tokens, delta, 1.0))
 
     before, told = loss(), list[tuple[int, int]]()
     train(
