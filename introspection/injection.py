@@ -13,7 +13,7 @@ KV cache, chunked prefill and a static cache.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
@@ -32,6 +32,7 @@ __all__ = [
     "capture",
     "install",
     "make_plan",
+    "replaced_forward",
     "resume_from",
     "self_test",
 ]
@@ -226,19 +227,26 @@ def resume_from(model: nn.Module, layer: int, hidden: Tensor) -> Iterator[None]:
     def replay(*_args: Any, **_kwargs: Any) -> Any:
         return (hidden, None) if is_tuple else hidden
 
-    missing = object()
-    before = [vars(block).get("forward", missing) for block in stack[: layer + 1]]
-    try:
+    with ExitStack() as open_:
         for block in stack[:layer]:
-            block.forward = pass_through
-        stack[layer].forward = replay
+            open_.enter_context(replaced_forward(block, pass_through))
+        open_.enter_context(replaced_forward(stack[layer], replay))
+        yield
+
+
+@contextmanager
+def replaced_forward(module: nn.Module, forward: Any) -> Iterator[None]:
+    """Let a module answer with another function for a while; hooks on it still fire."""
+    missing = object()
+    before = vars(module).get("forward", missing)
+    module.forward = forward
+    try:
         yield
     finally:
-        for block, old in zip(stack[: layer + 1], before, strict=True):
-            if old is missing:
-                vars(block).pop("forward", None)
-            else:
-                block.forward = old  # accelerate wraps forward per block: put its wrapper back
+        if before is missing:
+            vars(module).pop("forward", None)
+        else:
+            module.forward = before  # accelerate wraps forward per block: put its wrapper back
 
 
 # Blocks whose forward returns (hidden, ...) in transformers 5; all others return the tensor itself.

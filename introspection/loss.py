@@ -1,7 +1,7 @@
 """What an example costs: its tokens, and the loss of a batch on replayed residuals.
 
-Knows: which tokens are trained, cross-entropy and the KL term to the base model. Does not know: the
-optimizer, the order of the examples (``training``).
+Knows: which tokens are trained, cross-entropy and the KL term to the base model (``teacher``). Does
+not know: the optimizer, the order of the examples (``training``).
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from peft.helpers import disable_input_dtype_casting
 from torch import Tensor
 from torch.nn import functional
 from transformers import DynamicCache
@@ -20,11 +21,12 @@ from introspection import injection
 from introspection.models import LoadedModel
 from introspection.recipe import Example
 from introspection.residuals import ResidualCache
+from introspection.teacher import Teacher
 from introspection.trials import end_of_turn, render
 
-__all__ = ["Tokens", "batch_loss", "cast_once", "starts_with", "tokenize"]
+__all__ = ["Tokens", "autocast", "batch_loss", "cast_once", "starts_with", "tokenize"]
 
-MOST_TOKENS = 20_000  # in one forward pass with gradients: tens of GB on a 7B model's upper third
+MOST_TOKENS = 45_000  # in one forward pass with gradients: tens of GB on a 7B model's upper third
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +71,10 @@ def _fast_bf16(device: torch.device) -> bool:
     return device.type == "cuda"
 
 
+def autocast(device: torch.device) -> Any:
+    return torch.autocast(device.type, torch.bfloat16, enabled=_fast_bf16(device))
+
+
 @contextmanager
 def _unembedded_at(model: Any, wanted: Tensor) -> Iterator[None]:
     """Run the unembedding at the tokens of ``wanted`` [B, T - 1] alone, giving logits [tokens, V].
@@ -89,7 +95,8 @@ def _unembedded_at(model: Any, wanted: Tensor) -> Iterator[None]:
 @contextmanager
 def cast_once(model: Any, layer: int) -> Iterator[None]:
     """Keep the frozen matrices above the layer in bf16: autocast would cast them anew, to the same
-    values, in every pass. Those below stay as they are, and so does the residual cache."""
+    values, in every pass. Those below stay as they are, and so does the residual cache. Nor is the
+    input of an adapter's matrices cast to their fp32, only for autocast to cast it back."""
     upper = [p for block in injection.blocks(model)[layer + 1 :] for p in block.parameters()]
     cast = upper[:1] and _fast_bf16(upper[0].device)
     frozen = [p for p in upper if cast and p.ndim == 2 and not p.requires_grad]
@@ -97,7 +104,8 @@ def cast_once(model: Any, layer: int) -> Iterator[None]:
     try:
         for parameter in frozen:
             parameter.data = parameter.data.to(torch.bfloat16)
-        yield
+        with disable_input_dtype_casting(model, active=bool(cast)):
+            yield
     finally:
         for parameter, data in zip(frozen, before, strict=True):
             parameter.data = data
@@ -106,6 +114,7 @@ def cast_once(model: Any, layer: int) -> Iterator[None]:
 def batch_loss(
     loaded: LoadedModel,
     cache: ResidualCache,
+    teacher: Teacher,
     chosen: Sequence[Tokens],
     delta: Tensor,
     kl: float,
@@ -126,7 +135,9 @@ def batch_loss(
             count = max(1, most // (len(chosen[rows[-1]].ids) - len(start)))
             part, rows = rows[-count:], rows[:-count]
             examples = [chosen[i] for i in part]
-            yield _total_loss(loaded, cache, examples, delta[part], kl, start) / len(chosen)
+            yield _total_loss(loaded, cache, teacher, examples, delta[part], kl, start) / len(
+                chosen
+            )
 
 
 def starts_with(one: Tokens, opening: tuple[int, ...]) -> bool:
@@ -137,6 +148,7 @@ def starts_with(one: Tokens, opening: tuple[int, ...]) -> bool:
 def _total_loss(
     loaded: LoadedModel,
     cache: ResidualCache,
+    teacher: Teacher,
     chosen: Sequence[Tokens],
     delta: Tensor,
     kl: float,
@@ -153,66 +165,61 @@ def _total_loss(
     for row, s in enumerate(chosen):
         ids[row, : len(s.ids)] = torch.tensor(s.ids)
         trained[row, len(s.ids) - s.target : len(s.ids)] = True
+    row_of = trained.nonzero()[:, 0]
+    targets = ids[trained].to(device)
+    replay = torch.tensor([s.replay for s in chosen])
+    is_replay = replay[row_of].to(device)
+    weights = (1 / trained.sum(1))[row_of].to(device)  # an example is the mean over its tokens
     ids, wanted = ids.to(device), trained[:, at + 1 :].to(device)
-    targets = ids[:, at + 1 :][wanted]
-    positions = torch.arange(ids.shape[1], device=device)[None]
+    positions = torch.arange(ids.shape[1], device=device)[None].expand(len(chosen), -1)
     hidden = cache.batch([s.ids for s in chosen], ids.shape[1])
-    mixed = torch.autocast(device.type, torch.bfloat16, enabled=_fast_bf16(device))
-
-    def keys(rows: int, plan: injection.Plan) -> Any:
-        """Keys and values of the opening for that many rows, from one pass over it."""
-        kept = DynamicCache(config=model.config)
-        start = injection.resume_from(model, loaded.layer, hidden[:1, :at])
-        with mixed, start, injection.apply(plan):
-            model.get_decoder()(
-                input_ids=ids[:1, :at],
-                position_ids=positions[:, :at],
-                past_key_values=kept,
-                use_cache=True,
-            )
-        kept.batch_repeat_interleave(rows)
-        for block in range(loaded.layer + 1):  # did not run, and a cache is as long as its first
-            kept.update(*hidden.new_zeros(2, rows, 1, at, 1), block)
-        return kept
-
-    def logits(rows: Tensor | slice, plan: injection.Plan, before: injection.Plan) -> Tensor:
-        """[tokens, V]: what these rows predict for their trained tokens."""
-        count = len(ids[rows])
-        kept = {"past_key_values": keys(count, before), "use_cache": True} if at else {}
-        with (
-            mixed,
-            injection.resume_from(model, loaded.layer, hidden[rows, at:]),
-            injection.apply(plan),
-            _unembedded_at(model, wanted[rows]),
-        ):
-            out = model(
-                input_ids=ids[rows, at:],
-                position_ids=positions[:, at:].expand(count, -1),
-                **(kept or {"use_cache": False}),
-            )
-        return out.logits.float()
-
-    def planned(rows: Tensor | None, spans: Sequence[Any], gates: bool | None) -> injection.Plan:
-        gate = None if gates is None else [gates] * len(spans)
-        return injection.make_plan(rows, spans, gate, device, weight.dtype)
-
     spans = [(s.first, s.last) for s in chosen]
-    predicted = logits(slice(None), planned(delta, spans, None), planned(None, [(0, None)], None))
-    row_of = wanted.nonzero()[:, 0]
-    replay = torch.tensor([s.replay for s in chosen], device=device)
-    is_replay = replay[row_of]
+    plan = injection.make_plan(delta, spans, None, device, weight.dtype)
+    kept = _opening_keys(loaded, ids, hidden, at) if at else None
+    with (
+        autocast(device),
+        injection.resume_from(model, loaded.layer, hidden[:, at:]),
+        injection.apply(plan),
+        _unembedded_at(model, wanted),
+    ):
+        predicted = model(
+            input_ids=ids[:, at:],
+            position_ids=positions[:, at:],
+            past_key_values=kept,
+            use_cache=kept is not None,
+        ).logits.float()
     per_token = predicted.new_zeros(len(row_of))
     per_token[~is_replay] = functional.cross_entropy(
         predicted[~is_replay], targets[~is_replay], reduction="none"
     )
     if bool(replay.any()):
-        rows = replay.nonzero().squeeze(1)
-        nothing = planned(None, [(0, None)] * len(rows), False)
-        with torch.no_grad():
-            said = logits(rows, nothing, planned(None, [(0, None)], False))
-            teacher = functional.log_softmax(said, -1)
+        with autocast(device):
+            said = teacher.logits([(s.ids, s.target) for s in chosen if s.replay])
         student = functional.log_softmax(predicted[is_replay], -1)
-        divergence = functional.kl_div(student, teacher, reduction="none", log_target=True).sum(-1)
-        per_token[is_replay] = divergence * kl
-    per_example = torch.zeros(len(chosen), device=device).index_add(0, row_of, per_token)
-    return (per_example / wanted.sum(1)).sum()
+        divergence = functional.kl_div(
+            student, functional.log_softmax(said.float(), -1), reduction="none", log_target=True
+        )
+        per_token[is_replay] = divergence.sum(-1) * kl
+    return (per_token * weights).sum()
+
+
+def _opening_keys(loaded: LoadedModel, ids: Tensor, hidden: Tensor, at: int) -> Any:
+    """Keys and values of the first ``at`` tokens for every row, from one pass over them."""
+    model, rows = loaded.model, len(ids)
+    kept = DynamicCache(config=model.config)
+    plan = injection.make_plan(None, [(0, None)], None, ids.device, hidden.dtype)
+    with (
+        autocast(ids.device),
+        injection.resume_from(model, loaded.layer, hidden[:1, :at]),
+        injection.apply(plan),
+    ):
+        model.get_decoder()(
+            input_ids=ids[:1, :at],
+            position_ids=torch.arange(at, device=ids.device)[None],
+            past_key_values=kept,
+            use_cache=True,
+        )
+    kept.batch_repeat_interleave(rows)
+    for block in range(loaded.layer + 1):  # did not run, and a cache is as long as its first
+        kept.update(*hidden.new_zeros(2, rows, 1, at, 1), block)
+    return kept

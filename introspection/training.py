@@ -24,10 +24,11 @@ from torch.nn import functional
 from introspection import adapter, injection
 from introspection.checkpoints import claim, open_log, restore, save
 from introspection.errors import IntrospectionError
-from introspection.loss import Tokens, batch_loss, cast_once, starts_with, tokenize
+from introspection.loss import Tokens, autocast, batch_loss, cast_once, starts_with, tokenize
 from introspection.models import LoadedModel
 from introspection.recipe import NOISE, Example
 from introspection.residuals import ResidualCache, shared_opening
+from introspection.teacher import Teacher
 
 __all__ = ["TrainConfig", "add_lora", "stacked", "train"]
 
@@ -159,8 +160,13 @@ def train(
         batch_tokens = 16_384 if device.type == "cuda" else 2_048
         sequences = [s.ids for s in tokens]
         cache = ResidualCache(loaded.model, sequences, batch_tokens, opening=opening)
+        # A pass of its own over the opening saves work, which is what counts on a CPU; on a GPU the
+        # number of passes counts.
+        apart = opening if device.type == "cpu" else ()
         saved = time.monotonic()
         with cast_once(loaded.model, loaded.layer), open_log(run, done) as log:
+            replayed = [(s.ids, s.target) for s in tokens if s.replay]
+            teacher = Teacher(loaded, cache, replayed, batch_tokens, autocast(device))
             for step in range(done, len(steps)):
                 chosen = [tokens[i] for i in steps[step]]
                 scale = min(1.0, (step + 1) / warm)
@@ -171,7 +177,7 @@ def train(
                 optimizer.zero_grad(set_to_none=True)
                 loss = torch.zeros((), device=device)
                 for share in batch_loss(
-                    loaded, cache, chosen, delta, config.replay_weight, opening
+                    loaded, cache, teacher, chosen, delta, config.replay_weight, apart
                 ):
                     share.backward()
                     loss += share.detach()

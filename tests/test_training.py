@@ -36,6 +36,7 @@ from introspection.loss import Tokens, batch_loss, cast_once, tokenize
 from introspection.models import LoadedModel
 from introspection.recipe import NOISE, Example
 from introspection.residuals import ResidualCache, shared_opening
+from introspection.teacher import Teacher
 from introspection.training import TrainConfig, add_lora, stacked, train
 from introspection.trials import (
     FINAL,
@@ -95,9 +96,11 @@ def fresh(config: TrainConfig | None = CONFIG) -> LoadedModel:
     return loaded
 
 
-def mean_loss(*given: Any) -> Tensor:
+def mean_loss(loaded: LoadedModel, cache: ResidualCache, tokens: Any, *given: Any) -> Tensor:
     """The shares of a batch, put together."""
-    return torch.stack(list(batch_loss(*given))).sum()
+    replayed = [(one.ids, one.target) for one in tokens if one.replay]
+    teacher = Teacher(loaded, cache, replayed, 100, loss.autocast(torch.device("cpu")))
+    return torch.stack(list(batch_loss(loaded, cache, teacher, tokens, *given))).sum()
 
 
 def lora(loaded: LoadedModel) -> dict[str, Tensor]:
