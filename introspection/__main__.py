@@ -303,7 +303,10 @@ def train(
     learning_rate: Annotated[
         float | None, typer.Option(min=1e-7, max=0.1, show_default="the recipe's")
     ] = None,
-    rank: Annotated[int, typer.Option(min=1, max=256, help="Rank of the adapter.")] = 32,
+    rank: Annotated[
+        int | None,
+        typer.Option(min=1, max=256, help="Of the adapter.", show_default="the recipe's"),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     site: Annotated[
         Literal["concept", "concept_end", "last"], typer.Option(help="Where vectors are read.")
@@ -321,8 +324,8 @@ def train(
 
     config, examples = RECIPES[recipe]
     chosen = {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate}
+    chosen |= {"rank": rank, "seed": seed}
     config = replace(config, **{k: v for k, v in chosen.items() if v is not None})  # type: ignore[arg-type]
-    config = replace(config, rank=rank, seed=seed)
     name = Path(loaded.name).name
     folder = target or Path("adapters") / name
     steps = run or Path("runs") / f"{name}-{recipe}"

@@ -42,7 +42,7 @@ VOCABULARY = 60_000  # names outside the catalogue, see concepts.training_vocabu
 # What ``train`` does unless told otherwise, and with how many examples. The paper's recipe: three
 # epochs over 240 injected and 240 clean questions; its learning rate was for batches of four.
 RECIPES = {
-    "ours": (TrainConfig(epochs=4), 96_000),
+    "ours": (TrainConfig(epochs=5, batch_size=512, learning_rate=8e-4, rank=64), 150_000),
     "paper": (TrainConfig(epochs=3, batch_size=8, learning_rate=5e-4), 480),
 }
 
