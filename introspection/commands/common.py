@@ -1,0 +1,152 @@
+"""What all commands share: the app and its errors, common options, loading, progress.
+
+Knows: how an error becomes a sentence and an exit code. Does not know: any single command.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from typer.core import TyperGroup
+
+from introspection import validation
+from introspection.errors import IntrospectionError
+
+if TYPE_CHECKING:
+    from introspection.concepts import Concept
+    from introspection.models import LoadedModel
+
+__all__ = [
+    "AdapterOption",
+    "DeviceOption",
+    "LayerOption",
+    "ModelOption",
+    "app",
+    "err",
+    "load_model",
+    "one_line",
+    "out",
+    "own_concepts",
+    "progress_bar",
+    "read_lines",
+]
+
+# Reports and messages are printed as they are: no markup, no colours inside, no lines broken to the
+# width of a terminal (a script may read them).
+out = Console(markup=False, highlight=False, soft_wrap=True)
+err = Console(markup=False, highlight=False, soft_wrap=True, stderr=True)
+
+
+def one_line(message: str) -> str:
+    """A message as one printable line, whatever somebody typed into it."""
+    return "".join(
+        letter if letter.isprintable() else ascii(letter)[1:-1]
+        for letter in " ".join(message.split())
+    )
+
+
+class _Commands(TyperGroup):
+    """The one place where an error becomes a sentence and an exit code."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except IntrospectionError as error:
+            err.print(f"error: {one_line(str(error))}", style="red")
+            raise typer.Exit(2) from error
+        except KeyboardInterrupt as error:
+            err.print("Interrupted: every file that exists is complete; run the command again.")
+            raise typer.Exit(130) from error
+
+
+app = typer.Typer(
+    name="introspection",
+    cls=_Commands,
+    help="Put a thought into a language model's residual stream and let the model report it.",
+    no_args_is_help=True,
+    add_completion=False,
+    # Our own errors never get this far; a bug is easier to report from a plain traceback.
+    pretty_exceptions_enable=False,
+)
+
+ModelOption = Annotated[
+    str | None,
+    typer.Option(
+        "--model", help="Preset, Hub id (org/name@revision) or folder.", show_default="smollm2-135m"
+    ),
+]
+AdapterOption = Annotated[
+    str | None,
+    typer.Option("--adapter", help="Adapter folder, or none.", show_default="the preset's own"),
+]
+LayerOption = Annotated[
+    int | None,
+    typer.Option("--layer", help="Block that is read and written.", show_default="the model's own"),
+]
+DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:0 or mps.")]
+
+
+def load_model(
+    model: str | None,
+    adapter: str | None,
+    layer: int | None,
+    device: str,
+    needs_adapter: bool = False,
+) -> LoadedModel:
+    """The model that the common options ask for."""
+    where = validation.device_name(device)
+    from transformers.utils import logging
+
+    from introspection import models
+
+    # What transformers says while it loads is not for the reader of a report.
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    name = models.DEFAULT if model is None else model
+    folder = "shipped" if adapter is None else None if adapter == "none" else adapter
+    bare = folder is None or (folder == "shipped" and models.shipped_adapter(name) is None)
+    # Before gigabytes are loaded for nothing. A name that is no model at all is for load() to say.
+    if needs_adapter and bare and (name in models.PRESETS or os.path.isdir(name) or "/" in name):
+        raise IntrospectionError(
+            f"No adapter is chosen for {name}: train one with 'python -m introspection train "
+            f"--model {name}', point --adapter to its folder, or ask the untrained model with "
+            "--base."
+        )
+    return models.load(name, folder, layer, where)
+
+
+def progress_bar() -> Progress:
+    """A bar on standard error that leaves nothing behind."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=err,
+        transient=True,
+    )
+
+
+def read_lines(path: Path, what: str) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8-sig").split("\n")
+    except (OSError, ValueError) as error:
+        raise IntrospectionError(
+            f"The {what} {path} cannot be read ({type(error).__name__}): name a UTF-8 text file "
+            "with one entry per line."
+        ) from error
+
+
+def own_concepts(path: Path) -> list[Concept]:
+    """A word list, checked as typed: the lemma that becomes the name has lost its brackets."""
+    from introspection.concepts import read_concept_file
+
+    lines = read_lines(path, "word list")
+    for line in filter(str.strip, lines):
+        validation.concept_text(line.split("\t")[0])
+    return read_concept_file(lines)

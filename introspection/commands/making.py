@@ -1,0 +1,161 @@
+"""``extract`` and ``train``: from a model to vectors, and to an adapter."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from introspection import validation
+from introspection.commands.common import (
+    AdapterOption,
+    DeviceOption,
+    LayerOption,
+    ModelOption,
+    app,
+    load_model,
+    out,
+    own_concepts,
+    progress_bar,
+)
+from introspection.errors import IntrospectionError
+
+__all__ = ["extract", "train"]
+
+
+@app.command()
+def extract(
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(help="Words or phrases.", show_default="the paper's concepts"),
+    ] = None,
+    file: Annotated[
+        Path | None, typer.Option(help="Word list: one concept per line.", show_default=False)
+    ] = None,
+    target: Annotated[Path, typer.Option("--out", help="File to write.")] = Path(
+        "vectors.safetensors"
+    ),
+    site: Annotated[
+        Literal["concept", "concept_end", "last"],
+        typer.Option(help="Mean of the concept's tokens, its last one, or the prompt's last one."),
+    ] = "concept",
+    template: Annotated[
+        str | None, typer.Option(help="Sentence with {c} in it.", show_default="Tell me about {c}")
+    ] = None,
+    model: ModelOption = None,
+    adapter: AdapterOption = None,
+    layer: LayerOption = None,
+    device: DeviceOption = "auto",
+) -> None:
+    """Read concept vectors out of a model and save them."""
+    sentence = None if template is None else validation.template_text(template)
+    if target.is_dir() or not target.absolute().parent.is_dir():
+        raise IntrospectionError(
+            f"The vectors cannot be written to {target}: name a file in a folder that exists."
+        )
+    names = _names(words or [], file)
+    loaded = load_model(model, adapter, layer, device)
+
+    from introspection import extraction
+
+    names = [validation.concept_text(name, loaded.tokenizer) for name in names]
+    sentence = validation.template_text(sentence or extraction.TEMPLATES[0], loaded.tokenizer)
+    baseline = extraction.baseline_words()
+    with progress_bar() as bar:
+        task = bar.add_task("Reading vectors", total=len(names) + len(baseline))
+        vectors = extraction.extract(
+            loaded, names, sentence, site, baseline, lambda rows: bar.advance(task, rows)
+        )
+    try:
+        extraction.save_vectors(vectors, target)
+    except OSError as error:
+        raise IntrospectionError(
+            f"The vectors could not be written to {target} ({error.strerror}): choose another "
+            "--out."
+        ) from error
+    out.print(", ".join(vectors.names))
+    out.print(
+        f"{len(names)} vectors of {loaded.name}: block {vectors.layer}, site {vectors.site}, "
+        f"typical residual norm {vectors.norm:.4g}, saved to {target}",
+        style="dim",
+    )
+
+
+def _names(words: list[str], file: Path | None) -> list[str]:
+    """The words and the file's concepts, checked and without repeats; else the paper's."""
+    from introspection.concepts import paper
+
+    names = [validation.concept_text(word) for word in words]
+    if file is not None:
+        names += [concept.name for concept in own_concepts(file)]
+    if not words and file is None:
+        names = [*paper().train, *paper().test]
+    return list(dict.fromkeys(names))
+
+
+@app.command()
+def train(
+    target: Annotated[
+        Path | None,
+        typer.Option("--out", help="Adapter folder.", show_default="adapters/<model>"),
+    ] = None,
+    run: Annotated[
+        Path | None,
+        typer.Option("--run", help="Folder of checkpoints.", show_default="runs/<model>-<recipe>"),
+    ] = None,
+    recipe: Annotated[Literal["ours", "paper"], typer.Option(help="The mix of examples.")] = "ours",
+    count: Annotated[
+        int | None,
+        typer.Option("--examples", min=2, help="Distinct examples.", show_default="the recipe's"),
+    ] = None,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, max=1000, show_default="the recipe's")
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, max=4096, show_default="the recipe's")
+    ] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option(min=1e-7, max=0.1, show_default="the recipe's")
+    ] = None,
+    rank: Annotated[
+        int | None,
+        typer.Option(min=1, max=256, help="Of the adapter.", show_default="the recipe's"),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    site: Annotated[
+        Literal["concept", "concept_end", "last"], typer.Option(help="Where vectors are read.")
+    ] = "concept",
+    model: ModelOption = None,
+    layer: LayerOption = None,
+    device: DeviceOption = "auto",
+) -> None:
+    """Train an adapter. Killed at any moment, the same command continues where it stopped."""
+    loaded = load_model(model, "none", layer, device)
+
+    from dataclasses import replace
+
+    from introspection.build import RECIPES, build_adapter
+
+    config, examples = RECIPES[recipe]
+    chosen = {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate}
+    chosen |= {"rank": rank, "seed": seed}
+    config = replace(config, **{k: v for k, v in chosen.items() if v is not None})  # type: ignore[arg-type]
+    name = Path(loaded.name).name
+    folder = target or Path("adapters") / name
+    steps = run or Path("runs") / f"{name}-{recipe}"
+    with progress_bar() as bar:
+        task = bar.add_task("Preparing", total=None)
+        build_adapter(
+            loaded,
+            folder,
+            steps,
+            recipe,
+            config,
+            count or examples,
+            site,
+            progress=lambda what, done, total: bar.update(
+                task, description=what.capitalize(), completed=done, total=total
+            ),
+        )
+    out.print(f"The adapter is in {folder}; log and checkpoint are in {steps}.", style="dim")

@@ -1,0 +1,122 @@
+"""``evaluate`` and ``report``: from an adapter to records, and from records to documents."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from introspection import validation
+from introspection.commands.common import (
+    AdapterOption,
+    DeviceOption,
+    LayerOption,
+    ModelOption,
+    app,
+    load_model,
+    out,
+    own_concepts,
+    progress_bar,
+    read_lines,
+)
+from introspection.errors import IntrospectionError
+
+__all__ = ["evaluate", "report"]
+
+
+@app.command()
+def evaluate(
+    suite: Annotated[Literal["quick", "full", "paper"], typer.Option()] = "quick",
+    concepts: Annotated[
+        Path | None,
+        typer.Option(help="Own word list: concept, tab category, tab harmful.", show_default=False),
+    ] = None,
+    contexts: Annotated[
+        Path | None, typer.Option(help="Own clean contexts, one per line.", show_default=False)
+    ] = None,
+    split: Annotated[
+        Literal["test", "validation"], typer.Option(help="Unseen concepts and texts of this split.")
+    ] = "test",
+    target: Annotated[
+        Path | None, typer.Option("--out", help="Folder.", show_default="runs/evaluate-<suite>")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    batch_size: Annotated[int, typer.Option(min=1, max=4096)] = 32,
+    model: ModelOption = None,
+    adapter: AdapterOption = None,
+    layer: LayerOption = None,
+    device: DeviceOption = "auto",
+) -> None:
+    """Measure hits, false positives and halts; write records.jsonl and summary.json."""
+    from introspection import evaluation, suites
+
+    own = concepts is not None or contexts is not None
+    words = own_concepts(concepts) if concepts else []
+    lines = _own_contexts(contexts) if contexts else []
+    loaded = load_model(model, adapter, layer, device, needs_adapter=True)
+    if own:
+        cases = suites.custom_cases(words, lines, seed)
+    elif suite == "paper":
+        cases = suites.paper_cases(seed)
+    else:
+        cases = suites.suite_cases(suites.SIZES[suite], split, seed)
+    name = "own" if own else suite
+    folder = target or Path("runs") / f"evaluate-{name}"
+    label = f"{name} {split} {seed} {loaded.identity}"
+    with progress_bar() as bar:
+        task = bar.add_task("Reports", total=len(cases))
+        summary = evaluation.run(
+            loaded,
+            cases,
+            folder,
+            label,
+            seed,
+            batch_size,
+            progress=lambda done, _total: bar.update(task, completed=done),
+        )
+    for line in evaluation.table(summary):
+        out.print(line)
+    out.print(f"Records and summary are in {folder}.", style="dim")
+
+
+def _own_contexts(path: Path) -> list[str]:
+    found = [
+        validation.context_text(line) for line in read_lines(path, "context file") if line.strip()
+    ]
+    if not found:
+        raise IntrospectionError(f"The context file {path} is empty: write one context per line.")
+    return list(dict.fromkeys(found))
+
+
+@app.command()
+def report(
+    records: Annotated[Path, typer.Option(help="Records of a full evaluation.")] = Path(
+        "records/smollm2-135m/full.jsonl.gz"
+    ),
+    adapter: Annotated[Path, typer.Option(help="Adapter folder that gets the numbers.")] = Path(
+        "adapters/smollm2-135m"
+    ),
+    paper: Annotated[Path, typer.Option(help="Records of the paper's experiment.")] = Path(
+        "records/paper/smollm2-135m.jsonl.gz"
+    ),
+    readme: Annotated[Path | None, typer.Option(help="Document with generated tables.")] = None,
+) -> None:
+    """Write evaluation.json, the adapter's card and the tables of a document from records."""
+    from introspection import report as reporting
+    from introspection.cache import write_text
+    from introspection.evaluation import summarise
+
+    evaluation = reporting.write_evaluation(
+        reporting.read_records(records), records.as_posix(), adapter
+    )
+    reporting.write_card(evaluation, adapter)
+    if readme is not None:
+        results = (
+            f"{reporting.headline(evaluation)}\n\n(`python -m introspection report --records "
+            f"{records.as_posix()} --readme {readme.name}` writes this table.)"
+        )
+        text = reporting.replace_block(readme.read_text(encoding="utf-8"), "results", results)
+        table = reporting.paper_table(summarise(reporting.read_records(paper)))
+        write_text(readme, reporting.replace_block(text, "paper", table))
+    out.print(reporting.headline(evaluation))

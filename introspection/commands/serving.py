@@ -1,0 +1,68 @@
+"""``demo`` and ``check``: the page, and what this machine lacks for it."""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated
+
+import typer
+
+from introspection.commands.common import (
+    AdapterOption,
+    DeviceOption,
+    LayerOption,
+    ModelOption,
+    app,
+    load_model,
+    one_line,
+    out,
+)
+from introspection.errors import IntrospectionError
+
+__all__ = ["check", "demo"]
+
+
+@app.command()
+def demo(
+    model: ModelOption = None,
+    adapter: AdapterOption = None,
+    port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="Port of the page.", show_default="7860")
+    ] = None,
+    layer: LayerOption = None,
+    device: DeviceOption = "auto",
+) -> None:
+    """Open the page with the experiment on this machine."""
+    os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    loaded = load_model(model, adapter, layer, device)
+
+    from introspection.demo import launch
+
+    try:
+        launch(loaded, port=port)
+    except OSError as error:
+        raise IntrospectionError(
+            f"The page could not be opened ({one_line(str(error))[:120]}): choose another --port."
+        ) from error
+
+
+@app.command()
+def check(
+    model: ModelOption = None,
+    adapter: AdapterOption = None,
+    layer: LayerOption = None,
+    device: DeviceOption = "auto",
+) -> None:
+    """Say what works on this machine and what does not, line by line."""
+    from introspection import checks
+
+    good = True
+    for finding in checks.findings(
+        lambda chosen: load_model(model, chosen, layer, device), model, adapter
+    ):
+        mark, colour = ("ok", "green") if finding.ok else ("problem", "red")
+        out.print(f"{mark:8}{finding.name}: {one_line(finding.detail)}", style=colour)
+        good = good and finding.ok
+    if not good:
+        raise typer.Exit(2)
