@@ -16,7 +16,7 @@ import peft
 import torch
 import transformers
 
-from introspection import adapter, injection
+from introspection import adapter, injection, parallel
 from introspection.cache import atomic_folder, write_text
 from introspection.concepts import (
     Concept,
@@ -26,7 +26,7 @@ from introspection.concepts import (
     training_concepts,
     training_vocabulary,
 )
-from introspection.extraction import TEMPLATES, baseline_words, save_vectors
+from introspection.extraction import TEMPLATES, ConceptVectors, baseline_words, save_vectors
 from introspection.generation import generate
 from introspection.models import LoadedModel, fingerprint
 from introspection.prompts import texts
@@ -54,7 +54,7 @@ def base_replies(
 ) -> dict[Messages, tuple[str, bool]]:
     """The base model's answers to ordinary prompts, kept in the run folder for a later start."""
     path = run / "replies.json"
-    if path.exists():
+    if parallel.everyone(path.exists()):
         answers = json.loads(path.read_text(encoding="utf-8"))
         if len(answers) == len(prompts):
             return _said(prompts, answers)
@@ -64,13 +64,14 @@ def base_replies(
         nonlocal done
         done += rows
         if progress:
-            progress("answers of the base model", done, len(prompts))
+            progress("answers of the base model", done * parallel.world(), len(prompts))
 
     size = 512 if loaded.model.device.type == "cuda" else 32
-    trials = [Trial(messages, None, adapter=False) for messages in prompts]
+    trials = [Trial(messages, None, adapter=False) for messages in parallel.share(prompts)]
     replies = generate(loaded, trials, REPLY_TOKENS, size, halt=False, progress=count)
-    answers = [(reply.text, reply.finished) for reply in replies]
-    write_text(path, json.dumps(answers))
+    answers = parallel.gather([(reply.text, reply.finished) for reply in replies])
+    if parallel.rank() == 0:
+        write_text(path, json.dumps(answers))
     return _said(prompts, answers)
 
 
@@ -148,8 +149,6 @@ def _write(
     templates: Sequence[str],
     baseline: Sequence[str],
 ) -> None:
-    model = loaded.model
-    depth = len(injection.blocks(model))
     known = [_as_in_paper(n) for n in (*paper().train, *paper().test)]
     shipped = known if recipe == "paper" else list(catalogue())
     vectors = loaded.vectors_of(
@@ -157,7 +156,7 @@ def _write(
     )
     info = adapter.AdapterInfo(
         base_id=loaded.base,
-        base_fingerprint=fingerprint(model),
+        base_fingerprint=fingerprint(loaded.model),
         layer=loaded.layer,
         norm=loaded.norm,
         site=site,
@@ -179,14 +178,27 @@ def _write(
         },
         config={"recipe": recipe, **asdict(config)},
     )
+    if parallel.rank() == 0:
+        _write_folder(loaded, out, info, config, vectors)
+    parallel.wait()
+    loaded.adapter, loaded.adapter_folder, loaded.vectors = info, out, vectors
+
+
+def _write_folder(
+    loaded: LoadedModel,
+    out: Path,
+    info: adapter.AdapterInfo,
+    config: TrainConfig,
+    vectors: ConceptVectors,
+) -> None:
+    depth = len(injection.blocks(loaded.model))
     with atomic_folder(out) as folder:
         lora = adapter.lora_config(loaded.layer, depth, config.targets, config.rank, loaded.base)
         lora.inference_mode = True
         lora.save_pretrained(str(folder))
-        adapter.save_weights(model, folder)
+        adapter.save_weights(loaded.model, folder)
         save_vectors(vectors, folder / adapter.VECTORS)
         adapter.refresh_manifest(folder, info)
-    loaded.adapter, loaded.adapter_folder, loaded.vectors = info, out, vectors
 
 
 def _command() -> str:

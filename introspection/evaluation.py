@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from introspection import parallel
 from introspection.cache import write_text
 from introspection.concepts import resolve
 from introspection.errors import IntrospectionError
@@ -46,10 +47,13 @@ def run(
     """Answer every case, append ``out/records.jsonl`` batch by batch, write ``out/summary.json``.
 
     Records that are already there are kept and not computed again; a folder with records of another
-    run is refused. Returns the summary.
+    run is refused. Under ``accelerate launch`` the processes share the batches, each with a file of
+    its own until all are done. Returns the summary.
     """
-    path = out / "records.jsonl"
-    records = _finished(path, name, cases)
+    main = parallel.rank() == 0
+    whole = out / "records.jsonl"
+    path = whole if main else out / f"records.{parallel.rank()}.jsonl"
+    records = parallel.everyone(_finished(whole, name, cases) if main else {})
     # Batches are the same at every start: the last digits of a score depend on the padding.
     planned = sorted(cases, key=lambda case: (_budget(case), len(case.context)))
     batches = [planned[at : at + batch_size] for at in range(0, len(planned), batch_size)]
@@ -58,22 +62,44 @@ def run(
     # The evaluation reads its vectors under its own template, never from the adapter's file.
     vectors = loaded.vectors_of(wanted, template=template) if wanted else None
     out.mkdir(parents=True, exist_ok=True)
+    before, own = len(records), list[list[dict[str, Any]]]()
     with path.open("a", encoding="utf-8") as file:
-        for batch in left:
+        for batch in parallel.share(left):
             trials = [_trial(case, vectors, seed) for case in batch]
             reports = generate(loaded, trials, max(_budget(c) for c in batch), batch_size)
             scores = detection_scores(loaded, trials, batch_size)
-            for case, report, score in zip(batch, reports, scores, strict=True):
-                if case.key not in records:
-                    records[case.key] = _record(name, seed, case, report, score)
-                    file.write(json.dumps(records[case.key], ensure_ascii=False) + "\n")
+            own.append(
+                [
+                    _record(name, seed, case, report, score)
+                    for case, report, score in zip(batch, reports, scores, strict=True)
+                    if case.key not in records
+                ]
+            )
+            file.writelines(map(_line, own[-1]))
             file.flush()
             if progress:
-                progress(len(records), len(cases))
+                done = before + sum(map(len, own)) * parallel.world()
+                progress(min(done, len(cases)), len(cases))
+    for found in parallel.gather(own):
+        records |= {record["key"]: record for record in found}
     ordered = [records[case.key] for case in cases]
     summary = summarise(ordered)
-    write_text(out / "summary.json", json.dumps(summary, indent=1) + "\n")
+    if main:
+        if parallel.world() > 1:
+            write_text(whole, "".join(map(_line, records.values())))
+            for part in _parts(whole):
+                part.unlink()
+        write_text(out / "summary.json", json.dumps(summary, indent=1) + "\n")
     return summary
+
+
+def _line(record: dict[str, Any]) -> str:
+    return json.dumps(record, ensure_ascii=False) + "\n"
+
+
+def _parts(whole: Path) -> list[Path]:
+    """The files of the other processes of a run that did not end."""
+    return sorted(whole.parent.glob("records.*.jsonl"))
 
 
 def _budget(case: Case) -> int:
@@ -127,12 +153,14 @@ def _record(name: str, seed: int, case: Case, report: Any, score: float) -> dict
 
 
 def _finished(path: Path, name: str, cases: Sequence[Case]) -> dict[str, dict[str, Any]]:
-    if not path.exists():
+    files = [file for file in (path, *_parts(path)) if file.exists()]
+    if not files:
         return {}
     planned = {case.key for case in cases}
     records = {}
     # A kill may cut a character in two, and a report may hold other line ends than "\n".
-    for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
+    text = "\n".join(file.read_text(encoding="utf-8", errors="replace") for file in files)
+    for line in text.split("\n"):
         try:
             record = json.loads(line)
         except json.JSONDecodeError:
@@ -144,7 +172,9 @@ def _finished(path: Path, name: str, cases: Sequence[Case]) -> dict[str, dict[st
             )
         records[record["key"]] = record
     # Drop a half line, so that appending starts on a fresh one.
-    write_text(path, "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in records.values()))
+    write_text(path, "".join(map(_line, records.values())))
+    for part in files[1:]:
+        part.unlink(missing_ok=True)
     return records
 
 

@@ -149,10 +149,10 @@ def _at_block(
         raise RuntimeError(
             f"{type(layer).__name__} receives no position_ids: cannot place a thought"
         )
-    on = positions >= plan.first
-    if plan.last is not None:
-        on &= positions <= plan.last
     # Out of place: captured states and the cache must not change. The casts serve device_map.
+    on = positions >= plan.first.to(positions.device)
+    if plan.last is not None:
+        on &= positions <= plan.last.to(positions.device)
     delta = plan.delta.to(hidden)
     hidden = torch.addcmul(hidden, on[..., None].to(hidden), delta)
     return hidden if bare else (hidden, *output[1:])

@@ -24,9 +24,18 @@ from introspection.residuals import ResidualCache
 from introspection.teacher import Teacher
 from introspection.trials import end_of_turn, render
 
-__all__ = ["Tokens", "autocast", "batch_loss", "cast_once", "starts_with", "tokenize"]
+__all__ = [
+    "Tokens",
+    "autocast",
+    "batch_loss",
+    "cast_once",
+    "most_tokens",
+    "starts_with",
+    "tokenize",
+]
 
-MOST_TOKENS = 45_000  # in one forward pass with gradients: tens of GB on a 7B model's upper third
+MOST_TOKENS = 45_000  # in one forward pass with gradients; more do not make a GPU faster
+CPU_TOKENS = 8_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +92,7 @@ def _unembedded_at(model: Any, wanted: Tensor) -> Iterator[None]:
     """
 
     def choose(_module: Any, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        return (args[0][:, :-1][wanted], *args[1:])
+        return (args[0][:, :-1][wanted.to(args[0].device)], *args[1:])
 
     handle = model.get_output_embeddings().register_forward_pre_hook(choose)
     try:
@@ -99,7 +108,10 @@ def cast_once(model: Any, layer: int) -> Iterator[None]:
     input of an adapter's matrices cast to their fp32, only for autocast to cast it back."""
     upper = [p for block in injection.blocks(model)[layer + 1 :] for p in block.parameters()]
     cast = upper[:1] and _fast_bf16(upper[0].device)
-    frozen = [p for p in upper if cast and p.ndim == 2 and not p.requires_grad]
+    # Quantised weights are integers and stay so.
+    frozen = [
+        p for p in upper if cast and p.ndim == 2 and p.is_floating_point() and not p.requires_grad
+    ]
     before = [p.data for p in frozen]
     try:
         for parameter in frozen:
@@ -120,10 +132,12 @@ def batch_loss(
     kl: float,
     opening: tuple[int, ...] = (),
     most: int = MOST_TOKENS,
+    count: int | None = None,
 ) -> Iterator[Tensor]:
     """Mean over examples of: cross-entropy on the answer, or KL to the base model's answer.
 
-    It comes in shares that add up to it, each from a forward pass of at most ``most`` tokens (of one
+    ``count`` is that of all examples of the step where others have the rest of them. The mean comes
+    in shares that add up to it, each from a forward pass of at most ``most`` tokens (of one
     example at least): the gradient of one share at a time is what memory must hold. Examples that
     begin with ``opening`` share one pass over it.
     """
@@ -132,12 +146,28 @@ def batch_loss(
         rows.sort(key=lambda i: len(chosen[i].ids))
         while rows:
             # The longest first: what the first share needs, no later one exceeds.
-            count = max(1, most // (len(chosen[rows[-1]].ids) - len(start)))
-            part, rows = rows[-count:], rows[:-count]
+            fit = max(1, most // (len(chosen[rows[-1]].ids) - len(start)))
+            part, rows = rows[-fit:], rows[:-fit]
             examples = [chosen[i] for i in part]
-            yield _total_loss(loaded, cache, teacher, examples, delta[part], kl, start) / len(
-                chosen
-            )
+            loss = _total_loss(loaded, cache, teacher, examples, delta[part], kl, start)
+            yield loss / (count or len(chosen))
+
+
+def most_tokens(loaded: LoadedModel) -> int:
+    """How many tokens a forward pass with gradients may have in the memory that is free now.
+
+    What is kept for the backward pass, per token and block above the layer: some forty vectors of the
+    width of the stream and a dozen of the MLP's, in bf16, half as much again for the unembedding.
+    """
+    config, device = loaded.model.config, loaded.model.get_input_embeddings().weight.device
+    if device.type != "cuda":
+        return CPU_TOKENS
+    blocks = len(injection.blocks(loaded.model)) - loaded.layer - 1
+    inner = getattr(config, "intermediate_size", None) or 4 * config.hidden_size
+    per_token = 3 * blocks * (40 * config.hidden_size + 12 * inner)
+    free = torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device)
+    free -= torch.cuda.memory_allocated(device)
+    return int(min(MOST_TOKENS, max(0.8 * free / per_token, 1)))
 
 
 def starts_with(one: Tokens, opening: tuple[int, ...]) -> bool:

@@ -14,13 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-# Must be set before transformers is imported: without it, loading pickle weights from the Hub
-# starts a background request to a conversion service.
-os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")
-
 import torch
 from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from introspection import adapter as adapters
 from introspection import injection, wheel
@@ -28,8 +23,8 @@ from introspection.adapter import AdapterInfo
 from introspection.cache import sha256_file
 from introspection.errors import IntrospectionError
 from introspection.extraction import ConceptVectors, extract, load_vectors
-from introspection.trials import Message, render
 from introspection.validation import quoted
+from introspection.weights import Quantisation, placement, pretrained
 
 __all__ = ["DEFAULT", "PRESETS", "LoadedModel", "Preset", "fingerprint", "load", "shipped_adapter"]
 
@@ -54,7 +49,7 @@ PRESETS = {
             "deepseek-7b",
             "deepseek-ai/deepseek-llm-7b-chat",
             "deepseek-ai/deepseek-llm-7b-chat",
-            None,
+            "afbda8b347ec881666061fa67447046fc5164ec8",
             20,
         ),
     )
@@ -144,75 +139,26 @@ def _source(model: str) -> tuple[str, str, str | None, int | None]:
     )
 
 
-def _device(name: str | None) -> str:
-    """The device asked for, or the best there is."""
-    if name is None:
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.empty(1, device=name)
-    except (RuntimeError, AssertionError) as error:
-        raise IntrospectionError(
-            f"The device {quoted(name)} is not there or not free: use cpu or leave --device out."
-        ) from error
-    return name
-
-
-def _pretrained(
-    model: str, source: str, revision: str | None, dtype: torch.dtype, device: str
-) -> tuple[Any, Any]:
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(
-            source, revision=revision, trust_remote_code=False
-        )
-        render(tokenizer, (Message("user", "Hello"),))  # a broken chat template shows here
-        loaded, found = AutoModelForCausalLM.from_pretrained(
-            source,
-            revision=revision,
-            dtype=dtype,
-            trust_remote_code=False,
-            output_loading_info=True,
-        )
-        if found["missing_keys"]:
-            # transformers would fill them with random numbers and only warn.
-            raise ValueError(f"its files lack {min(found['missing_keys'])}")
-        # Only where its answers end is taken over: a ban on repeated words or a token that is forced
-        # would change what a report says.
-        usual = loaded.generation_config
-        loaded.generation_config = GenerationConfig(
-            bos_token_id=usual.bos_token_id,
-            eos_token_id=usual.eos_token_id,
-            pad_token_id=usual.pad_token_id,
-        )
-        loaded.to(device).eval().requires_grad_(False)
-    # Files of others fail in any way: SafetensorError, TemplateError, AttributeError, memory.
-    except Exception as error:
-        reason = " ".join(str(error).split())[:200].rstrip(". ") or type(error).__name__
-        raise IntrospectionError(
-            f"The model {quoted(model)} could not be loaded ({reason}): check its name, your "
-            "network and HF_TOKEN, or use a folder that holds it."
-        ) from error
-    return loaded, tokenizer
-
-
 def load(
     model: str = DEFAULT,
     adapter: str | Path | None = "shipped",
     layer: int | None = None,
     device: str | None = None,
+    quantisation: Quantisation | None = None,
 ) -> LoadedModel:
     """Load a model with its adapter, install hook and gate, and prove that the hook is alive.
 
     ``model``: a preset, a local folder or a Hub id (``org/name@revision``). ``adapter``: a folder,
     ``"shipped"`` for the one in ``adapters/`` if there is one, None for the bare model. ``layer``
-    overrides the preset's block (two thirds of the depth for other models). Raises
-    IntrospectionError for everything that does not exist, does not load or does not fit.
+    overrides the preset's block (two thirds of the depth for other models). ``device``: a torch
+    device, ``split`` over every GPU, None for the best there is; ``quantisation`` needs
+    bitsandbytes. Raises IntrospectionError for everything that does not exist, load or fit.
     """
     source, base_id, revision, preset_layer = _source(model)
-    device = _device(device)
-    dtype = torch.float32 if device == "cpu" or model == DEFAULT else torch.bfloat16
+    where = placement(device, full_precision=model == DEFAULT, quantisation=quantisation)
     folder = shipped_adapter(model) if adapter == "shipped" else adapter and Path(adapter)
     info = adapters.read_info(folder) if folder else None
-    base, tokenizer = _pretrained(model, source, revision, dtype, device)
+    base, tokenizer = pretrained(model, source, revision, where)
     depth = len(injection.blocks(base))
     chosen = layer if layer is not None else preset_layer
     if info is not None:
@@ -227,7 +173,8 @@ def load(
                 "or train an adapter for that layer."
             )
         chosen = info.layer
-    chosen = min(round(depth * 2 / 3), depth - 1) if chosen is None else chosen
+    # At least one block must be left above it: that is where an adapter can read.
+    chosen = max(0, min(round(depth * 2 / 3), depth - 2)) if chosen is None else chosen
     vectors = None
     if folder and info is not None:
         adapters.attach(base, folder, chosen)

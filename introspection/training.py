@@ -12,6 +12,7 @@ import math
 import random
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -21,10 +22,18 @@ from peft.tuners.lora import LoraLayer
 from torch import Tensor
 from torch.nn import functional
 
-from introspection import adapter, injection
+from introspection import adapter, injection, parallel
 from introspection.checkpoints import claim, open_log, restore, save
 from introspection.errors import IntrospectionError
-from introspection.loss import Tokens, autocast, batch_loss, cast_once, starts_with, tokenize
+from introspection.loss import (
+    Tokens,
+    autocast,
+    batch_loss,
+    cast_once,
+    most_tokens,
+    starts_with,
+    tokenize,
+)
 from introspection.models import LoadedModel
 from introspection.recipe import NOISE, Example
 from introspection.residuals import ResidualCache, shared_opening
@@ -57,13 +66,19 @@ class TrainConfig:
 def add_lora(loaded: LoadedModel, config: TrainConfig) -> None:
     """A fresh, seeded adapter on the blocks above the layer; hooks and gate are put back on."""
     depth = len(injection.blocks(loaded.model))
+    if loaded.layer >= depth - 1:
+        raise IntrospectionError(
+            f"Block {loaded.layer} is the last one, and an adapter works in the blocks above: choose "
+            f"a --layer from 0 to {depth - 2}."
+        )
     lora = adapter.lora_config(loaded.layer, depth, config.targets, config.rank, loaded.base)
     torch.manual_seed(config.seed)
     inject_adapter_in_model(lora, loaded.model)
     for module in loaded.model.modules():
         if isinstance(module, LoraLayer):
+            where = module.get_base_layer().weight.device
             for part in (*module.lora_A.values(), *module.lora_B.values()):
-                part.to(device=loaded.model.device, dtype=torch.float32)
+                part.to(device=where, dtype=torch.float32)
     if loaded.hooks is not None:
         loaded.hooks.remove()
     loaded.hooks = injection.install(loaded.model, loaded.layer)
@@ -134,17 +149,22 @@ def train(
 
     ``run`` is a folder with ``config.json``, ``log.jsonl`` and the last complete checkpoint; a start
     on the same folder continues there and, on the same machine, ends with the same adapter. A
-    folder of another run is refused. ``progress`` is told (step, steps, loss).
+    folder of another run is refused. Under ``accelerate launch`` the processes share every step.
+    ``progress`` is told (step, steps, loss).
     """
     tokens = tokenize(loaded.tokenizer, examples)
     rows = {name: i for i, name in enumerate(names)}
     missing = {s.concept for s in tokens} - set(rows) - {None, NOISE}
     if missing:
         raise ValueError(f"no vector for {sorted(map(str, missing))[:3]}")
-    claim(run, loaded, asdict(config), tokens, vectors)
+    main = parallel.rank() == 0
+    if main:
+        claim(run, loaded, asdict(config), tokens, vectors)
+    parallel.wait()
     parameters = {n: p for n, p in loaded.model.named_parameters() if "lora_" in n}
     for parameter in parameters.values():
         parameter.requires_grad_(True)
+        parameter.grad = torch.zeros_like(parameter)  # several processes add theirs together
     device = next(iter(parameters.values())).device
     optimizer = torch.optim.AdamW(
         parameters.values(),
@@ -158,14 +178,20 @@ def train(
     done = restore(run, parameters, optimizer)
     if done < len(steps):
         batch_tokens = 16_384 if device.type == "cuda" else 2_048
-        sequences = [s.ids for s in tokens]
+        # Each of several processes has examples of its own, and keeps the residuals of those alone.
+        own = set(parallel.share(range(len(tokens))))
+        sequences = [tokens[i].ids for i in own]
         cache = ResidualCache(loaded.model, sequences, batch_tokens, opening=opening)
         # A pass of its own over the opening saves work, which is what counts on a CPU; on a GPU the
         # number of passes counts.
         apart = opening if device.type == "cpu" else ()
         saved = time.monotonic()
-        with cast_once(loaded.model, loaded.layer), open_log(run, done) as log:
-            replayed = [(s.ids, s.target) for s in tokens if s.replay]
+        most = most_tokens(loaded)
+        with (
+            cast_once(loaded.model, loaded.layer),
+            open_log(run, done) if main else nullcontext() as log,
+        ):
+            replayed = [(tokens[i].ids, tokens[i].target) for i in own if tokens[i].replay]
             teacher = Teacher(loaded, cache, replayed, batch_tokens, autocast(device))
             for step in range(done, len(steps)):
                 chosen = [tokens[i] for i in steps[step]]
@@ -174,13 +200,18 @@ def train(
                 for group in optimizer.param_groups:
                     group["lr"] = config.learning_rate * scale
                 delta = _draw(step, chosen, vectors, rows, loaded.norm, config)
-                optimizer.zero_grad(set_to_none=True)
+                mine = [k for k, i in enumerate(steps[step]) if i in own]
+                part = [chosen[k] for k in mine]
+                optimizer.zero_grad(set_to_none=False)
                 loss = torch.zeros((), device=device)
+                weight, count = config.replay_weight, len(chosen)
                 for share in batch_loss(
-                    loaded, cache, teacher, chosen, delta, config.replay_weight, apart
+                    *(loaded, cache, teacher, part, delta[mine], weight, apart, most, count)
                 ):
                     share.backward()
                     loss += share.detach()
+                gradients = [p.grad for p in parameters.values() if p.grad is not None]
+                parallel.together([loss, *gradients])
                 length = torch.nn.utils.clip_grad_norm_(parameters.values(), 1.0)
                 if bool(torch.isfinite(length)):
                     optimizer.step()
@@ -191,15 +222,18 @@ def train(
                             f"Training diverged at step {step + 1} (the loss is {value}): start again "
                             "with a lower --learning-rate in a new run folder."
                         )
-                    log.write(json.dumps({"step": step + 1, "loss": round(value, 5)}) + "\n")
-                    log.flush()
+                    if log is not None:
+                        log.write(json.dumps({"step": step + 1, "loss": round(value, 5)}) + "\n")
+                        log.flush()
                     if progress:
                         progress(step + 1, len(steps), value)
-                if time.monotonic() - saved > checkpoint_seconds or step + 1 == len(steps):
+                late = time.monotonic() - saved > checkpoint_seconds
+                if main and (late or step + 1 == len(steps)):
                     save(run, step + 1, parameters, optimizer)
                     saved = time.monotonic()
     for parameter in parameters.values():
         parameter.requires_grad_(False)
+        parameter.grad = None
 
 
 def stacked(

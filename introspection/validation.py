@@ -272,15 +272,16 @@ def schedule_value(text: object) -> Schedule:
 
 
 def device_name(text: object) -> str | None:
-    """``cpu``, ``cuda``, ``cuda:0``, ``mps``, or None for ``auto`` and None: the best there is.
+    """``cpu``, ``cuda``, ``cuda:0``, ``mps``, ``split``, or None for ``auto``: the best there is.
 
     Whether this machine has the device is found out when the model is loaded.
     """
     if text is None or (isinstance(text, str) and text == "auto"):
         return None
-    if isinstance(text, str) and re.fullmatch(r"cpu|mps|cuda(?::[0-9]{1,2})?", text):
+    if isinstance(text, str) and re.fullmatch(r"cpu|mps|split|cuda(?::[0-9]{1,2})?", text):
         return text
     shown = quoted(text) if isinstance(text, str) else _kind(text)
     raise IntrospectionError(
-        f"The device cannot be {shown}: use auto, cpu, cuda, cuda:0 (or another number) or mps."
+        f"The device cannot be {shown}: use auto, cpu, cuda, cuda:0 (or another number), "
+        "mps or split."
     )

@@ -13,6 +13,7 @@ from introspection.commands.common import (
     DeviceOption,
     LayerOption,
     ModelOption,
+    QuantiseOption,
     app,
     load_model,
     out,
@@ -72,6 +73,7 @@ def ask(
     adapter: AdapterOption = None,
     layer: LayerOption = None,
     device: DeviceOption = "auto",
+    quantise: QuantiseOption = None,
 ) -> None:
     """Inject a concept, ask the model what it notices, print its report and our verdict."""
     if none and concept is not None:
@@ -91,7 +93,7 @@ def ask(
             f"The schedule {when} starts after the last of {tokens} tokens: raise --max-tokens."
         )
 
-    loaded = load_model(model, adapter, layer, device, needs_adapter=not base)
+    loaded = load_model(model, adapter, layer, device, not base, quantise)
 
     from introspection.concepts import resolve
     from introspection.generation import generate

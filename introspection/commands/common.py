@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -26,6 +26,7 @@ __all__ = [
     "DeviceOption",
     "LayerOption",
     "ModelOption",
+    "QuantiseOption",
     "app",
     "err",
     "load_model",
@@ -38,7 +39,9 @@ __all__ = [
 
 # Reports and messages are printed as they are: no markup, no colours inside, no lines broken to the
 # width of a terminal (a script may read them).
-out = Console(markup=False, highlight=False, soft_wrap=True)
+# Of several processes (accelerate launch) the first one speaks; errors come from any.
+_QUIET = os.environ.get("RANK", "0") != "0"
+out = Console(markup=False, highlight=False, soft_wrap=True, quiet=_QUIET)
 err = Console(markup=False, highlight=False, soft_wrap=True, stderr=True)
 
 
@@ -88,7 +91,13 @@ LayerOption = Annotated[
     int | None,
     typer.Option("--layer", help="Block that is read and written.", show_default="the model's own"),
 ]
-DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:0 or mps.")]
+DeviceOption = Annotated[
+    str, typer.Option("--device", help="auto, cpu, cuda, cuda:0, mps, or split over all GPUs.")
+]
+QuantiseOption = Annotated[
+    Literal["8bit", "4bit"] | None,
+    typer.Option("--quantise", help="Of the base model, with bitsandbytes.", show_default="no"),
+]
 
 
 def load_model(
@@ -97,6 +106,7 @@ def load_model(
     layer: int | None,
     device: str,
     needs_adapter: bool = False,
+    quantise: Literal["8bit", "4bit"] | None = None,
 ) -> LoadedModel:
     """The model that the common options ask for."""
     where = validation.device_name(device)
@@ -117,7 +127,7 @@ def load_model(
             f"--model {name}', point --adapter to its folder, or ask the untrained model with "
             "--base."
         )
-    return models.load(name, folder, layer, where)
+    return models.load(name, folder, layer, where, quantise)
 
 
 def progress_bar() -> Progress:
@@ -129,6 +139,7 @@ def progress_bar() -> Progress:
         TimeRemainingColumn(),
         console=err,
         transient=True,
+        disable=_QUIET,
     )
 
 

@@ -13,6 +13,7 @@ from introspection.commands.common import (
     DeviceOption,
     LayerOption,
     ModelOption,
+    QuantiseOption,
     app,
     load_model,
     out,
@@ -47,6 +48,7 @@ def extract(
     adapter: AdapterOption = None,
     layer: LayerOption = None,
     device: DeviceOption = "auto",
+    quantise: QuantiseOption = None,
 ) -> None:
     """Read concept vectors out of a model and save them."""
     sentence = None if template is None else validation.template_text(template)
@@ -55,7 +57,7 @@ def extract(
             f"The vectors cannot be written to {target}: name a file in a folder that exists."
         )
     names = _names(words or [], file)
-    loaded = load_model(model, adapter, layer, device)
+    loaded = load_model(model, adapter, layer, device, quantise=quantise)
 
     from introspection import extraction
 
@@ -129,9 +131,10 @@ def train(
     model: ModelOption = None,
     layer: LayerOption = None,
     device: DeviceOption = "auto",
+    quantise: QuantiseOption = None,
 ) -> None:
     """Train an adapter. Killed at any moment, the same command continues where it stopped."""
-    loaded = load_model(model, "none", layer, device)
+    loaded = load_model(model, "none", layer, device, quantise=quantise)
 
     from dataclasses import replace
 

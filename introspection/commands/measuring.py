@@ -13,6 +13,7 @@ from introspection.commands.common import (
     DeviceOption,
     LayerOption,
     ModelOption,
+    QuantiseOption,
     app,
     load_model,
     out,
@@ -47,6 +48,7 @@ def evaluate(
     adapter: AdapterOption = None,
     layer: LayerOption = None,
     device: DeviceOption = "auto",
+    quantise: QuantiseOption = None,
 ) -> None:
     """Measure hits, false positives and halts; write records.jsonl and summary.json."""
     from introspection import evaluation, suites
@@ -54,7 +56,7 @@ def evaluate(
     own = concepts is not None or contexts is not None
     words = own_concepts(concepts) if concepts else []
     lines = _own_contexts(contexts) if contexts else []
-    loaded = load_model(model, adapter, layer, device, needs_adapter=True)
+    loaded = load_model(model, adapter, layer, device, True, quantise)
     if own:
         cases = suites.custom_cases(words, lines, seed)
     elif suite == "paper":

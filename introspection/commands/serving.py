@@ -12,6 +12,7 @@ from introspection.commands.common import (
     DeviceOption,
     LayerOption,
     ModelOption,
+    QuantiseOption,
     app,
     load_model,
     one_line,
@@ -31,11 +32,12 @@ def demo(
     ] = None,
     layer: LayerOption = None,
     device: DeviceOption = "auto",
+    quantise: QuantiseOption = None,
 ) -> None:
     """Open the page with the experiment on this machine."""
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    loaded = load_model(model, adapter, layer, device)
+    loaded = load_model(model, adapter, layer, device, quantise=quantise)
 
     from introspection.demo import launch
 
@@ -53,13 +55,14 @@ def check(
     adapter: AdapterOption = None,
     layer: LayerOption = None,
     device: DeviceOption = "auto",
+    quantise: QuantiseOption = None,
 ) -> None:
     """Say what works on this machine and what does not, line by line."""
     from introspection import checks
 
     good = True
     for finding in checks.findings(
-        lambda chosen: load_model(model, chosen, layer, device), model, adapter
+        lambda chosen: load_model(model, chosen, layer, device, quantise=quantise), model, adapter
     ):
         mark, colour = ("ok", "green") if finding.ok else ("problem", "red")
         out.print(f"{mark:8}{finding.name}: {one_line(finding.detail)}", style=colour)

@@ -1,0 +1,74 @@
+"""Several processes that share the work, started by ``accelerate launch``: one per GPU.
+
+Knows: who this process is, how results come together. Does not know: what the work is. In a plain
+start there is one process, and everything here does nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import lru_cache
+from typing import TypeVar
+
+import torch
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list, gather_object
+
+__all__ = ["device", "everyone", "gather", "rank", "share", "together", "wait", "world"]
+
+T = TypeVar("T")
+
+
+@lru_cache(maxsize=1)
+def _state() -> PartialState:
+    return PartialState()
+
+
+def rank() -> int:
+    return int(_state().process_index)
+
+
+def world() -> int:
+    return int(_state().num_processes)
+
+
+def share(items: Iterable[T]) -> list[T]:
+    """This process's part: every ``world``-th item."""
+    return list(items)[rank() :: world()]
+
+
+def gather(own: list[T]) -> list[T]:
+    """The parts that :func:`share` made, all of them, in the order of the whole."""
+    if world() == 1:
+        return own
+    parts = dict(gather_object([(rank(), own)]))
+    return [parts[i % world()][i // world()] for i in range(sum(map(len, parts.values())))]
+
+
+def everyone(value: T) -> T:
+    """The main process's value."""
+    if world() == 1:
+        return value
+    held = [value]
+    broadcast_object_list(held)
+    return held[0]
+
+
+def together(tensors: Iterable[torch.Tensor]) -> None:
+    """Replace each tensor by its sum over the processes."""
+    if world() > 1:
+        held = list(tensors)
+        flat = torch.cat([tensor.reshape(-1) for tensor in held])
+        torch.distributed.all_reduce(flat)
+        for tensor, part in zip(held, flat.split([t.numel() for t in held]), strict=True):
+            tensor.copy_(part.view_as(tensor))
+
+
+def wait() -> None:
+    """Until every process is here."""
+    _state().wait_for_everyone()
+
+
+def device() -> str:
+    """The device of this process: the best there is, its own GPU among several processes."""
+    return str(_state().device) if world() > 1 else "cuda" if torch.cuda.is_available() else "cpu"

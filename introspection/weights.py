@@ -1,0 +1,146 @@
+"""Weights and tokenizer of a base model, from a folder or the Hub, on one device or several.
+
+Knows: precision, quantisation, placement, when a token is sent. Does not know: presets, adapters or
+layers (``models``).
+
+Weights that come as pickles are read with ``weights_only``: tensors, never code. A public model is
+asked for without a token; only a refusal sends ``HF_TOKEN``.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any, Literal
+
+# Must be set before transformers is imported: without it, loading pickle weights from the Hub
+# starts a background request to a conversion service.
+os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")
+
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    GenerationConfig,
+)
+
+from introspection import parallel
+from introspection.errors import IntrospectionError
+from introspection.trials import Message, render
+from introspection.validation import quoted
+
+__all__ = ["Placement", "Quantisation", "placement", "pretrained"]
+
+Quantisation = Literal["8bit", "4bit"]
+SPLIT = "split"  # over every GPU there is
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where weights go and how precise they are. ``device`` is a torch device or ``split``."""
+
+    device: str
+    dtype: torch.dtype
+    quantisation: Quantisation | None = None
+
+
+def placement(
+    device: str | None, full_precision: bool, quantisation: Quantisation | None = None
+) -> Placement:
+    """The device asked for (None: the best there is) in bf16, or float32 on a CPU or if asked.
+
+    Raises IntrospectionError for a device that is not there and for quantisation without its
+    package or a GPU.
+    """
+    gpus = torch.cuda.device_count()
+    if device is None:
+        device = parallel.device()
+    elif device == SPLIT:
+        if not gpus:
+            raise IntrospectionError("There is no GPU to split the model over: leave --device out.")
+    else:
+        try:
+            torch.empty(1, device=device)
+        except (RuntimeError, AssertionError) as error:
+            raise IntrospectionError(
+                f"The device {quoted(device)} is not there or not free: use cpu or leave --device "
+                "out."
+            ) from error
+    if quantisation is not None:
+        if find_spec("bitsandbytes") is None:
+            raise IntrospectionError(
+                "Quantisation needs the package bitsandbytes: run 'pip install bitsandbytes' or "
+                "leave --quantise out."
+            )
+        if not gpus:
+            raise IntrospectionError("Quantisation needs a GPU: leave --quantise out on a CPU.")
+    precise = full_precision or device == "cpu"
+    return Placement(device, torch.float32 if precise else torch.bfloat16, quantisation)
+
+
+def pretrained(name: str, source: str, revision: str | None, where: Placement) -> tuple[Any, Any]:
+    """Model and tokenizer of ``source`` (a folder or a Hub id), frozen, in evaluation mode.
+
+    ``name`` is what the user called it. Raises IntrospectionError whatever is wrong with it.
+    """
+    try:
+        try:
+            return _read(source, revision, where, token=False)
+        except OSError:
+            # Private and gated models look as if they did not exist.
+            if os.path.isdir(source) or not os.environ.get("HF_TOKEN"):
+                raise
+            return _read(source, revision, where, token=None)
+    # Files of others fail in any way: SafetensorError, TemplateError, AttributeError, memory.
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200].rstrip(". ") or type(error).__name__
+        raise IntrospectionError(
+            f"The model {quoted(name)} could not be loaded ({reason}): check its name, your "
+            "network and HF_TOKEN, or use a folder that holds it."
+        ) from error
+
+
+def _read(
+    source: str, revision: str | None, where: Placement, token: bool | None
+) -> tuple[Any, Any]:
+    common = {"revision": revision, "trust_remote_code": False, "token": token}
+    tokenizer = AutoTokenizer.from_pretrained(source, **common)
+    render(tokenizer, (Message("user", "Hello"),))  # a broken chat template shows here
+    options: dict[str, Any] = {}
+    if where.device == SPLIT:
+        options["device_map"] = "auto"
+    elif where.quantisation is not None:
+        options["device_map"] = {"": where.device}
+    if where.quantisation is not None:
+        options["quantization_config"] = BitsAndBytesConfig(
+            load_in_8bit=where.quantisation == "8bit",
+            load_in_4bit=where.quantisation == "4bit",
+            bnb_4bit_compute_dtype=where.dtype,
+            bnb_4bit_quant_type="nf4",
+        )
+    model, found = AutoModelForCausalLM.from_pretrained(
+        source,
+        dtype=where.dtype,
+        weights_only=True,
+        output_loading_info=True,
+        **common,
+        **options,
+    )
+    if found["missing_keys"]:
+        # transformers would fill them with random numbers and only warn.
+        raise ValueError(f"its files lack {min(found['missing_keys'])}")
+    if any(parameter.device.type == "meta" for parameter in model.parameters()):
+        raise ValueError("it does not fit into the memory of the GPUs")
+    # Only where its answers end is taken over: a ban on repeated words or a token that is forced
+    # would change what a report says.
+    usual = model.generation_config
+    model.generation_config = GenerationConfig(
+        bos_token_id=usual.bos_token_id,
+        eos_token_id=usual.eos_token_id,
+        pad_token_id=usual.pad_token_id,
+    )
+    if not options:
+        model.to(where.device)
+    return model.eval().requires_grad_(False), tokenizer
