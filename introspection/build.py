@@ -31,13 +31,15 @@ from introspection.generation import generate
 from introspection.models import LoadedModel, fingerprint
 from introspection.prompts import texts
 from introspection.recipe import NOISE, Messages, examples, ordinary_prompts, paper_examples
-from introspection.training import TrainConfig, add_lora, stacked, train
+from introspection.steps import Forecast, TrainConfig
+from introspection.training import add_lora, forecast, stacked, train
 from introspection.trials import FINAL_ON, Trial
 
 __all__ = ["RECIPES", "base_replies", "build_adapter"]
 
 REPLY_TOKENS = 32
 PROMPTS = 10_000  # ordinary ones at most, each answered by the base model
+TRIED = 4  # batches of examples that a dry run makes
 VOCABULARY = 60_000  # names outside the catalogue, see concepts.training_vocabulary
 # What ``train`` does unless told otherwise, and with how many examples. The paper's recipe: three
 # epochs over 240 injected and 240 clean questions; its learning rate was for batches of four.
@@ -50,11 +52,11 @@ Progress = Callable[[str, int, int], None]
 
 
 def base_replies(
-    loaded: LoadedModel, prompts: Sequence[Messages], run: Path, progress: Progress | None
+    loaded: LoadedModel, prompts: Sequence[Messages], run: Path | None, progress: Progress | None
 ) -> dict[Messages, tuple[str, bool]]:
     """The base model's answers to ordinary prompts, kept in the run folder for a later start."""
-    path = run / "replies.json"
-    if parallel.everyone(path.exists()):
+    path = run and run / "replies.json"
+    if path is not None and parallel.everyone(path.exists()):
         answers = json.loads(path.read_text(encoding="utf-8"))
         if len(answers) == len(prompts):
             return _said(prompts, answers)
@@ -70,7 +72,7 @@ def base_replies(
     trials = [Trial(messages, None, adapter=False) for messages in parallel.share(prompts)]
     replies = generate(loaded, trials, REPLY_TOKENS, size, halt=False, progress=count)
     answers = parallel.gather([(reply.text, reply.finished) for reply in replies])
-    if parallel.rank() == 0:
+    if path is not None and parallel.rank() == 0:
         write_text(path, json.dumps(answers))
     return _said(prompts, answers)
 
@@ -93,14 +95,18 @@ def build_adapter(
     site: str = "concept",
     templates: Sequence[str] = TEMPLATES,
     progress: Progress | None = None,
-) -> None:
+    dry_run: bool = False,
+) -> Forecast | None:
     """Train an adapter on a bare model and write its folder to ``out``.
 
     ``recipe`` is ``ours`` or ``paper``; ``count`` the number of distinct examples; ``run`` keeps
     checkpoints, so that a start after a kill continues. The finished adapter stays attached to
-    ``loaded``.
+    ``loaded``. With ``dry_run`` two steps are tried on a part of the examples, nothing is written,
+    and a forecast comes back.
     """
-    run.mkdir(parents=True, exist_ok=True)
+    if not dry_run:
+        run.mkdir(parents=True, exist_ok=True)
+    wanted, count = count, min(count, TRIED * config.batch_size) if dry_run else count
     words = texts("train")
     if recipe == "paper":
         concepts = [_as_in_paper(name) for name in paper().train]
@@ -110,7 +116,7 @@ def build_adapter(
         concepts = list(training_concepts())
         slots = [concept.name for concept in concepts]
         prompts = ordinary_prompts(config.seed, words, slots, min(max(count // 8, 16), PROMPTS))
-        replies = base_replies(loaded, prompts, run, progress)
+        replies = base_replies(loaded, prompts, None if dry_run else run, progress)
         vocabulary = training_vocabulary(config.seed, VOCABULARY)
         made = examples(config.seed, concepts, vocabulary, words, replies, count)
         baseline = baseline_words()
@@ -119,6 +125,8 @@ def build_adapter(
         progress("concept vectors", 0, 1)
     vectors = stacked(loaded, names, templates, site, baseline)
     add_lora(loaded, config)
+    if dry_run:
+        return forecast(loaded, made, vectors, names, config, wanted)
     train(
         loaded,
         made,
@@ -132,6 +140,7 @@ def build_adapter(
     )
     further = sorted(set(names) - {concept.name for concept in concepts})
     _write(loaded, out, recipe, config, concepts, further, site, templates, baseline)
+    return None
 
 
 def _as_in_paper(name: str) -> Concept:

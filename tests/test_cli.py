@@ -553,3 +553,18 @@ def test_catalogue_names_pass_the_validator() -> None:
 
     for concept in concepts.catalogue():
         assert concept_text(concept.name) == concept.name
+
+
+def test_a_dry_run_says_what_a_training_takes_and_writes_nothing(
+    model: Path, tmp_path: Path
+) -> None:
+    common = ("train", "--model", model, "--recipe", "paper", "--examples", 12, "--epochs", 2)
+    common += ("--batch-size", 4, "--out", tmp_path / "a", "--run", tmp_path / "r")
+    done = run(*common, "--dry-run")
+    assert done.exit_code == 0, done.output
+    assert "6 steps of 4 examples" in done.stdout and "minutes of steps" in done.stdout
+    assert not list(tmp_path.iterdir())
+    last = ("--layer", DEPTH - 1)
+    refused(*common, *last, says=f"choose a --layer from 0 to {DEPTH - 2}")
+    refused(*common, "--device", "split", says="no GPU to split")
+    refused(*common, "--quantise", "8bit", says="Quantisation needs")

@@ -28,7 +28,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional
 
-from introspection import checkpoints, injection, loss, residuals, training
+from introspection import checkpoints, injection, loss, residuals, steps, training
 from introspection.checkpoints import open_log
 from introspection.errors import IntrospectionError
 from introspection.extraction import TEMPLATES, extract
@@ -36,8 +36,9 @@ from introspection.loss import Tokens, batch_loss, cast_once, tokenize
 from introspection.models import LoadedModel
 from introspection.recipe import NOISE, Example
 from introspection.residuals import ResidualCache, shared_opening
+from introspection.steps import TrainConfig
 from introspection.teacher import Teacher
-from introspection.training import TrainConfig, add_lora, stacked, train
+from introspection.training import add_lora, stacked, train
 from introspection.trials import (
     FINAL,
     FINAL_ON,
@@ -332,11 +333,11 @@ def test_thoughts_of_a_step() -> None:
     ]
     rows = {name: i for i, name in enumerate(NAMES)}
     config = replace(CONFIG, strengths=(0.25, 2.0))
-    found = training._draw(3, chosen, VECTORS, rows, 3.0, config)
-    assert torch.equal(found, training._draw(3, chosen, VECTORS, rows, 3.0, config))
-    assert not torch.equal(found, training._draw(4, chosen, VECTORS, rows, 3.0, config))
+    found = steps._draw(3, chosen, VECTORS, rows, 3.0, config)
+    assert torch.equal(found, steps._draw(3, chosen, VECTORS, rows, 3.0, config))
+    assert not torch.equal(found, steps._draw(4, chosen, VECTORS, rows, 3.0, config))
     assert not torch.equal(
-        found, training._draw(3, chosen, VECTORS, rows, 3.0, replace(config, seed=1))
+        found, steps._draw(3, chosen, VECTORS, rows, 3.0, replace(config, seed=1))
     )
     assert not found[2::4].any()
     strengths = found.norm(dim=-1) / 3.0
@@ -357,11 +358,11 @@ def test_thoughts_of_a_step() -> None:
 def test_batches() -> None:
     sequences = [Tokens(tuple(range(2 + i % 17)), 1, 0, None, None, False) for i in range(103)]
     config = replace(CONFIG, epochs=3, batch_size=2)
-    steps = training._batches(sequences, config)
-    assert steps == training._batches(sequences, config)
-    assert steps != training._batches(sequences, replace(config, seed=1))
-    per_epoch = len(steps) // 3
-    epochs = [steps[at : at + per_epoch] for at in range(0, len(steps), per_epoch)]
+    cut = steps._batches(sequences, config)
+    assert cut == steps._batches(sequences, config)
+    assert cut != steps._batches(sequences, replace(config, seed=1))
+    per_epoch = len(cut) // 3
+    epochs = [cut[at : at + per_epoch] for at in range(0, len(cut), per_epoch)]
     assert len(epochs) == 3
     # Not only the batches in another order, but other batches.
     assert len({frozenset(step) for step in epochs[0]} & {frozenset(s) for s in epochs[1]}) < 20
@@ -469,8 +470,8 @@ class TestInterrupted:
         # It goes on where it stopped: 3 + 2 + 1 + 4 steps are done, 15 are left.
         told: list[int] = []
         ran: list[int] = []
-        draw = training._draw
-        monkeypatch.setattr(training, "_draw", lambda *a: (ran.append(a[0]), draw(*a))[1])
+        draw = steps._draw
+        monkeypatch.setattr(steps, "_draw", lambda *a: (ran.append(a[0]), draw(*a))[1])
         weights = start(tmp_path / "run", progress=lambda done, *_: told.append(done))
         assert equal(weights, whole) and told == [20, 25] and ran == list(range(10, 25))
 
@@ -478,13 +479,13 @@ class TestInterrupted:
         self, tmp_path: Path, whole: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         start(tmp_path / "run")
-        monkeypatch.setattr(training, "batch_loss", None)
+        monkeypatch.setattr(steps, "batch_loss", None)
         assert equal(start(tmp_path / "run"), whole)
 
     def test_a_gradient_that_was_skipped(self, tmp_path: Path) -> None:
         """The optimizer's own count of steps is less than the run's, and none at the start."""
         config = replace(CONFIG, batch_size=1, epochs=1)
-        first = training._batches(tokenize(TOKENIZER, EXAMPLES), config)[0][0]
+        first = steps._batches(tokenize(TOKENIZER, EXAMPLES), config)[0][0]
         examples = list(EXAMPLES)
         examples[first] = replace(examples[first], concept="NaN")
         options = {
@@ -596,7 +597,7 @@ def test_training_learns(tmp_path: Path) -> None:
     tokens = tokenize(TOKENIZER, examples)
     cache = ResidualCache(loaded.model, [t.ids for t in tokens], 2_000)
     rows = {name: i for i, name in enumerate(NAMES)}
-    delta = training._draw(10**6, tokens, VECTORS, rows, loaded.norm, config)
+    delta = steps._draw(10**6, tokens, VECTORS, rows, loaded.norm, config)
 
     def loss() -> float:
         with torch.no_grad():
@@ -615,3 +616,24 @@ def test_training_learns(tmp_path: Path) -> None:
     assert not any(p.requires_grad for p in loaded.model.parameters())
     written = json.loads((tmp_path / "run" / "config.json").read_text())
     assert written["config"]["learning_rate"] == 2e-2 and written["examples"] == 32
+
+
+def test_forecast() -> None:
+    loaded = fresh()
+    before = {name: p.clone() for name, p in lora(loaded).items()}
+    found = training.forecast(loaded, EXAMPLES, VECTORS, NAMES, CONFIG, 402)
+    assert found.steps == CONFIG.epochs * 101 and found.seconds > 0 and found.peak == 0
+    assert found.trained == sum(p.numel() for p in before.values())
+    for name, parameter in lora(loaded).items():
+        assert torch.equal(parameter, before[name])
+        assert parameter.grad is None and not parameter.requires_grad
+
+
+def test_too_little_memory_is_said_in_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+        yield
+
+    monkeypatch.setattr(steps, "batch_loss", full)
+    with pytest.raises(IntrospectionError, match="longest batch: free some"):
+        training.forecast(fresh(), EXAMPLES, VECTORS, NAMES, CONFIG, 20)

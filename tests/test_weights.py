@@ -17,7 +17,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from introspection import models, weights
 from introspection.errors import IntrospectionError
 from introspection.generation import generate
-from introspection.training import TrainConfig, add_lora
+from introspection.steps import TrainConfig
+from introspection.training import add_lora
 from introspection.trials import Injection, Trial, ask
 
 

@@ -139,7 +139,7 @@ def progress_bar() -> Progress:
         TimeRemainingColumn(),
         console=err,
         transient=True,
-        disable=_QUIET,
+        disable=_QUIET or not err.is_terminal,
     )
 
 

@@ -128,6 +128,9 @@ def train(
     site: Annotated[
         Literal["concept", "concept_end", "last"], typer.Option(help="Where vectors are read.")
     ] = "concept",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what it takes, from two steps; write nothing.")
+    ] = False,
     model: ModelOption = None,
     layer: LayerOption = None,
     device: DeviceOption = "auto",
@@ -149,7 +152,7 @@ def train(
     steps = run or Path("runs") / f"{name}-{recipe}"
     with progress_bar() as bar:
         task = bar.add_task("Preparing", total=None)
-        build_adapter(
+        forecast = build_adapter(
             loaded,
             folder,
             steps,
@@ -160,5 +163,13 @@ def train(
             progress=lambda what, done, total: bar.update(
                 task, description=what.capitalize(), completed=done, total=total
             ),
+            dry_run=dry_run,
         )
+    if forecast is not None:
+        memory = f", at most {forecast.peak / 1e9:.1f} GB on the GPU" if forecast.peak else ""
+        out.print(
+            f"{forecast.steps} steps of {config.batch_size} examples, {forecast.trained} numbers to "
+            f"train: about {max(forecast.seconds / 60, 0.1):.1f} minutes of steps{memory}."
+        )
+        return
     out.print(f"The adapter is in {folder}; log and checkpoint are in {steps}.", style="dim")
