@@ -31,10 +31,10 @@ def sides(loaded: Any, rows: int, tokens: int) -> dict[str, Callable[[], object]
     model, norm = loaded.model, loaded.norm
     loaded.hooks.remove()  # whatever the rounds before this one left
     loaded.hooks = injection.install(model, loaded.layer)
-    vectors = extract(loaded, NAMES[:rows]).vectors
+    vectors = extract(loaded, NAMES[:rows]).vectors  # with more rows than names they come again
     questions = texts("train").questions
     asked = [ask(questions[i % len(questions)]) for i in range(rows)]
-    injections = [Injection(vector, 1.0, FINAL_ON) for vector in vectors]
+    injections = [Injection(vectors[i % len(vectors)], 1.0, FINAL_ON) for i in range(rows)]
 
     def encoded(injected: bool, gated: bool) -> list[Any]:
         return [

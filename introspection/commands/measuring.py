@@ -1,4 +1,4 @@
-"""``evaluate`` and ``report``: from an adapter to records, and from records to documents."""
+"""``evaluate``, ``report`` and ``benchmark``: records, the documents made from them, and speed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from introspection.commands.common import (
 )
 from introspection.errors import IntrospectionError
 
-__all__ = ["evaluate", "report"]
+__all__ = ["benchmark", "evaluate", "report"]
 
 
 @app.command()
@@ -122,3 +122,35 @@ def report(
         table = reporting.paper_table(summarise(reporting.read_records(paper)))
         write_text(readme, reporting.replace_block(text, "paper", table))
     out.print(reporting.headline(evaluation))
+
+
+@app.command()
+def benchmark(
+    what: Annotated[
+        list[Literal["extraction", "injection", "training"]] | None,
+        typer.Argument(help="Which of them.", show_default="all three"),
+    ] = None,
+    rounds: Annotated[
+        int | None, typer.Option(min=1, max=1000, show_default="each one's own")
+    ] = None,
+    model: ModelOption = None,
+    device: DeviceOption = "auto",
+) -> None:
+    """Time extraction, injection and training on this machine; append to benchmarks/records."""
+    import subprocess
+    import sys
+    from importlib.util import find_spec
+
+    if find_spec("benchmarks") is None:
+        raise IntrospectionError(
+            "The benchmarks come with a checkout of the project: run this command in its folder."
+        )
+    where = validation.device_name(device)
+    arguments = ["--device", where] if where else []
+    arguments += ["--model", model] if model else []
+    arguments += ["--rounds", str(rounds)] if rounds else []
+    for each in what or ("extraction", "injection", "training"):
+        # Each in a process of its own: fresh memory, and the record tells how to run it again.
+        command = [sys.executable, "-m", f"benchmarks.{each}", *arguments]
+        if subprocess.run(command, check=False).returncode:
+            raise IntrospectionError(f"The benchmark {each} did not end: see what it said above.")

@@ -1,0 +1,181 @@
+"""The whole pipeline at DeepSeek-7B's shape on one GPU: each step, and the paper's experiment.
+
+Ours and the way of the paper's script take turns in one run: extraction of the paper's words, one
+row and 256 rows of generation with another vector in every row, training per example of about 64
+tokens, and everything together. The script's experiment would take many minutes: its extraction is
+timed whole, its training and its answers per piece, and the pieces are added up.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks import extraction as reading
+from benchmarks import injection as writing
+from benchmarks.record import Check, record
+from benchmarks.shape import SHAPES, random_model
+from benchmarks.timing import in_turns, ratios, spread
+from benchmarks.training import ACCUMULATE, plain_loop
+from introspection import evaluation, injection, suites
+from introspection.build import RECIPES, build_adapter
+from introspection.concepts import paper
+from introspection.extraction import TEMPLATES, extract
+from introspection.loss import Tokens, cast_once
+from introspection.steps import Prepared
+from introspection.training import stacked
+
+TOKENS = 32  # of an answer
+EXAMPLE = 64  # tokens of a training example
+ANSWERS = 340  # of the paper's evaluation
+
+
+def extracting(loaded: Any, device: str, rounds: int, checks: list[Check]) -> float:
+    """Returns the seconds of the script's way."""
+    words = reading.NAMES[:58]
+
+    def ours() -> None:
+        extract(loaded, words, baseline=reading.BASELINE, site="last")
+
+    sides = {"ours": ours, "script": lambda: reading.one_by_one(loaded)}
+    in_turns(sides, 2, device)
+    times = in_turns(sides, rounds, device)
+    milliseconds = [1000 * t for t in times["ours"]]
+    checks += [
+        Check("extract 58 words, one template", spread(milliseconds), "ms", "< 40"),
+        Check("gain over the script", spread(ratios(times["script"], times["ours"])), "x"),
+    ]
+    return spread(times["script"])["median"]
+
+
+def generating(
+    loaded: Any, device: str, rounds: int, many: int, checks: list[Check], figures: dict[str, Any]
+) -> float:
+    """Returns the seconds of one plain row."""
+    single = writing.sides(loaded, 1, TOKENS)
+    for way in single.values():
+        way()
+    one = in_turns({"plain": single["plain"], "injected": single["injected"]}, rounds, device)
+    row = spread(one["plain"])
+    for rows in (32, many):
+        ways = writing.sides(loaded, rows, TOKENS)
+        for way in ways.values():
+            way()
+        times = in_turns(ways, rounds, device)
+        figures[f"{rows} rows"] = {name: spread(values) for name, values in times.items()}
+        for what, above, below in (
+            ("injection", "injected", "plain"),
+            ("gate", "mixed", "injected"),
+        ):
+            more = [100 * (r - 1) for r in ratios(times[above], times[below])]
+            checks.append(Check(f"{what} adds, {rows} rows", spread(more), "%", "< 2"))
+        more = [t / row["median"] for t in times["injected"]]
+        bar = "< 1.5" if rows == many else None
+        checks.append(Check(f"{rows} injected rows against one plain row", spread(more), "x", bar))
+    return row["median"]
+
+
+def same_length(count: int, concepts: tuple[str, ...]) -> list[Tokens]:
+    """Examples of 64 tokens each, 12 of them trained, all with a thought."""
+    source = torch.Generator().manual_seed(0)
+    ids = torch.randint(1000, 40_000, (count, EXAMPLE), generator=source).tolist()
+    first = EXAMPLE - 13
+    return [
+        Tokens(tuple(row), 12, first, None, concepts[i % len(concepts)], False)
+        for i, row in enumerate(ids)
+    ]
+
+
+def training(
+    loaded: Any, device: str, rounds: int, checks: list[Check], vectors: Any, batch_size: int
+) -> None:
+    names = paper().train
+    config = replace(RECIPES["paper"][0], batch_size=batch_size)
+    tokens = same_length(480, names)
+    prepared = Prepared(loaded, tokens, vectors, names, config)
+    for parameter in prepared.parameters.values():
+        parameter.requires_grad_(True)
+    optimizer = torch.optim.AdamW(prepared.parameters.values(), lr=1e-6, fused=device == "cuda")
+    loaded.hooks.remove()  # the plain side of the comparison took them off
+    loaded.hooks = injection.install(loaded.model, loaded.layer)
+    with cast_once(loaded.model, loaded.layer):
+        prepared.read()
+
+        def ours() -> None:
+            for step in range(math.ceil(len(tokens) / config.batch_size)):
+                prepared.gradients(step)
+                torch.nn.utils.clip_grad_norm_(prepared.parameters.values(), 1.0)
+                optimizer.step()
+
+        ours()
+        times = in_turns({"ours": ours}, rounds, device)
+    per = [1000 * t / len(tokens) for t in times["ours"]]
+    checks.append(Check(f"train an example of {EXAMPLE} tokens", spread(per), "ms", "< 2"))
+
+
+def scripted(shape: str, device: str, tokenizer: Path | None, vectors: Any) -> float:
+    """Seconds of the script's loop per example, on a model of its own (LoRA in every block)."""
+    other = random_model(shape, device, tokenizer)
+    plain = plain_loop(other, dict(zip(paper().train, vectors.to(device), strict=True)))
+    pieces = same_length(12, paper().train)
+    plain(pieces[:4], 1, ACCUMULATE)
+    times = in_turns({"script": lambda: plain(pieces, 1, ACCUMULATE)}, 2, device)
+    return spread(times["script"])["median"] / len(pieces)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--shape", choices=SHAPES, default="deepseek-7b")
+    parser.add_argument("--tokenizer", type=Path, help="folder; the default model's unless given")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rows", type=int, default=256, help="of the largest generation")
+    parser.add_argument("--batch-size", type=int, default=120, help="of the paper's recipe")
+    options = parser.parse_args()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    loaded = random_model(options.shape, device, options.tokenizer)
+    checks: list[Check] = []
+    figures: dict[str, Any] = {}
+    script_reading = extracting(loaded, device, options.rounds, checks)
+    config, count = RECIPES["paper"]
+
+    vectors = stacked(loaded, paper().train, TEMPLATES[:1], "last", paper().baseline)
+    script_example = scripted(options.shape, device, options.tokenizer, vectors[0])
+
+    # The experiment first: it needs the bare model, and leaves a trained adapter for the rest.
+    with tempfile.TemporaryDirectory() as folder:
+        began = time.perf_counter()
+        config = replace(config, batch_size=options.batch_size)
+        build_adapter(
+            loaded, Path(folder) / "adapter", Path(folder) / "run", "paper", config, count, "last"
+        )
+        trained = time.perf_counter() - began
+        cases = suites.paper_cases()
+        cases = (cases * math.ceil(ANSWERS / len(cases)))[:ANSWERS]
+        evaluation.run(loaded, cases, Path(folder) / "answers", "benchmark", batch_size=256)
+        whole = time.perf_counter() - began
+    answer = generating(loaded, device, options.rounds, options.rows, checks, figures)
+    script = script_reading + count * config.epochs * script_example + ANSWERS * answer
+    checks += [
+        Check("the paper's experiment", spread([whole]), "s", "< 10"),
+        Check("gain over the script's loop", spread([script / whole]), "x", ">= 30"),
+    ]
+    figures |= {
+        "train_seconds": trained,
+        "script_seconds_added_up": script,
+        "script_example": script_example,
+        "answer_of_one_row": answer,
+    }
+    training(loaded, device, options.rounds, checks, vectors, options.batch_size)
+    figures["peak_gb"] = torch.cuda.max_memory_allocated() / 1e9 if device == "cuda" else None
+    record("seven_b", device, checks, figures, f"random {options.shape}")
+
+
+if __name__ == "__main__":
+    main()
