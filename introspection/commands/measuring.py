@@ -127,8 +127,8 @@ def report(
 @app.command()
 def benchmark(
     what: Annotated[
-        list[Literal["extraction", "injection", "training"]] | None,
-        typer.Argument(help="Which of them.", show_default="all three"),
+        list[str] | None,
+        typer.Argument(help="extraction, injection or training.", show_default="all three"),
     ] = None,
     rounds: Annotated[
         int | None, typer.Option(min=1, max=1000, show_default="each one's own")
@@ -145,11 +145,17 @@ def benchmark(
         raise IntrospectionError(
             "The benchmarks come with a checkout of the project: run this command in its folder."
         )
+    known = ("extraction", "injection", "training")
+    unknown = sorted(set(what or ()) - set(known))
+    if unknown:
+        raise IntrospectionError(
+            f"There is no benchmark {validation.quoted(unknown[0])}: choose from {', '.join(known)}."
+        )
     where = validation.device_name(device)
     arguments = ["--device", where] if where else []
     arguments += ["--model", model] if model else []
     arguments += ["--rounds", str(rounds)] if rounds else []
-    for each in what or ("extraction", "injection", "training"):
+    for each in what or known:
         # Each in a process of its own: fresh memory, and the record tells how to run it again.
         command = [sys.executable, "-m", f"benchmarks.{each}", *arguments]
         if subprocess.run(command, check=False).returncode:
