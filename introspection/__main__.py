@@ -1,4 +1,5 @@
-"""The command line: ``python -m introspection ask|extract|train|evaluate|report|demo|check``.
+"""The command line, ``python -m introspection``: ask, extract, train, evaluate, report, benchmark,
+demo, check, push, pull.
 
 Knows: which commands there are. Does not know: what they take (``commands``) or how anything is
 computed. Everything heavy is imported inside a command, so that ``--help`` answers at once.
@@ -13,7 +14,7 @@ import sys
 from io import TextIOWrapper
 
 # Importing a module of commands adds them to the app, in this order.
-from introspection.commands import asking, making, measuring, serving  # noqa: F401
+from introspection.commands import asking, making, measuring, serving, sharing  # noqa: F401
 from introspection.commands.common import app
 
 __all__ = ["app", "main"]

@@ -5,12 +5,13 @@ Knows: the cache folder, sha256 of files, atomic replacement. Does not know what
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 __all__ = ["atomic_folder", "cache_folder", "sha256_file", "write_text"]
@@ -57,12 +58,17 @@ def atomic_folder(target: Path) -> Iterator[Path]:
     try:
         yield scratch
         scratch.chmod(0o755)
-        if target.exists():
-            old = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.old."))
-            target.replace(old / "was")
-            scratch.replace(target)
-            shutil.rmtree(old, ignore_errors=True)
-        else:
-            scratch.replace(target)
+        for left in reversed(range(5)):
+            try:
+                scratch.replace(target)
+                break
+            except OSError as error:
+                if not left or error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                    raise
+                # An older one, or that of a process that was a moment faster: put it aside.
+                old = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.old."))
+                with suppress(FileNotFoundError):  # somebody else did
+                    target.replace(old / "was")
+                shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)

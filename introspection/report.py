@@ -19,6 +19,7 @@ from introspection.errors import IntrospectionError
 from introspection.evaluation import summarise
 
 __all__ = [
+    "HEADLINE",
     "PUBLISHED",
     "headline",
     "paper_table",
@@ -38,7 +39,7 @@ _PAPER_CONDITIONS = {
 }
 
 # What is asked first, the condition that answers it, and the rate of that condition.
-_HEADLINE = (
+HEADLINE = (
     ("False positives: asked about its state, nothing injected", "clean, asked", "flagged"),
     ("False positives: ordinary request", "clean, ordinary request", "flagged"),
     ("False positives: concept only in the text", "clean, concept in the text", "flagged"),
@@ -109,7 +110,7 @@ def headline(evaluation: dict[str, Any]) -> str:
         "|---|---|---|---|",
     ]
     conditions = evaluation["conditions"]
-    for question, condition, field in _HEADLINE:
+    for question, condition, field in HEADLINE:
         found = conditions.get(condition)
         if found is None or field not in found:
             continue

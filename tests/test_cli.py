@@ -568,3 +568,26 @@ def test_a_dry_run_says_what_a_training_takes_and_writes_nothing(
     refused(*common, *last, says=f"choose a --layer from 0 to {DEPTH - 2}")
     refused(*common, "--device", "split", says="no GPU to split")
     refused(*common, "--quantise", "8bit", says="Quantisation needs")
+
+
+def test_benchmark_names_what_it_knows() -> None:
+    refused("benchmark", "nonsense", says="choose from extraction, injection, training")
+    refused("benchmark", "--device", "tpu", says="device cannot be")
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (("push", "me/x", "--model", "deepseek-7b"), "belong to a Space"),
+        (("push", "me/x", "--space", "--adapter", "somewhere"), "takes its adapter from the Hub"),
+        (("push", "me/x", "--adapter", "nowhere"), "no adapter folder"),
+        (("push", "not a name"), "not the name of a repository"),
+        (("pull", "not a name"), "not the name of a repository"),
+        (("pull", "me/x", "--revision", "../../etc"), "not a revision"),
+    ],
+)
+def test_bad_words_for_the_hub(
+    args: tuple[str, ...], says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    refused(*args, says=says)
