@@ -1,34 +1,58 @@
-"""The page of the demo, here and as a Hugging Face Space: load the model, build, launch.
+"""The page of the demo, here and as a Hugging Face Space: settings, imports in their order, start.
 
 ``INTROSPECTION_MODEL`` is a preset, a folder or a Hub id; ``INTROSPECTION_ADAPTER`` an adapter
-folder, ``none`` for the bare model. ``GRADIO_SERVER_NAME`` and ``GRADIO_SERVER_PORT`` choose the
-address.
+folder, ``none`` for the bare model, or the ``org/name`` of a Hub repository, read as of
+``INTROSPECTION_REVISION``. ``GRADIO_SERVER_NAME`` and ``GRADIO_SERVER_PORT`` choose the address.
+``python app.py --check`` says line by line what works and what does not.
 """
 
 import os
 import sys
+from collections.abc import Iterable
+from contextlib import suppress
+from importlib import import_module
+from typing import Any
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")
+with suppress(ImportError):
+    import_module("spaces")  # on ZeroGPU it has to come before torch
 
 
-def main() -> int:
-    from introspection import demo, models
-    from introspection.errors import IntrospectionError
-
-    chosen = os.environ.get("INTROSPECTION_ADAPTER") or "shipped"
+def main(arguments: list[str]) -> int:
+    if arguments not in ([], ["--check"]):
+        return say("app.py takes no argument but --check; its settings are environment variables.")
     try:
-        loaded = models.load(
-            os.environ.get("INTROSPECTION_MODEL") or models.DEFAULT,
-            adapter=None if chosen.casefold() == "none" else chosen,
-        )
-        demo.launch(loaded)
+        from introspection.demo import space
+        from introspection.errors import IntrospectionError
+    except ImportError as error:
+        if arguments:
+            from introspection import checks
+
+            show(checks.packages())
+        return say(f"{error}: run 'make venv' or 'pip install -r requirements.txt'.")
+    try:
+        return show(space.findings()) if arguments else space.serve()
     except IntrospectionError as error:
-        print(error, file=sys.stderr)  # noqa: T201
-        return 2
-    return 0
+        return say(str(error))
+    except KeyboardInterrupt:
+        return 130
+
+
+def say(sentence: str) -> int:
+    print(sentence, file=sys.stderr)  # noqa: T201
+    return 2
+
+
+def show(findings: Iterable[Any]) -> int:
+    good = True
+    for finding in findings:
+        mark = "ok" if finding.ok else "problem"
+        print(f"{mark:8}{finding.name}: {' '.join(finding.detail.split())}")  # noqa: T201
+        good = good and finding.ok
+    return 0 if good else 2
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

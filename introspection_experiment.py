@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -32,7 +33,8 @@ from introspection.report import PUBLISHED
 from introspection.trials import Injection, Trial, ask
 
 
-def main() -> None:
+def settings(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """The options of the command line, or of a notebook that hands them over as a list."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default=models.DEFAULT, help="preset, Hub id or folder")
     parser.add_argument("--layer", type=int, help="block that is read and written")
@@ -43,7 +45,11 @@ def main() -> None:
     parser.add_argument("--site", choices=("concept", "concept_end", "last"), default="concept")
     parser.add_argument("--out", type=Path, help="folder (default runs/paper-<model>)")
     parser.add_argument("--figures", type=Path, default=Path("figures"))
-    options = parser.parse_args()
+    return parser.parse_args(arguments)
+
+
+def main() -> None:
+    options = settings()
     try:
         run(options)
     except IntrospectionError as error:
@@ -53,7 +59,8 @@ def main() -> None:
         sys.exit("Interrupted: run the same command again to continue.")
 
 
-def run(options: argparse.Namespace) -> None:
+def run(options: argparse.Namespace) -> Path:
+    """The whole experiment; returns where the figure is."""
     console = Console(soft_wrap=True)
     began = time.monotonic()
     loaded = models.load(options.model, None, options.layer, validation.device_name(options.device))
@@ -94,6 +101,7 @@ def run(options: argparse.Namespace) -> None:
     plots.save_bars(bars, f"Concepts named, {options.model}", "named, %", figure)
     console.print(f"Figure: {figure} and {figure.with_suffix('.html')}. Everything else: {out}.")
     console.print(f"Done in {time.monotonic() - began:.0f} s.")
+    return figure
 
 
 def _beside(summary: dict) -> Table:

@@ -23,7 +23,7 @@ from introspection.errors import IntrospectionError
 if TYPE_CHECKING:
     from introspection.models import LoadedModel
 
-__all__ = ["Finding", "findings"]
+__all__ = ["Finding", "findings", "packages"]
 
 OLDEST_PYTHON = (3, 11)
 NAMED = ("torch", "transformers", "peft")  # the others are named only when something is wrong
@@ -52,10 +52,10 @@ def findings(
         yield Finding("Python", True, python)
     else:
         yield Finding("Python", False, f"{python} is too old: install {wanted} or newer.")
-    packages = list(_packages())
-    yield from packages
+    installed = list(packages())
+    yield from installed
     yield _cache()
-    if any(not package.ok for package in packages):
+    if any(not package.ok for package in installed):
         yield Finding("model", False, "Not tried: mend the packages first.")
         return
     found = _adapter(model, adapter)
@@ -76,7 +76,8 @@ def _requirements() -> list[Requirement]:
     return [Requirement(line) for line in lines if line.strip() and not line.startswith(("#", "-"))]
 
 
-def _packages() -> Iterator[Finding]:
+def packages() -> Iterator[Finding]:
+    """What is missing or too old, and the versions of what matters most."""
     for wanted in _requirements():
         if wanted.marker is not None and not wanted.marker.evaluate():
             continue

@@ -7,13 +7,14 @@ keeps nothing about a visitor between two runs.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
 from introspection import generation, validation
 from introspection.concepts import UNSEEN_CATEGORIES, Concept, find, resolve
+from introspection.demo import space
 from introspection.errors import IntrospectionError
 from introspection.grading import Verdict, grade
 from introspection.models import LoadedModel
@@ -88,6 +89,7 @@ class Experiment:
         info = loaded.adapter
         names = (*info.trained, *info.vocabulary) if info else None
         self._trained = frozenset(name.casefold() for name in names) if names else None
+        self._steps = space.on_gpu(self._run)
 
     @property
     def has_adapter(self) -> bool:
@@ -146,34 +148,38 @@ class Experiment:
 
     def stream(self, request: Request) -> Iterator[Answers]:
         """The three answers after every token; closing the iterator ends the model."""
+        with self._model(), closing(self._steps(request)) as steps:
+            yield from steps
+
+    def _run(self, request: Request) -> Generator[Answers, None, None]:
+        """Everything that needs the model, from a request that can be pickled to such answers."""
         injected = request.strength > 0
-        with self._model():
-            injection = None
-            if injected:
-                vector = self.loaded.vector(request.concept.name)
-                injection = Injection(vector, request.strength, request.schedule)
-            messages = ask(request.question)
-            trials = [
-                Trial(messages, injection),
-                Trial(messages, injection, adapter=False),
-                Trial(messages),
-            ]
-            rows = (
-                Answer("adapter_thought", self.has_adapter, injected),
-                Answer("base_thought", False, injected),
-                Answer("adapter_clean", self.has_adapter, False),
-            )
-            reports: list[generation.Report] = []
-            began: dict[int, int] = {}
-            late = request.schedule.start if request.schedule.kind == "from_step" else None
-            with closing(
-                generation.stream(self.loaded, trials, request.tokens, seconds=SECONDS)  # type: ignore[type-var]
-            ) as steps:
-                for reports in steps:
-                    for i, (row, report) in enumerate(zip(rows, reports, strict=True)):
-                        if row.injected and report.tokens == late and not report.finished:
-                            began.setdefault(i, len(report.text))
-                    yield self._answers(request, rows, reports, began, ended=False)
+        injection = None
+        if injected:
+            vector = self.loaded.vector(request.concept.name)
+            injection = Injection(vector, request.strength, request.schedule)
+        messages = ask(request.question)
+        trials = [
+            Trial(messages, injection),
+            Trial(messages, injection, adapter=False),
+            Trial(messages),
+        ]
+        rows = (
+            Answer("adapter_thought", self.has_adapter, injected),
+            Answer("base_thought", False, injected),
+            Answer("adapter_clean", self.has_adapter, False),
+        )
+        reports: list[generation.Report] = []
+        began: dict[int, int] = {}
+        late = request.schedule.start if request.schedule.kind == "from_step" else None
+        with closing(
+            generation.stream(self.loaded, trials, request.tokens, seconds=SECONDS)  # type: ignore[type-var]
+        ) as steps:
+            for reports in steps:
+                for i, (row, report) in enumerate(zip(rows, reports, strict=True)):
+                    if row.injected and report.tokens == late and not report.finished:
+                        began.setdefault(i, len(report.text))
+                yield self._answers(request, rows, reports, began, ended=False)
         yield self._answers(request, rows, reports, began, ended=True)
 
     @staticmethod

@@ -11,7 +11,7 @@ from typing import Any
 import gradio as gr
 from starlette.middleware import Middleware
 
-from introspection.demo import theme
+from introspection.demo import space, theme
 from introspection.demo.experiment import MAX_STRENGTH
 from introspection.demo.guard import LIMIT, BodyLimit
 from introspection.demo.layout import build
@@ -75,8 +75,9 @@ def launch(
             "not allowed; choose another with --port or GRADIO_SERVER_PORT."
         ) from error
     # While the first visitor reads the page: the baseline words, which every typed concept is
-    # measured against. They are kept from then on.
-    loaded.vectors_of(["ocean"])
+    # measured against. They are kept from then on; on ZeroGPU only a run has a model to read.
+    if not space.zero_gpu():
+        loaded.vectors_of(["ocean"])
     if block:
         page.block_thread()
     return page

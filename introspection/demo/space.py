@@ -1,0 +1,332 @@
+"""The page as a Hugging Face Space: its variables, its ZeroGPU, its end, and what it shows when
+nothing can be loaded.
+
+Knows: the environment, which part of a run asks for a lent GPU and for how long, SIGTERM. Does not
+know: how weights load (``models``), how a Hub repository is checked (``hub``), what the page says
+about a run. Off a Space every function here does what a plain start does.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import signal
+import sys
+import threading
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from html import escape
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from introspection import checks
+from introspection.cards import HUB_ID
+from introspection.checks import Finding
+from introspection.errors import IntrospectionError
+from introspection.validation import quoted
+
+if TYPE_CHECKING:
+    import gradio as gr
+
+    from introspection.demo.experiment import Answers, Request
+    from introspection.models import LoadedModel
+
+    Steps = Callable[[Request], Generator[Answers, None, None]]
+
+__all__ = ["Settings", "findings", "on_gpu", "serve", "settings", "zero_gpu"]
+
+ROWS = 3  # answers that the page asks for at once
+# Seconds of a lent GPU. What is asked for must fit into the visitor's quota, so ask for little: the
+# weights' way onto the GPU, then every token. Unmeasured; generous for a model of 7B.
+START, PER_TOKEN = 4.0, 0.06
+FEWEST_SECONDS, MOST_SECONDS = 8, 60
+GRACE = 4.0  # seconds that a stopped server may take to close what is open
+
+
+# --- variables ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the variables say. ``adapter``: a folder, ``none``, a Hub repository, or None for the
+    one that ships."""
+
+    model: str
+    adapter: str | None
+    revision: str | None
+
+
+def settings() -> Settings:
+    from introspection import models
+
+    def read(name: str) -> str | None:
+        return os.environ.get(f"INTROSPECTION_{name}", "").strip() or None
+
+    return Settings(read("MODEL") or models.DEFAULT, read("ADAPTER"), read("REVISION"))
+
+
+def on_space() -> bool:
+    return bool(os.environ.get("SPACE_ID"))
+
+
+def zero_gpu() -> bool:
+    return os.environ.get("SPACES_ZERO_GPU", "").casefold() in ("1", "t", "true")
+
+
+def _repository(chosen: Settings) -> str | None:
+    """The Hub repository of the adapter, if it is one: ``a/b`` is a path where a folder ``a`` is."""
+    name = chosen.adapter or ""
+    if not HUB_ID.fullmatch(name) or os.path.isdir(name.partition("/")[0]):
+        return None
+    return name
+
+
+def _revision(chosen: Settings) -> str:
+    """Which state of the repository is read. A Space restarts by itself: its state is pinned."""
+    revision = chosen.revision or "main"
+    if on_space() and not re.fullmatch(r"[0-9a-f]{40}", revision):
+        raise IntrospectionError(
+            f"{quoted(revision)} does not pin the adapter {chosen.adapter}: set "
+            "INTROSPECTION_REVISION to the full sha of a commit (40 digits, from the history of "
+            "that repository)."
+        )
+    return revision
+
+
+def _kind(model: str) -> str | None:
+    """Which kind of model a name names, None if none."""
+    from introspection import models
+
+    if model in models.PRESETS:
+        return "a preset"
+    if os.path.isdir(model):
+        return "a folder"
+    return "a Hub id" if re.fullmatch(r"\w[\w.-]*/[\w.-]+(@[\w./-]+)?", model, re.ASCII) else None
+
+
+def _adapter(chosen: Settings) -> str | Path | None:
+    """What ``models.load`` wants to be told; pulls it from the Hub if it is there.
+
+    Raises IntrospectionError when there is none, before any weights are loaded.
+    """
+    from introspection import models
+
+    if chosen.adapter is None:
+        if _kind(chosen.model) and models.shipped_adapter(chosen.model) is None:
+            raise IntrospectionError(
+                f"No adapter ships for {chosen.model}: train one with 'python -m introspection "
+                f"train --model {chosen.model} --out FOLDER', then set INTROSPECTION_ADAPTER to "
+                "that folder or to its Hub repository, or to none for the untrained model."
+            )
+        return "shipped"
+    if chosen.adapter.casefold() == "none":
+        return None
+    repository = _repository(chosen)
+    if repository is not None:
+        from introspection.hub import pull
+
+        return pull(repository, _revision(chosen))
+    if not os.path.isdir(chosen.adapter):
+        raise IntrospectionError(
+            f"INTROSPECTION_ADAPTER names {quoted(chosen.adapter)}, and there is no such folder: "
+            "set it to an adapter folder, to a Hub repository such as org/name or to none, or "
+            "train an adapter with 'python -m introspection train'."
+        )
+    return chosen.adapter
+
+
+# --- ZeroGPU ------------------------------------------------------------------------------------
+
+
+def seconds(request: Request) -> int:
+    """For how long a run asks for the GPU; more when it needs more tokens, never over a minute."""
+    wanted = math.ceil(START + PER_TOKEN * request.tokens * ROWS)
+    return min(max(wanted, FEWEST_SECONDS), MOST_SECONDS)
+
+
+def on_gpu(steps: Steps) -> Steps:
+    """``steps`` itself; on ZeroGPU its twin that runs in a forked process with a GPU on loan.
+
+    Only the request goes in and only answers come out, pickled. The model, its hooks and its plan
+    are the fork's own copy, so ``steps`` must not touch a lock of its parent.
+    """
+    if not zero_gpu():
+        return steps
+    import gradio as gr
+
+    def inside(request: Request) -> Generator[Answers | str, None, None]:
+        try:
+            yield from steps(request)
+        except IntrospectionError as error:
+            yield str(error)  # raised, only the name of its class would come out
+
+    lent = import_module("spaces").GPU(duration=seconds)(inside)
+
+    def outside(request: Request) -> Generator[Answers, None, None]:
+        try:
+            with closing(lent(request)) as found:
+                for answers in found:
+                    if isinstance(answers, str):
+                        raise IntrospectionError(answers)
+                    yield answers
+        except gr.Error as error:  # no GPU was free, the quota is used up, the time was
+            told = re.sub("<[^>]*>", "", str(error.message)).strip().rstrip(".")
+            raise IntrospectionError(
+                f"The GPU on loan did not finish this run ({told}): try again later; a visitor "
+                "who is signed in to Hugging Face has more GPU time."
+            ) from error
+
+    return outside
+
+
+def _load(chosen: Settings) -> LoadedModel:
+    from introspection import models
+
+    adapter = _adapter(chosen)
+    if not zero_gpu():
+        return models.load(chosen.model, adapter)
+    # The hook is proved on the CPU. From then on "cuda" is a promise that spaces keeps in the fork.
+    loaded = models.load(chosen.model, adapter, device="cpu")
+    if chosen.model != models.DEFAULT:  # which models.load keeps in full precision on a GPU, too
+        for parameter in loaded.model.parameters():
+            parameter.data = parameter.data.bfloat16()
+    loaded.model.to("cuda")
+    return loaded
+
+
+# --- the server ---------------------------------------------------------------------------------
+
+
+def serve() -> int:
+    """Load what the variables name and serve the page until SIGTERM or Ctrl-C; the exit code.
+
+    Raises IntrospectionError when that fails; on a Space, where nobody reads a terminal, a page
+    shows its sentence instead.
+    """
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    from introspection.demo import launch
+
+    try:
+        page = launch(_load(settings()), block=False)
+    except IntrospectionError as error:
+        if not on_space():
+            raise
+        sys.stderr.write(f"{error}\n")
+        page = _apology(str(error))
+    try:
+        page.block_thread()
+    finally:
+        # A run that is still going does not hold the process back.
+        watch = threading.Timer(GRACE, os._exit, (0,))
+        watch.daemon = True
+        watch.start()
+        page.close(verbose=False)
+    return 0
+
+
+def _apology(sentence: str) -> gr.Blocks:
+    """A page with one sentence."""
+    import gradio as gr
+
+    from introspection.demo import theme
+    from introspection.demo.layout import TITLE
+
+    def nothing(_request: Request) -> Generator[Answers, None, None]:
+        yield from ()
+
+    on_gpu(nothing)  # ZeroGPU starts no Space without a function to lend a GPU to
+    with gr.Blocks(title=TITLE, analytics_enabled=False, elem_id="page") as page:
+        gr.HTML(
+            '<header class="intro"><h1>This page cannot answer yet</h1>'
+            f'<p class="notice" role="alert">{escape(sentence)}</p></header>'
+        )
+    options: dict[str, Any] = {"theme": theme.theme(), "head": theme.HEAD}
+    page.launch(
+        css_paths=[theme.STYLE],
+        prevent_thread_lock=True,
+        show_error=False,
+        enable_monitoring=False,
+        footer_links=[],
+        **options,
+    )
+    return page
+
+
+# --- python app.py --check ----------------------------------------------------------------------
+
+
+def findings() -> Iterator[Finding]:
+    """The variables and the Space, then what ``python -m introspection check`` finds."""
+    from introspection import models
+
+    chosen = settings()
+    yield _about_model(chosen)
+    revision = _about_revision(chosen)
+    yield revision
+    adapter = "none" if (chosen.adapter or "").casefold() == "none" else chosen.adapter
+    name, there = "INTROSPECTION_ADAPTER", revision.ok
+    if not there:
+        yield Finding(name, False, "Not tried: mend the revision first.")
+    else:
+        try:
+            found = _adapter(chosen)
+        except IntrospectionError as error:
+            there = False
+            yield Finding(name, False, str(error))
+        else:
+            told = "not set: the one that ships" if adapter is None else adapter
+            if _repository(chosen):
+                adapter = str(found)
+            yield Finding(name, True, told)
+    yield from _space()
+
+    def load(folder: str | None) -> LoadedModel:
+        return models.load(chosen.model, None if folder == "none" else folder or "shipped")
+
+    for finding in checks.findings(load, chosen.model, adapter if there else "none"):
+        if there or finding.name != "adapter":  # it was said already
+            yield finding
+
+
+def _about_model(chosen: Settings) -> Finding:
+    from introspection import models
+
+    name, kind = "INTROSPECTION_MODEL", _kind(chosen.model)
+    if kind is None:
+        return Finding(
+            name,
+            False,
+            f"{quoted(chosen.model)} is not a model: set it to a preset "
+            f"({', '.join(models.PRESETS)}), a folder or a Hub id such as org/name.",
+        )
+    unset = "" if os.environ.get(name, "").strip() else "not set: "
+    return Finding(name, True, f"{unset}{chosen.model}, {kind}")
+
+
+def _about_revision(chosen: Settings) -> Finding:
+    name = "INTROSPECTION_REVISION"
+    if _repository(chosen) is None:
+        told = chosen.revision or "not set"
+        return Finding(name, True, f"{told}: only read for an adapter on the Hub")
+    try:
+        return Finding(name, True, _revision(chosen))
+    except IntrospectionError as error:
+        return Finding(name, False, str(error))
+
+
+def _space() -> Iterator[Finding]:
+    if not on_space():
+        yield Finding("SPACE_ID", True, "not set: this is not a Space")
+    else:
+        host, chip = os.environ.get("SPACE_HOST"), os.environ.get("ACCELERATOR")
+        yield Finding("SPACE_ID", True, os.environ["SPACE_ID"])
+        yield Finding("SPACE_HOST", True, f"https://{host}" if host else "not set")
+        yield Finding("ACCELERATOR", True, chip or "not set: no GPU")
+    if zero_gpu():
+        there = find_spec("spaces") is not None
+        missing = "The package spaces is missing: add it to requirements.txt."
+        yield Finding("SPACES_ZERO_GPU", there, "a GPU is lent to each run" if there else missing)

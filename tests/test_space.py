@@ -1,0 +1,527 @@
+"""app.py as a Hugging Face Space starts it: variables, ZeroGPU, the page without a model, the end."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import pickle
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import gradio as gr
+import httpx
+import psutil
+import pytest
+import yaml
+from gradio_client import Client
+from tiny_folder import edit_json, write_adapter, write_model
+
+from introspection import checks
+from introspection.concepts import resolve
+from introspection.demo import space
+from introspection.demo.experiment import Answer, Request
+from introspection.errors import IntrospectionError
+from introspection.trials import FINAL_ON
+
+ROOT = Path(__file__).resolve().parent.parent
+SHA = "0123456789abcdef0123456789abcdef01234567"
+OURS = ("INTROSPECTION_MODEL", "INTROSPECTION_ADAPTER", "INTROSPECTION_REVISION")
+SPACE = {
+    "SYSTEM": "spaces",
+    "SPACE_ID": "somebody/introspection",
+    "SPACE_HOST": "somebody-introspection.hf.space",
+    "SPACE_AUTHOR_NAME": "somebody",
+    "SPACE_REPO_NAME": "introspection",
+    "ACCELERATOR": "none",
+    "CPU_CORES": "2",
+    "MEMORY": "16Gi",
+}
+HOT_RELOAD = "\nRuntimeError: `spaces` package is required to run hot-reloading in Spaces"
+REQUEST = Request(resolve("ocean"), False, 1.0, "Why?", FINAL_ON, 40)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_model(tmp_path_factory.mktemp("space") / "model")
+
+
+@pytest.fixture(scope="module")
+def adapter(model: Path) -> Path:
+    folder = write_adapter(model.parent / "adapter", model)
+    edit_json(folder / "introspection.json", baseline=["house", "tree"])
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def plain_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in (*OURS, *SPACE, "SPACES_ZERO_GPU"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def app() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("space_app", ROOT / "app.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+# --- variables ----------------------------------------------------------------------------------
+
+
+def found(capsys: pytest.CaptureFixture[str], app: ModuleType) -> tuple[int, dict[str, str]]:
+    """What app.py --check prints: its exit code and {name: "ok ..." or "problem ..."}."""
+    code = app.main(["--check"])
+    lines = [line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines()]
+    assert all(len(line) == 2 and line[0] in ("ok", "problem") for line in lines)
+    named = {
+        line[1].partition(": ")[0]: f"{line[0]} {line[1].partition(': ')[2]}" for line in lines
+    }
+    assert len(named) == len(lines), "nothing is said twice"
+    return code, named
+
+
+def problems(named: dict[str, str]) -> list[str]:
+    return [name for name, told in named.items() if told.startswith("problem")]
+
+
+def test_check_all_well(
+    app: ModuleType,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    model: Path,
+    adapter: Path,
+) -> None:
+    # An untrained adapter notices nothing, which the last line would rightly call a problem.
+    monkeypatch.setattr(checks, "_model", lambda *_: iter([checks.Finding("model", True, "fine")]))
+    monkeypatch.setenv("INTROSPECTION_MODEL", str(model))
+    monkeypatch.setenv("INTROSPECTION_ADAPTER", str(adapter))
+    for name, value in SPACE.items():
+        monkeypatch.setenv(name, value)
+    code, named = found(capsys, app)
+    assert code == 0 and problems(named) == []
+    assert [*named][:6] == [
+        *("INTROSPECTION_MODEL", "INTROSPECTION_REVISION", "INTROSPECTION_ADAPTER"),
+        *("SPACE_ID", "SPACE_HOST", "ACCELERATOR"),
+    ]
+    assert named["SPACE_HOST"] == "ok https://somebody-introspection.hf.space"
+    lines = checks.findings(lambda _: None, str(model), str(adapter))  # type: ignore[arg-type,return-value]
+    assert [*named][6:] == [line.name for line in lines]
+
+
+def test_check_wrong_model_name(
+    app: ModuleType, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("INTROSPECTION_MODEL", "smollm3")
+    code, named = found(capsys, app)
+    assert code == 2
+    assert "'smollm3' is not a model" in named["INTROSPECTION_MODEL"]
+    assert "smollm2-135m" in named["INTROSPECTION_MODEL"]
+    assert named["SPACE_ID"] == "ok not set: this is not a Space"
+    assert problems(named) == ["INTROSPECTION_MODEL", "adapter", "model"]
+
+
+def test_check_missing_adapter_folder(
+    app: ModuleType,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    model: Path,
+) -> None:
+    monkeypatch.setenv("INTROSPECTION_MODEL", str(model))
+    monkeypatch.setenv("INTROSPECTION_ADAPTER", str(model / "nowhere"))
+    code, named = found(capsys, app)
+    assert code == 2 and problems(named) == ["INTROSPECTION_ADAPTER"]
+    assert "no such folder" in named["INTROSPECTION_ADAPTER"]
+    assert "python -m introspection train" in named["INTROSPECTION_ADAPTER"]
+    assert named["model"].startswith("ok") and named["report"].startswith("ok")
+
+
+@pytest.mark.parametrize("revision", ["main", "0123abc", SHA.upper(), None])
+def test_check_revision_is_no_sha_on_a_space(
+    app: ModuleType,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    model: Path,
+    revision: str | None,
+) -> None:
+    monkeypatch.setattr(checks, "_model", lambda *_: iter([checks.Finding("model", True, "fine")]))
+    monkeypatch.setenv("INTROSPECTION_MODEL", str(model))
+    monkeypatch.setenv("INTROSPECTION_ADAPTER", "somebody/lora")
+    if revision is not None:
+        monkeypatch.setenv("INTROSPECTION_REVISION", revision)
+    monkeypatch.setenv("SPACE_ID", SPACE["SPACE_ID"])
+    code, named = found(capsys, app)
+    assert code == 2 and problems(named) == ["INTROSPECTION_REVISION", "INTROSPECTION_ADAPTER"]
+    assert "full sha of a commit" in named["INTROSPECTION_REVISION"]
+
+
+def test_check_says_which_package_is_missing(
+    app: ModuleType, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = checks.Finding("gradio", False, "It is missing: run 'make venv'.")
+    monkeypatch.setattr(checks, "packages", lambda: iter([gone]))
+    monkeypatch.setitem(sys.modules, "introspection.demo", None)
+    assert app.main(["--check"]) == 2
+    told = capsys.readouterr()
+    assert told.out == "problem gradio: It is missing: run 'make venv'.\n"
+    assert "make venv" in told.err and told.err.count("\n") == 1
+    assert app.main([]) == 2 and capsys.readouterr().err == told.err
+
+
+def test_other_arguments_are_refused(app: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+    assert app.main(["--chek"]) == 2
+    assert "--check" in capsys.readouterr().err
+
+
+def test_an_adapter_on_the_hub_is_pulled(monkeypatch: pytest.MonkeyPatch, adapter: Path) -> None:
+    pulled: list[tuple[str, str]] = []
+
+    def pull(repo: str, revision: str) -> Path:
+        pulled.append((repo, revision))
+        return adapter
+
+    monkeypatch.setitem(sys.modules, "introspection.hub", SimpleNamespace(pull=pull))
+    monkeypatch.setenv("INTROSPECTION_ADAPTER", "somebody/lora")
+    assert space._adapter(space.settings()) == adapter
+    monkeypatch.setenv("SPACE_ID", SPACE["SPACE_ID"])
+    with pytest.raises(IntrospectionError, match="full sha"):
+        space._adapter(space.settings())
+    monkeypatch.setenv("INTROSPECTION_REVISION", f" {SHA} ")
+    assert space._adapter(space.settings()) == adapter
+    assert pulled == [("somebody/lora", "main"), ("somebody/lora", SHA)]
+
+
+def test_a_path_is_no_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "adapters" / "mine").mkdir(parents=True)
+
+    def repository(adapter: str) -> str | None:
+        return space._repository(space.Settings("smollm2-135m", adapter, None))
+
+    for path in ("adapters/mine", "adapters/missing", "./a/b", "/a/b", "../b", "~/b", "a", "a/b/c"):
+        assert repository(path) is None, path
+    assert repository("somebody/lora-1.0") == "somebody/lora-1.0"
+
+
+def test_no_adapter_is_said_before_anything_is_loaded(
+    app: ModuleType, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setenv("INTROSPECTION_MODEL", "deepseek-7b")
+    try:
+        assert app.main([]) == 2
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1 and "python -m introspection train --model deepseek-7b" in told
+    assert "INTROSPECTION_ADAPTER" in told and "none" in told
+
+
+# --- ZeroGPU ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("tokens", "wanted"), [(8, 8), (40, 12), (96, 22), (10_000, 60)])
+def test_the_gpu_is_asked_for_as_long_as_it_takes(tokens: int, wanted: int) -> None:
+    request = Request(resolve("ocean"), False, 1.0, "Why?", FINAL_ON, tokens)
+    assert space.seconds(request) == wanted
+
+
+def answers(text: str) -> Any:
+    return (Answer("adapter_thought", True, True, text),) * 3
+
+
+def test_what_crosses_the_border_can_be_pickled() -> None:
+    assert pickle.loads(pickle.dumps(REQUEST)) == REQUEST
+    assert pickle.loads(pickle.dumps(answers("I"))) == answers("I")
+
+
+def test_off_zerogpu_nothing_is_wrapped(monkeypatch: pytest.MonkeyPatch) -> None:
+    def steps(_request: Request) -> Any:
+        yield answers("I")
+
+    monkeypatch.setitem(sys.modules, "spaces", None)  # not even looked for
+    assert space.on_gpu(steps) is steps
+
+
+@pytest.fixture
+def zero(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPACES_ZERO_GPU", "true")
+    fake = SimpleNamespace(GPU=lambda duration: lambda task: task)  # noqa: ARG005
+    monkeypatch.setitem(sys.modules, "spaces", fake)
+
+
+@pytest.mark.usefixtures("zero")
+def test_a_sentence_comes_out_of_the_fork() -> None:
+    def steps(_request: Request) -> Any:
+        yield answers("I")
+        raise IntrospectionError("Choose another.")
+
+    run = space.on_gpu(steps)(REQUEST)
+    assert next(run) == answers("I")
+    with pytest.raises(IntrospectionError, match=r"^Choose another\.$"):
+        next(run)
+
+
+@pytest.mark.usefixtures("zero")
+def test_a_used_up_quota_is_one_sentence_without_markup() -> None:
+    def steps(_request: Request) -> Any:
+        raise gr.Error('<a href="https://x">No GPU</a> was available.')
+        yield
+
+    with pytest.raises(IntrospectionError, match=r"\(No GPU was available\): try again later"):
+        next(space.on_gpu(steps)(REQUEST))
+
+
+@pytest.mark.usefixtures("zero")
+def test_a_visitor_who_leaves_ends_the_fork() -> None:
+    ended = []
+
+    def steps(_request: Request) -> Any:
+        try:
+            while True:
+                yield answers("I")
+        finally:
+            ended.append(True)
+
+    run = space.on_gpu(steps)(REQUEST)
+    next(run)
+    run.close()
+    assert ended == [True]
+
+
+# --- processes ----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a Space gets: a copy of what git knows or will know."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        check=False,
+    )
+    if listed.returncode:
+        pytest.skip("needs a git checkout")
+    target = tmp_path_factory.mktemp("tree")
+    for name in filter(None, listed.stdout.decode().split("\0")):
+        if (ROOT / name).is_file() and not name.startswith(("records/", "benchmarks/", "tests/")):
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            (target / name).write_bytes((ROOT / name).read_bytes())
+    return target
+
+
+@contextmanager
+def running(tree: Path, log: Path, **variables: str) -> Iterator[tuple[str, subprocess.Popen]]:
+    """app.py in its own process: (address, process). It must leave within 10 s of SIGTERM, alone."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    address = f"http://127.0.0.1:{port}"
+    inherited = {k: v for k, v in os.environ.items() if k not in (*OURS, "PYTHONPATH")}
+    with log.open("w") as output:
+        server = subprocess.Popen(
+            [sys.executable, "app.py"],
+            cwd=tree,
+            env={
+                **inherited,
+                **{"GRADIO_SERVER_NAME": "127.0.0.1", "GRADIO_SERVER_PORT": str(port)},
+                **{"OMP_NUM_THREADS": "1", **variables},
+            },
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        deadline = time.monotonic() + 120
+        while True:
+            assert server.poll() is None and time.monotonic() < deadline, log.read_text()
+            try:
+                if httpx.get(address, timeout=5).status_code == 200:
+                    break
+            except httpx.HTTPError:
+                time.sleep(0.2)
+        yield address, server
+        family = psutil.Process(server.pid).children(recursive=True)
+        asked = time.monotonic()
+        server.terminate()
+        assert server.wait(10) == 0, log.read_text()
+        assert time.monotonic() - asked < 10
+        assert not [child for child in family if child.is_running()]
+        # Gradio's own: on a Space it looks for the package that Spaces brings along.
+        told = log.read_text()
+        assert told.count("Traceback") == told.count(HOT_RELOAD), told
+    finally:
+        with suppress(psutil.NoSuchProcess):
+            for process in psutil.Process(server.pid).children(recursive=True):
+                process.kill()
+        server.kill()
+        server.wait()
+
+
+def compare(address: str, *data: Any) -> dict[str, Any]:
+    client = Client(address, verbose=False, analytics_enabled=False)
+    result: dict[str, Any] = client.predict(*data, api_name="/compare")
+    return result
+
+
+@pytest.mark.slow
+def test_a_space_boots_answers_and_stops(
+    tree: Path, tmp_path: Path, model: Path, adapter: Path
+) -> None:
+    variables = {
+        **SPACE,
+        "GRADIO_SSR_MODE": "True",  # as on a Space; without Node, Gradio serves the page itself
+        "INTROSPECTION_MODEL": str(model),
+        "INTROSPECTION_ADAPTER": str(adapter),
+    }
+    with running(tree, tmp_path / "log", **variables) as (address, _):
+        result = compare(address, "ocean", 1.0, "Why?")
+        assert [row["adapter"] for row in result["rows"]] == [True, False, True]
+        assert result["adapter_loaded"] and result["verdict"]
+        closed = httpx.post(f"{address}/gradio_api/run/compare", json={"data": ["ocean"]})
+        assert closed.status_code >= 400, "the queue must not be skipped on a Space either"
+        # Somebody is still being answered when the Space is stopped.
+        asked = {"data": ["never typed before", 1.0, "Why? " * 300]}
+        assert httpx.post(f"{address}/gradio_api/call/compare", json=asked).status_code == 200
+
+
+@pytest.mark.slow
+def test_without_an_adapter_a_space_shows_what_to_do(
+    tree: Path, tmp_path: Path, model: Path
+) -> None:
+    log = tmp_path / "log"
+    with running(tree, log, **SPACE, INTROSPECTION_MODEL=str(model)) as (address, _):
+        page = httpx.get(f"{address}/config").json()
+        (shown,) = [c for c in page["components"] if c["type"] == "html"]
+        sentence = f"No adapter ships for {model}: train one with"
+        assert sentence in shown["props"]["value"] and sentence in log.read_text()
+        assert "Content-Security-Policy" in httpx.get(address).text
+
+
+FAKE_SPACES = '''
+"""What the real package does on ZeroGPU: the task runs in a fork, everything is pickled, and the
+parent's model is an empty shell."""
+import inspect, json, multiprocessing, os, pickle, sys
+
+def note(**what):
+    with open(os.environ["FAKE_LOG"], "a") as file:
+        file.write(json.dumps(what) + "\\n")
+
+note(event="imported", before=[name for name in ("torch", "gradio") if name in sys.modules])
+import torch
+
+PARENT, fork = os.getpid(), multiprocessing.get_context("fork")
+to, embed = torch.nn.Module.to, torch.nn.Embedding.forward
+
+def promise(self, *where, **options):
+    if where != ("cuda",):
+        return to(self, *where, **options)
+    note(event="cuda", dtype=str(next(self.parameters()).dtype))
+
+    def shell(self, ids):
+        if os.getpid() == PARENT:
+            raise RuntimeError("the parent has no GPU")
+        return embed(self, ids)
+
+    torch.nn.Embedding.forward = shell
+    return self
+
+torch.nn.Module.to = promise
+gradio_auto_wrap = lambda function: function  # Gradio calls it
+
+def GPU(duration):
+    def decorate(task):
+        assert inspect.isgeneratorfunction(task)
+        note(event="decorated")
+
+        def lent(*arguments):
+            here, there = fork.Pipe()
+            stop = fork.Event()
+
+            def work():
+                for value in task(*pickle.loads(there.recv_bytes())):
+                    if stop.is_set():
+                        break
+                    there.send_bytes(pickle.dumps(("value", value)))
+                there.send_bytes(pickle.dumps(("end", os.getpid())))
+
+            process = fork.Process(target=work, daemon=True)
+            process.start()
+            here.send_bytes(pickle.dumps(arguments))
+            yields = 0
+            while True:
+                kind, value = pickle.loads(here.recv_bytes())
+                if kind == "end":
+                    break
+                yields += 1
+                yield value
+            process.join()
+            note(event="run", pid=value, seconds=duration(*arguments), yields=yields)
+
+        return lent
+    return decorate
+'''
+
+
+@pytest.mark.slow
+def test_zerogpu_runs_the_model_in_a_fork(
+    tree: Path, tmp_path: Path, model: Path, adapter: Path
+) -> None:
+    (tmp_path / "spaces.py").write_text(FAKE_SPACES)
+    notes = tmp_path / "notes"
+    variables = {
+        **SPACE,
+        **{"SPACES_ZERO_GPU": "true", "ACCELERATOR": "zero-a10g", "FAKE_LOG": str(notes)},
+        **{"PYTHONPATH": str(tmp_path), "INTROSPECTION_MODEL": str(model)},
+        "INTROSPECTION_ADAPTER": str(adapter),
+    }
+    with running(tree, tmp_path / "log", **variables) as (address, server):
+        for concept in ("ocean", "never typed before", "ocean"):
+            rows = compare(address, concept, 0.0, "Why?")["rows"]
+            assert rows[0]["text"] == rows[2]["text"] and rows[0]["tokens"] > 0
+            rows = compare(address, concept, 2.0, "Why?")["rows"]
+            assert [row["injected"] for row in rows] == [True, True, False]
+        first, cuda, decorated, *runs = map(json.loads, notes.read_text().splitlines())
+        assert first == {"event": "imported", "before": []}
+        assert cuda == {"event": "cuda", "dtype": "torch.bfloat16"}
+        assert decorated == {"event": "decorated"} and len(runs) == 6
+        assert len({run["pid"] for run in runs} | {server.pid}) == 7
+        for run in runs:
+            assert run["seconds"] == 12 and 2 <= run["yields"] <= 42
+
+
+# --- README -------------------------------------------------------------------------------------
+
+KEYS = {
+    *("title", "emoji", "colorFrom", "colorTo", "sdk", "sdk_version", "python_version", "app_file"),
+    *("short_description", "license", "license_name", "license_link", "models", "datasets", "tags"),
+    *("suggested_hardware", "startup_duration_timeout", "preload_from_hub", "thumbnail", "pinned"),
+    *("disable_embedding", "header", "fullWidth", "base_path", "custom_headers", "hf_oauth"),
+}
+COLOURS = {"red", "yellow", "green", "blue", "indigo", "purple", "pink", "gray"}
+
+
+def test_front_matter_of_the_readme() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert text.startswith("---\n")
+    front = yaml.safe_load(text.split("---\n")[1])
+    assert set(front) <= KEYS
+    assert {front["colorFrom"], front["colorTo"]} <= COLOURS
+    pins = (ROOT / "constraints.txt").read_text(encoding="utf-8")
+    assert f"gradio=={front['sdk_version']}\n" in pins
+    assert front["sdk"] == "gradio" and (ROOT / front["app_file"]).is_file()
+    assert front["python_version"] == "3.12"  # a string: 3.10 would become 3.1
+    assert len(front["short_description"]) <= 60
+    assert re.fullmatch(r"\d+(\.\d+)?[mh]", front["startup_duration_timeout"])
+    assert all(isinstance(tag, str) for tag in (*front["tags"], *front["models"]))
