@@ -393,6 +393,7 @@ def closed_port() -> int:
         return int(free.getsockname()[1])
 
 
+@pytest.mark.slow  # retries
 def test_no_network(tmp_path: Path) -> None:
     nowhere = f"http://127.0.0.1:{closed_port()}"
     process = start(
@@ -414,6 +415,7 @@ def test_no_network(tmp_path: Path) -> None:
     assert not [*(tmp_path / "cache").rglob("*.json")]
 
 
+@pytest.mark.slow  # retries
 def test_no_hub_and_told_so(tmp_path: Path) -> None:
     process = start(
         *("ask", "ocean", "--base", "--model", "org/name"),

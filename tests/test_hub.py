@@ -41,6 +41,8 @@ from introspection.hub_space import push_space
 
 REPO, BASE = "org/name", "HuggingFaceTB/SmolLM2-135M-Instruct"
 OWNER, OTHER, SAVED = "hf_owner_0123456789", "hf_other_0123456789", "hf_saved_0123456789"
+pytestmark = pytest.mark.slow  # half a minute of servers that stall, cut and refuse
+
 ROOT = Path(__file__).resolve().parent.parent
 EVALUATION = json.loads(
     (ROOT / "adapters" / models.DEFAULT / "evaluation.json").read_text(encoding="utf-8")
