@@ -15,13 +15,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from introspection import parallel
 from introspection.cache import write_text
 from introspection.concepts import resolve
 from introspection.errors import IntrospectionError
-from introspection.extraction import UNSEEN_TEMPLATE
+from introspection.extraction import UNSEEN_TEMPLATE, random_direction
 from introspection.generation import detection_scores, generate
 from introspection.grading import grade
 from introspection.models import LoadedModel
@@ -55,7 +53,8 @@ def run(
     path = whole if main else out / f"records.{parallel.rank()}.jsonl"
     records = parallel.everyone(_finished(whole, name, cases) if main else {})
     # Batches are the same at every start: the last digits of a score depend on the padding.
-    planned = sorted(cases, key=lambda case: (_budget(case), len(case.context)))
+    # A batch lasts as long as its longest answer, so those that write on come together.
+    planned = sorted(cases, key=lambda c: (_budget(c), _writes_on(c), len(c.context)))
     batches = [planned[at : at + batch_size] for at in range(0, len(planned), batch_size)]
     left = [batch for batch in batches if any(case.key not in records for case in batch)]
     wanted = sorted({case.concept.name for case in cases if case.concept}) if left else []
@@ -106,13 +105,17 @@ def _budget(case: Case) -> int:
     return TOKENS + (case.schedule.start if case.schedule.kind == "from_step" else 0)
 
 
+def _writes_on(case: Case) -> bool:
+    """Whether the answer is rather an ordinary one than a short report."""
+    return not case.adapter or case.condition.endswith("ordinary request")
+
+
 def _trial(case: Case, vectors: Any, seed: int) -> Trial:
     if case.concept is None:
         return Trial(case.messages, None, case.adapter)
     vector = vectors[case.concept.name]
     if case.vector == "noise":
-        noise = torch.Generator().manual_seed(int(case.key[:12], 16) + seed)
-        vector = torch.nn.functional.normalize(torch.randn(vector.shape, generator=noise), dim=0)
+        vector = random_direction(int(case.key[:12], 16) + seed, len(vector))
     elif case.vector == "negated":
         vector = -vector
     return Trial(case.messages, Injection(vector, case.strength, case.schedule), case.adapter)

@@ -38,6 +38,7 @@ __all__ = [
     "baseline_words",
     "extract",
     "load_vectors",
+    "random_direction",
     "read_residuals",
     "save_vectors",
 ]
@@ -222,6 +223,12 @@ def extract(
         template,
         loaded.base,
     )
+
+
+def random_direction(seed: int, width: int) -> Tensor:
+    """A unit vector [D] of no meaning: the control for "any vector of that length"."""
+    drawn = torch.randn(width, generator=torch.Generator().manual_seed(seed))
+    return torch.nn.functional.normalize(drawn, dim=0)
 
 
 def save_vectors(vectors: ConceptVectors, path: Path) -> None:

@@ -32,6 +32,7 @@ __all__ = [
     "capture",
     "install",
     "make_plan",
+    "move",
     "replaced_forward",
     "resume_from",
     "self_test",
@@ -209,6 +210,16 @@ def install(model: nn.Module, layer: int) -> Installation:
             for lora_a in module.lora_A.values():
                 handles.append(lora_a.register_forward_hook(_gate_rows))
     return Installation(layer, tuple(handles))
+
+
+def move(model: nn.Module, installation: Installation, layer: int) -> Installation:
+    """Take the permanent hook from its block to block ``layer``; the gate stays where it is.
+
+    For the layer sweep: the shared model changes, so nobody else may be using it.
+    """
+    fresh = blocks(model)[layer].register_forward_hook(_at_block, with_kwargs=True)
+    installation.handles[0].remove()
+    return Installation(layer, (fresh, *installation.handles[1:]))
 
 
 @contextmanager

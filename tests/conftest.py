@@ -158,8 +158,10 @@ def load_adapted(family: str) -> PreTrainedModel:
 def load_tiny(family: str) -> LoadedModel:
     model = make_model(family)
     add_adapter(model, family)
-    injection.install(model, LAYER)
-    loaded = LoadedModel(model, make_tokenizer(readable=False), family, family, LAYER, 1.0)
+    hooks = injection.install(model, LAYER)
+    loaded = LoadedModel(
+        model, make_tokenizer(readable=False), family, family, LAYER, 1.0, hooks=hooks
+    )
     loaded.norm = extract(loaded, ["ocean"], baseline=["bomb", "justice"]).norm
     return loaded
 

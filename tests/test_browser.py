@@ -297,3 +297,95 @@ def test_no_width_overflows(browser: Browser, url: str, width: int, theme: str) 
         page.click("#catalogue button")
         assert overflow(page) <= 0
         assert page.evaluate("document.body.classList.contains('dark')") == (theme == "dark")
+
+
+# --- the other tabs -----------------------------------------------------------------------------
+
+TABS = ("Try it", "Many at once", "Blind trial", "How often is it wrong?", "How it works")
+
+
+def tab(page: Page, name: str) -> None:
+    button = page.get_by_role("tab", name=name)
+    if not button.is_visible():  # on a narrow screen Gradio keeps the last ones in a menu
+        page.locator(".overflow-menu > button").click()
+        page.locator(".overflow-dropdown").get_by_text(name).click()
+    else:
+        button.click()
+
+
+@trained
+def test_the_strip_shows_where_the_thought_is(page: Page) -> None:
+    press(page, "#preset-ocean")
+    strips = page.locator("#strip .strip")
+    expect(strips).to_have_count(2)
+    darkest = page.evaluate(
+        "[...document.querySelectorAll('#strip .strip')].map(p => Math.max("
+        "...[...p.querySelectorAll('.tok:not(.given)')].map(t => +t.style.getPropertyValue('--s'))))"
+    )
+    assert darkest[0] > 0.8 > 0.5 > darkest[1], darkest
+    page.click("#strip summary")
+    expect(page.locator("#strip table")).to_be_visible()
+
+
+@trained
+def test_the_controls_fool_nobody(page: Page) -> None:
+    tab(page, "Many at once")
+    page.click("#sweep-run")
+    expect(page.locator("#sweep .verdict")).to_contain_text("are right", timeout=RUN_MS)
+    rows = page.locator("#sweep-table tbody tr")
+    expect(rows).to_have_count(7)
+    for name in ("nothing", "concept only in the text", "text claims an injection"):
+        expect(
+            rows.filter(has=page.get_by_role("rowheader", name=name, exact=True))
+        ).to_contain_text("✓ reports nothing")
+    expect(rows.first).to_contain_text("✓ named")
+    assert (page.get_attribute("#sweep-files a", "href") or "").startswith("data:text/csv;base64,")
+
+
+@trained
+@pytest.mark.parametrize("kind", ["Strength:", "Block:", "Concepts ×"])
+def test_sweeps_draw_a_figure(page: Page, kind: str) -> None:
+    tab(page, "Many at once")
+    page.locator("#sweep-kind label", has_text=kind).click()
+    page.click("#sweep-run")
+    expect(page.locator("#sweep .verdict")).to_contain_text("are right", timeout=3 * RUN_MS)
+    expect(page.locator("#sweep-figure .main-svg").first).to_be_visible()
+    assert page.locator("#sweep-table tbody tr").count() >= 6
+
+
+def test_a_sweep_can_be_stopped(page: Page) -> None:
+    tab(page, "Many at once")
+    page.locator("#sweep-kind label", has_text="Strength:").click()
+    page.click("#sweep-run")
+    expect(page.locator("#sweep .verdict")).to_contain_text("answers are written", timeout=RUN_MS)
+    page.click("#sweep-stop")
+    expect(page.locator("#sweep .verdict")).to_contain_text("Stopped", timeout=5_000)
+
+
+@trained
+def test_one_click_leads_to_how_often_it_is_wrong(page: Page) -> None:
+    tab(page, "How often is it wrong?")
+    first = page.locator("table tbody tr:visible").first
+    expect(first).to_contain_text("False positives")
+    expect(first).to_contain_text("%")
+
+
+@pytest.mark.parametrize("width", [1280, 375])
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_axe_finds_nothing(browser: Browser, url: str, width: int, theme: str) -> None:
+    """WCAG 2.2 AA, every tab, before and after a run."""
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+    tags = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
+    for page in open_page(browser, url, width, theme):
+        press(page, "#preset-bomb")
+        found = []
+        for name in TABS:
+            tab(page, name)
+            page.wait_for_timeout(300)
+            result = axe.run(page, options={"runOnly": {"type": "tag", "values": tags}})
+            found += [
+                (name, v["id"], [node["html"][:160] for node in v["nodes"]][:3])
+                for v in result.response["violations"]
+            ]
+            assert overflow(page) <= 0, name
+        assert found == []

@@ -445,6 +445,8 @@ def test_no_hub(tmp_path: Path) -> None:
 def test_interrupt() -> None:
     slow = (
         "import introspection.__main__ as m, time, signal\n"
+        # A background job inherits a SIGINT that is ignored; a terminal's command does not.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "@m.app.command()\ndef wait():\n    print('ready', flush=True); time.sleep(60)\nm.main()"
     )
     process = subprocess.Popen(

@@ -219,8 +219,9 @@ def test_compare_gives_three_graded_rows(url: str, loaded: LoadedModel) -> None:
         )
 
 
-def test_only_compare_is_public(url: str) -> None:
-    assert list(client(url).view_api(return_format="dict")["named_endpoints"]) == ["/compare"]
+def test_only_the_five_endpoints_are_public(url: str) -> None:
+    named = client(url).view_api(return_format="dict")["named_endpoints"]
+    assert list(named) == ["/report", "/compare", "/sweep", "/concepts", "/health"]
 
 
 def test_strength_zero_is_a_true_control(url: str) -> None:
@@ -274,7 +275,7 @@ def test_bad_input_is_one_sentence(url: str, data: list[Any]) -> None:
 
 @pytest.mark.parametrize("data", BAD, ids=lambda data: repr(data)[:40])
 def test_bad_input_on_the_page_keeps_the_page(loaded: LoadedModel, data: list[Any]) -> None:
-    callbacks = Callbacks(Experiment(loaded))
+    callbacks = Callbacks(Experiment(loaded), Tickets(), lambda *_: "")
     with pytest.raises(gr.Error) as caught:
         callbacks.begin(*data, "final_on", 40, visitor=gr.Request(session_hash="a"))
     assert caught.value.title == "That cannot be injected" and not caught.value.print_exception
@@ -336,12 +337,12 @@ def test_one_model_run_at_a_time(page: gr.Blocks, monkeypatch: pytest.MonkeyPatc
 def test_halt_banner_verdict_and_escaping(page: gr.Blocks, monkeypatch: pytest.MonkeyPatch) -> None:
     scripted(monkeypatch, HALTING, 0.01)
     updates = Visitor(page).press("bomb")
-    alerts = [isinstance(banner, str) and 'role="alert"' in banner for _, banner, _ in updates]
+    alerts = [isinstance(banner, str) and 'role="alert"' in banner for _, banner, *_ in updates]
     assert alerts.count(True) == 1, "announced once"
     at = alerts.index(True)
     assert "HALT" in updates[at][1] and "token 8" in updates[at][1]
     assert at < len(updates) - 1, "the banner comes while the others still write"
-    verdict, _, stage = updates[-1]
+    verdict, _, stage, *_ = updates[-1]
     assert 'role="status"' in verdict and "halted at token 8" in verdict
     assert "<img" not in stage and "&lt;img" in stage
     assert "Detected" in stage and "at token 8" in stage
@@ -349,7 +350,7 @@ def test_halt_banner_verdict_and_escaping(page: gr.Blocks, monkeypatch: pytest.M
 
 def test_begin_clears_the_page_and_hands_over_a_ticket(page: gr.Blocks) -> None:
     visitor = Visitor(page)
-    _, _, _, ticket, verdict, banner, stage = visitor.call("begin", "ocean", *SETTINGS)
+    _, _, _, ticket, verdict, banner, stage, *_ = visitor.call("begin", "ocean", *SETTINGS)
     assert ticket > 0 and "running" in verdict and banner == "" and texts(stage) == ["", "", ""]
     chip = visitor.call("begin", 1.0, 40, nth=3)
     assert chip[:3] == ["bomb", DEFAULT_QUESTION, "final_on"] and chip[3] > ticket

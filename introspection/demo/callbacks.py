@@ -1,4 +1,4 @@
-"""What happens when something on the page is pressed, and the public endpoint.
+"""What happens when something on the first tab is pressed.
 
 Knows: events' inputs and outputs, how errors reach a visitor. Does not know: where components
 stand. Functions take and return plain values; of a visitor only the number of the latest run is
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from html import escape
 from typing import Any
@@ -17,13 +17,12 @@ from typing import Any
 import gradio as gr
 
 from introspection.concepts import catalogue
-from introspection.demo import views, wording
+from introspection.demo import tables, views, wording
 from introspection.demo.experiment import Answers, Experiment, Request
 from introspection.demo.tickets import Tickets
 from introspection.errors import IntrospectionError
-from introspection.prompts import DEFAULT_QUESTION
 
-__all__ = ["Callbacks", "categories", "concepts_of"]
+__all__ = ["BROKEN", "FAILED", "STOPPED", "Callbacks", "categories", "concepts_of", "error_toast"]
 
 log = logging.getLogger(__name__)
 INTERVAL = 0.08  # seconds between two updates of the page
@@ -43,7 +42,7 @@ def concepts_of(category: str) -> list[str]:
     )
 
 
-def _error(title: str, sentence: object) -> gr.Error:
+def error_toast(title: str, sentence: object) -> gr.Error:
     """One sentence under a title, for a toast. Toasts render HTML, and the sentence may quote what
     a visitor typed. Gradio 6.31 shows the kind of a toast in place of its title, so the title is
     part of the message.
@@ -52,9 +51,14 @@ def _error(title: str, sentence: object) -> gr.Error:
     return gr.Error(text, title=title, print_exception=False)
 
 
+Shared = Callable[[Request, Answers, gr.Request], str]
+
+
 class Callbacks:
-    def __init__(self, experiment: Experiment) -> None:
-        self.experiment, self.tickets = experiment, Tickets()
+    """``shared`` turns a finished run into its links."""
+
+    def __init__(self, experiment: Experiment, tickets: Tickets, shared: Shared) -> None:
+        self.experiment, self.tickets, self.shared = experiment, tickets, shared
 
     def _stage(self, request: Request, answers: Answers | None = None) -> str:
         return views.stage(self.experiment.has_adapter, request, answers)
@@ -88,19 +92,19 @@ class Callbacks:
     ) -> tuple[Any, ...]:
         """Before the queue: refuse what cannot run, end the visitor's earlier run, clear the page.
 
-        Returns (concept, question, schedule, ticket, verdict, halt banner, three answers).
+        Returns (concept, question, schedule, ticket, verdict, banner, three answers, strip, links).
         """
         try:
             request = self.experiment.request(concept, strength, question, schedule, tokens)
         except IntrospectionError as error:
-            raise _error("That cannot be injected", error) from None
+            raise error_toast("That cannot be injected", error) from None
         what = f"“{request.concept.name}” is injected at strength {request.strength:g}"
         if request.strength == 0:
             what = "Strength 0: nothing is injected"
         ticket = self.tickets.take(visitor.session_hash or "")
         waiting = views.status("plain", f"{what}. The model is answering…", running=True)
         skip = gr.skip()
-        return skip, skip, skip, ticket, waiting, "", self._stage(request)
+        return skip, skip, skip, ticket, waiting, "", self._stage(request), "", ""
 
     def begin_preset(self, name: str, question: str, schedule: str) -> Any:
         """:meth:`begin` for a whole experiment that a button puts into the form."""
@@ -124,11 +128,11 @@ class Callbacks:
         schedule: Any,
         tokens: Any,
         visitor: gr.Request,
-    ) -> Iterator[tuple[Any, Any, Any]]:
-        """Updates of (verdict, halt banner, three answers) while the model writes."""
+    ) -> Iterator[tuple[Any, ...]]:
+        """Updates of (verdict, banner, three answers, strip, links) while the model writes."""
         session, skip = visitor.session_hash or "", gr.skip()
         if not self.tickets.claim(session, ticket):
-            yield skip, skip, skip
+            yield (skip,) * 5
             return
         try:
             request = self.experiment.request(concept, strength, question, schedule, tokens)
@@ -138,7 +142,7 @@ class Callbacks:
                 for answers in steps:
                     if not self.tickets.valid(session, ticket):
                         said = views.status("plain", STOPPED)
-                        yield said if self.tickets.stopped(session) else skip, skip, skip
+                        yield said if self.tickets.stopped(session) else skip, *[skip] * 4
                         return
                     early: Any = skip
                     banner: Any = skip
@@ -152,42 +156,21 @@ class Callbacks:
                     elif now - shown < INTERVAL:
                         continue
                     shown = now
-                    yield early, banner, self._stage(request, answers)
+                    yield early, banner, self._stage(request, answers), skip, skip
         except IntrospectionError as error:
-            raise _error("The run did not finish", error) from None
+            raise error_toast("The run did not finish", error) from None
         except Exception:
             log.exception("a run failed")
-            raise _error("Something went wrong", BROKEN) from None
+            raise error_toast("Something went wrong", BROKEN) from None
         assert answers is not None
-        yield views.status(*self._conclusion(request, answers)), skip, self._stage(request, answers)
+        yield (
+            views.status(*self._conclusion(request, answers)),
+            skip,
+            self._stage(request, answers),
+            tables.strip(answers, request.concept.name),
+            self.shared(request, answers, visitor),
+        )
 
     def failed(self) -> str:
         """After any failure, a full queue included: the page no longer looks as if it ran."""
         return views.status("bad", FAILED)
-
-    def compare(
-        self, concept: str, strength: float = 1.0, question: str = DEFAULT_QUESTION
-    ) -> dict[str, Any]:
-        """Put one question to three rows: adapter + thought, base + thought, adapter alone.
-
-        Parameters:
-            concept: a word or short phrase of at most 60 characters
-            strength: 0 to 4, in units of the model's typical residual norm; 0 injects nothing
-            question: what the model is asked
-        Returns:
-            the three answers with their verdicts, and the verdict of the run in words
-        """
-        try:
-            request = self.experiment.request(concept, strength, question)
-            answers: Answers | None = None
-            for answers in self.experiment.stream(request):  # noqa: B007
-                pass
-        except IntrospectionError as error:
-            raise gr.Error(escape(str(error), quote=False), print_exception=False) from None
-        except Exception:
-            log.exception("a run failed")
-            raise gr.Error(BROKEN, print_exception=False) from None
-        assert answers is not None
-        record = self.experiment.record(request, answers)
-        _, seen, more = self._conclusion(request, answers)
-        return {**record, "verdict": f"{seen} {more}"}

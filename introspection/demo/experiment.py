@@ -7,18 +7,20 @@ keeps nothing about a visitor between two runs.
 from __future__ import annotations
 
 import threading
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-from introspection import generation, validation
+from introspection import generation, injection, validation
 from introspection.concepts import UNSEEN_CATEGORIES, Concept, find, resolve
-from introspection.demo import space
+from introspection.demo import lines, space
+from introspection.demo.lines import Line, LineAnswer
 from introspection.errors import IntrospectionError
 from introspection.grading import Verdict, grade
 from introspection.models import LoadedModel
 from introspection.prompts import DEFAULT_QUESTION
+from introspection.reader import Token, read
 from introspection.trials import Injection, Schedule, Trial, ask
 
 __all__ = [
@@ -62,6 +64,7 @@ class Answer:
     halted_at: int | None = None
     verdict: Verdict | None = None
     began: int | None = None  # characters written before a thought that came in mid-answer
+    tokens_read: tuple[Token, ...] = ()  # what the reader found, once the run has ended
 
     @property
     def halted(self) -> bool:
@@ -90,10 +93,24 @@ class Experiment:
         names = (*info.trained, *info.vocabulary) if info else None
         self._trained = frozenset(name.casefold() for name in names) if names else None
         self._steps = space.on_gpu(self._run)
+        self._line_steps = space.on_gpu(self._run_lines, space.seconds_of_lines)
 
     @property
     def has_adapter(self) -> bool:
         return self.loaded.adapter is not None
+
+    @property
+    def busy(self) -> bool:
+        return self._lock.locked()
+
+    @property
+    def depth(self) -> int:
+        """How many blocks the model has."""
+        return len(injection.blocks(self.loaded.model))
+
+    @staticmethod
+    def harmful(concept: Concept) -> bool:
+        return is_harmful(concept)
 
     @property
     def trained_range(self) -> tuple[float, float] | None:
@@ -151,17 +168,27 @@ class Experiment:
         with self._model(), closing(self._steps(request)) as steps:
             yield from steps
 
+    def lines(self, asked: Sequence[Line], most: int = CAP) -> Iterator[tuple[LineAnswer, ...]]:
+        """All answers of a list of lines after every token; closing it ends the model."""
+        with self._model(), closing(self._line_steps(asked, most)) as steps:
+            yield from steps
+
+    def _run_lines(
+        self, asked: Sequence[Line], most: int
+    ) -> Generator[tuple[LineAnswer, ...], None, None]:
+        return lines.run(self.loaded, asked, most, SECONDS)
+
     def _run(self, request: Request) -> Generator[Answers, None, None]:
         """Everything that needs the model, from a request that can be pickled to such answers."""
         injected = request.strength > 0
-        injection = None
+        given = None
+        vector = self.loaded.vector(request.concept.name)
         if injected:
-            vector = self.loaded.vector(request.concept.name)
-            injection = Injection(vector, request.strength, request.schedule)
+            given = Injection(vector, request.strength, request.schedule)
         messages = ask(request.question)
         trials = [
-            Trial(messages, injection),
-            Trial(messages, injection, adapter=False),
+            Trial(messages, given),
+            Trial(messages, given, adapter=False),
             Trial(messages),
         ]
         rows = (
@@ -180,7 +207,10 @@ class Experiment:
                     if row.injected and report.tokens == late and not report.finished:
                         began.setdefault(i, len(report.text))
                 yield self._answers(request, rows, reports, began, ended=False)
-        yield self._answers(request, rows, reports, began, ended=True)
+        done = self._answers(request, rows, reports, began, ended=True)
+        found = read(self.loaded, trials, [answer.text for answer in done], vector)
+        read_ = [replace(a, tokens_read=t) for a, t in zip(done, found, strict=True)]
+        yield read_[0], read_[1], read_[2]
 
     @staticmethod
     def _answers(

@@ -11,9 +11,16 @@ from typing import Any
 import gradio as gr
 
 from introspection.concepts import catalogue
-from introspection.demo import views
+from introspection.demo import about, api, blind_tab, evidence, sweeps_tab, views
 from introspection.demo.callbacks import Callbacks, categories
-from introspection.demo.experiment import CAP, FEWEST_TOKENS, MAX_STRENGTH, MOST_TOKENS, Experiment
+from introspection.demo.experiment import (
+    CAP,
+    FEWEST_TOKENS,
+    MAX_STRENGTH,
+    MOST_TOKENS,
+    Experiment,
+)
+from introspection.demo.tickets import Tickets
 from introspection.models import LoadedModel
 from introspection.prompts import DEFAULT_QUESTION
 
@@ -54,10 +61,29 @@ _FOCUS_INJECT = "() => { document.querySelector('#inject').focus(); }"
 
 def build(loaded: LoadedModel) -> gr.Blocks:
     """The whole page on one model. Launch it with :func:`introspection.demo.launch`."""
-    experiment = Experiment(loaded)
-    callbacks = Callbacks(experiment)
+    experiment, tickets = Experiment(loaded), Tickets()
     with gr.Blocks(title=TITLE, analytics_enabled=False, elem_id="page") as page:
         gr.HTML(views.header(experiment))
+        with gr.Tabs(elem_id="tabs"):
+            with gr.Tab("Try it", id="try"):
+                _first_tab(experiment, tickets)
+            with gr.Tab("Many at once", id="many"):
+                sweeps_tab.add(experiment, tickets)
+            with gr.Tab("Blind trial", id="blind"):
+                blind_tab.add(experiment, tickets)
+            with gr.Tab("How often is it wrong?", id="evidence"):
+                evidence.add(experiment)
+            with gr.Tab("How it works", id="about"):
+                about.add(experiment)
+        api.add(experiment)
+    return page
+
+
+def _first_tab(experiment: Experiment, tickets: Tickets) -> None:
+    """One concept, three answers."""
+
+    callbacks = Callbacks(experiment, tickets, lambda *_: "")
+    with gr.Column():
         with gr.Row(elem_id="presets"):
             chips = [
                 gr.Button(label, size="sm", elem_id=f"preset-{name}", elem_classes=["chip", kind])
@@ -134,6 +160,8 @@ def build(loaded: LoadedModel) -> gr.Blocks:
         verdict = gr.HTML(views.idle(), elem_id="verdict")
         banner = gr.HTML("", elem_id="banner")
         stage = gr.HTML(views.stage(experiment.has_adapter), elem_id="stage")
+        strip = gr.HTML("", elem_id="strip")
+        share = gr.HTML("", elem_id="share")
         # In the page, not in the session: it must travel with the concept it was taken for.
         ticket = gr.Number(0, visible=False, precision=0)
 
@@ -141,7 +169,7 @@ def build(loaded: LoadedModel) -> gr.Blocks:
         private: dict[str, Any] = {"api_visibility": "private", "preprocess": False}
         light: dict[str, Any] = {**private, "queue": False, "show_progress": "hidden"}
         settings = [strength, question, schedule, tokens]
-        shown = [verdict, banner, stage]
+        shown = [verdict, banner, stage, strip, share]
 
         def press(triggers: Any, begin: Any, inputs: Any) -> None:
             gr.on(
@@ -182,5 +210,3 @@ def build(loaded: LoadedModel) -> gr.Blocks:
         )
         category.input(callbacks.choose, category, listed, **light)
         listed.input(lambda name: name or gr.skip(), listed, concept, **light)
-        gr.api(callbacks.compare, api_name="compare", concurrency_id="model", concurrency_limit=1)
-    return page

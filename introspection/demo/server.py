@@ -20,7 +20,7 @@ from introspection.models import LoadedModel
 
 __all__ = ["launch"]
 
-QUEUE = 32  # visitors who may wait; further ones are told that the page is full
+QUEUE = 64  # visitors who may wait; further ones are told that the page is full
 
 
 def launch(
@@ -49,7 +49,7 @@ def launch(
         "prevent_thread_lock": True,
         "theme": theme.theme(),
         "css": theme.range_css(low, high, MAX_STRENGTH),
-        "css_paths": [theme.STYLE],
+        "css_paths": theme.STYLES,
         "head": theme.HEAD,
         "show_error": False,
         "enable_monitoring": False,

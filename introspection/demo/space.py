@@ -14,7 +14,7 @@ import re
 import signal
 import sys
 import threading
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from html import escape
@@ -32,10 +32,11 @@ from introspection.validation import quoted
 if TYPE_CHECKING:
     import gradio as gr
 
-    from introspection.demo.experiment import Answers, Request
+    from introspection.demo.experiment import Request
+    from introspection.demo.lines import Line
     from introspection.models import LoadedModel
 
-    Steps = Callable[[Request], Generator[Answers, None, None]]
+    Steps = Callable[..., Generator[Any, None, None]]
 
 __all__ = ["Settings", "findings", "on_gpu", "serve", "settings", "zero_gpu"]
 
@@ -148,27 +149,34 @@ def seconds(request: Request) -> int:
     return min(max(wanted, FEWEST_SECONDS), MOST_SECONDS)
 
 
-def on_gpu(steps: Steps) -> Steps:
-    """``steps`` itself; on ZeroGPU its twin that runs in a forked process with a GPU on loan.
+def seconds_of_lines(lines: Sequence[Line], most: int) -> int:
+    """The same for a list of lines, which ask for as many tokens each."""
+    wanted = math.ceil(START + PER_TOKEN * most * len(lines))
+    return min(max(wanted, FEWEST_SECONDS), MOST_SECONDS)
 
-    Only the request goes in and only answers come out, pickled. The model, its hooks and its plan
-    are the fork's own copy, so ``steps`` must not touch a lock of its parent.
+
+def on_gpu(steps: Steps, duration: Callable[..., int] = seconds) -> Steps:
+    """``steps`` itself; on ZeroGPU its twin that runs in a forked process with a GPU on loan for
+    ``duration`` of the same arguments.
+
+    Only requests go in and only answers come out, pickled. The model, its hooks and its plan are
+    the fork's own copy, so ``steps`` must not touch a lock of its parent.
     """
     if not zero_gpu():
         return steps
     import gradio as gr
 
-    def inside(request: Request) -> Generator[Answers | str, None, None]:
+    def inside(*asked: Any) -> Generator[Any, None, None]:
         try:
-            yield from steps(request)
+            yield from steps(*asked)
         except IntrospectionError as error:
             yield str(error)  # raised, only the name of its class would come out
 
-    lent = import_module("spaces").GPU(duration=seconds)(inside)
+    lent = import_module("spaces").GPU(duration=duration)(inside)
 
-    def outside(request: Request) -> Generator[Answers, None, None]:
+    def outside(*asked: Any) -> Generator[Any, None, None]:
         try:
-            with closing(lent(request)) as found:
+            with closing(lent(*asked)) as found:
                 for answers in found:
                     if isinstance(answers, str):
                         raise IntrospectionError(answers)
@@ -235,7 +243,7 @@ def _apology(sentence: str) -> gr.Blocks:
     from introspection.demo import theme
     from introspection.demo.layout import TITLE
 
-    def nothing(_request: Request) -> Generator[Answers, None, None]:
+    def nothing(_request: Request) -> Generator[Any, None, None]:
         yield from ()
 
     on_gpu(nothing)  # ZeroGPU starts no Space without a function to lend a GPU to
@@ -246,7 +254,7 @@ def _apology(sentence: str) -> gr.Blocks:
         )
     options: dict[str, Any] = {"theme": theme.theme(), "head": theme.HEAD}
     page.launch(
-        css_paths=[theme.STYLE],
+        css_paths=theme.STYLES,
         prevent_thread_lock=True,
         show_error=False,
         enable_monitoring=False,

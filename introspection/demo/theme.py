@@ -9,9 +9,9 @@ from pathlib import Path
 
 import gradio as gr
 
-__all__ = ["HEAD", "STYLE", "range_css", "theme"]
+__all__ = ["HEAD", "STYLES", "range_css", "theme"]
 
-STYLE = Path(__file__).with_name("style.css")
+STYLES = sorted(Path(__file__).parent.glob("*.css"))
 
 # A header set in Python is lost when Node serves the page (SSR); a meta tag is not.
 _POLICY = (

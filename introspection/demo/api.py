@@ -1,0 +1,171 @@
+"""The public endpoints: named, typed, documented, and nothing else.
+
+Knows: Gradio's API. Does not know: the page.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from html import escape
+from typing import Any
+
+import gradio as gr
+
+from introspection.concepts import catalogue
+from introspection.demo import sweeps, wording
+from introspection.demo.callbacks import BROKEN
+from introspection.demo.experiment import CAP, Experiment, Request
+from introspection.demo.lines import Line
+from introspection.errors import IntrospectionError
+from introspection.prompts import DEFAULT_QUESTION
+from introspection.validation import schedule_value
+
+__all__ = ["ENDPOINTS", "add"]
+
+log = logging.getLogger(__name__)
+ENDPOINTS = ("report", "compare", "sweep", "concepts", "health")
+MOST_STRENGTHS = 8
+
+
+def _plainly(work: Callable[[], Any]) -> Any:
+    """What ``work`` returns; everything it raises as one sentence."""
+    try:
+        return work()
+    except IntrospectionError as error:
+        raise gr.Error(escape(str(error), quote=False), print_exception=False) from None
+    except Exception:
+        log.exception("a run failed")
+        raise gr.Error(BROKEN, print_exception=False) from None
+
+
+class _Api:
+    def __init__(self, experiment: Experiment) -> None:
+        self.experiment = experiment
+
+    def _rows(self, asked: list[Line], most: int = CAP) -> list[dict[str, Any]]:
+        answers: Any = ()
+        for answers in self.experiment.lines(asked, most):  # noqa: B007
+            pass
+        return sweeps.rows(self.experiment, answers)
+
+    def report(
+        self,
+        concept: str,
+        strength: float = 1.0,
+        question: str = DEFAULT_QUESTION,
+        schedule: str = "final_on",
+    ) -> dict[str, Any]:
+        """One self-report of the trained model under an injection.
+
+        Parameters:
+            concept: a word or short phrase of at most 60 characters
+            strength: 0 to 4, in units of the model's typical residual norm; 0 injects nothing
+            question: what the model is asked
+            schedule: final_on, final, all, prior_turn, span:3-7 or from_step:5
+        Returns:
+            the report with its verdict
+        """
+
+        def work() -> dict[str, Any]:
+            asked = self.experiment.request(concept, strength, question, schedule)
+            line = Line(
+                asked.concept.name,
+                asked.concept,
+                asked.strength,
+                asked.question,
+                schedule=schedule_value(schedule),
+            )
+            return self._rows([line], asked.tokens)[0]
+
+        found: dict[str, Any] = _plainly(work)
+        return found
+
+    def compare(
+        self, concept: str, strength: float = 1.0, question: str = DEFAULT_QUESTION
+    ) -> dict[str, Any]:
+        """Put one question to three rows: adapter + thought, base + thought, adapter alone.
+
+        Parameters:
+            concept: a word or short phrase of at most 60 characters
+            strength: 0 to 4, in units of the model's typical residual norm; 0 injects nothing
+            question: what the model is asked
+        Returns:
+            the three answers with their verdicts, and the verdict of the run in words
+        """
+
+        def work() -> dict[str, Any]:
+            asked = self.experiment.request(concept, strength, question)
+            answers: Any = None
+            for answers in self.experiment.stream(asked):  # noqa: B007
+                pass
+            _, seen, more = wording.conclusion(
+                asked, answers, self.experiment.has_adapter, self.experiment.trained_range
+            )
+            return {**self.experiment.record(asked, answers), "verdict": f"{seen} {more}"}
+
+        found: dict[str, Any] = _plainly(work)
+        return found
+
+    def sweep(
+        self, concept: str, strengths: list[float], question: str = DEFAULT_QUESTION
+    ) -> list[dict[str, Any]]:
+        """One self-report of the trained model for each of up to eight strengths.
+
+        Parameters:
+            concept: a word or short phrase of at most 60 characters
+            strengths: one to eight numbers from 0 to 4
+            question: what the model is asked
+        Returns:
+            the reports with their verdicts, in the order of the strengths
+        """
+
+        def work() -> list[dict[str, Any]]:
+            if not isinstance(strengths, list) or not 1 <= len(strengths) <= MOST_STRENGTHS:
+                raise IntrospectionError(
+                    f"The strengths must be a list of 1 to {MOST_STRENGTHS} numbers: send for "
+                    "example [0, 0.5, 1]."
+                )
+            asked: list[Request] = [
+                self.experiment.request(concept, strength, question) for strength in strengths
+            ]
+            lines = [Line(f"{a.strength:g}", a.concept, a.strength, a.question) for a in asked]
+            return self._rows(lines)
+
+        found: list[dict[str, Any]] = _plainly(work)
+        return found
+
+    def concepts(self) -> list[dict[str, Any]]:
+        """The catalogue: name, category, whether it is harmful and whether training has seen it."""
+        return [
+            {
+                "name": concept.name,
+                "category": concept.category,
+                "harmful": concept.harmful,
+                "seen_in_training": self.experiment.seen(concept)[0],
+            }
+            for concept in catalogue()
+        ]
+
+    def health(self) -> dict[str, Any]:
+        """Which model and adapter answer, and whether somebody is using them now."""
+        loaded = self.experiment.loaded
+        return {
+            "status": "ok",
+            "model": loaded.name,
+            "base": loaded.base,
+            "block": loaded.layer,
+            "adapter_loaded": self.experiment.has_adapter,
+            "busy": self.experiment.busy,
+        }
+
+
+def add(experiment: Experiment) -> None:
+    """The five endpoints; call it inside ``gr.Blocks``."""
+    api = _Api(experiment)
+    model: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": 1}
+    gr.api(api.report, api_name="report", **model)
+    gr.api(api.compare, api_name="compare", **model)
+    gr.api(api.sweep, api_name="sweep", **model)
+    gr.api(api.concepts, api_name="concepts", concurrency_limit=4)
+    gr.api(api.health, api_name="health", concurrency_limit=4)

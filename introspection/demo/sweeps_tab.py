@@ -1,0 +1,218 @@
+"""The tab of experiments with many lines: choose one, watch the table and the figure grow.
+
+Knows: components and events of this tab. Does not know: which lines an experiment has (``sweeps``),
+what they look like (``tables``, ``figures``).
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from typing import Any
+
+import gradio as gr
+
+from introspection.demo import figures, sweeps, tables, views
+from introspection.demo.callbacks import BROKEN, FAILED, STOPPED, error_toast
+from introspection.demo.experiment import MAX_STRENGTH, Experiment, Request
+from introspection.demo.lines import LineAnswer
+from introspection.demo.tickets import Tickets
+from introspection.errors import IntrospectionError
+
+__all__ = ["add"]
+
+log = logging.getLogger(__name__)
+INTERVAL = 0.25  # seconds between two updates: a table is larger than an answer
+ABOUT = {
+    "controls": "The same question seven times: with the concept, and with everything that only "
+    "looks like it. A model that guesses, reads the text or answers any disturbance is found out.",
+    "strength": "Eight strengths, three wordings each, trained and untrained. Shaded: the trained "
+    "range.",
+    "layer": "The vector is read and written at other blocks than the one the adapter was trained "
+    "for.",
+    "heat map": "Six concepts at five strengths, the last two harmful.",
+    "concepts": "Your own list, separated by commas or lines.",
+}
+
+
+class _Events:
+    def __init__(self, experiment: Experiment, tickets: Tickets) -> None:
+        self.experiment, self.tickets = experiment, tickets
+
+    def choose(self, kind: Any) -> tuple[Any, Any]:
+        return (
+            gr.update(info=ABOUT.get(kind, "") if isinstance(kind, str) else ""),
+            gr.update(visible=kind == "concepts"),
+        )
+
+    def begin_lines(
+        self, kind: Any, concept: Any, strength: Any, names: Any, visitor: gr.Request
+    ) -> tuple[Any, ...]:
+        """Refuse what cannot run, end the visitor's earlier run, clear the tab."""
+        try:
+            request = self.experiment.request(concept, strength)
+            lines = sweeps.plan(self.experiment, kind, request, names)
+        except IntrospectionError as error:
+            raise error_toast("That cannot be run", error) from None
+        ticket = self.tickets.take(visitor.session_hash or "")
+        waiting = views.status("plain", f"{len(lines)} answers are to be written…", running=True)
+        return ticket, waiting, "", gr.update(value=None, visible=False), ""
+
+    def run_lines(
+        self,
+        ticket: Any,
+        kind: Any,
+        concept: Any,
+        strength: Any,
+        names: Any,
+        visitor: gr.Request,
+    ) -> Iterator[tuple[Any, Any, Any, Any]]:
+        """Updates of (status, table, figure, downloads) while the model writes."""
+        session, skip = visitor.session_hash or "", gr.skip()
+        if not self.tickets.claim(session, ticket):
+            yield skip, skip, skip, skip
+            return
+        try:
+            request = self.experiment.request(concept, strength)
+            lines = sweeps.plan(self.experiment, kind, request, names)
+            answers: tuple[LineAnswer, ...] = ()
+            shown = 0.0
+            with closing(self.experiment.lines(lines)) as steps:  # type: ignore[type-var]
+                for answers in steps:
+                    if not self.tickets.valid(session, ticket):
+                        said = views.status("plain", STOPPED)
+                        yield said if self.tickets.stopped(session) else skip, skip, skip, skip
+                        return
+                    if time.monotonic() - shown < INTERVAL:
+                        continue
+                    shown = time.monotonic()
+                    ended = sum(answer.verdict is not None for answer in answers)
+                    said = f"{ended} of {len(lines)} answers are written…"
+                    yield (
+                        views.status("plain", said, running=True),
+                        self._table(str(kind), request, answers),
+                        skip,
+                        skip,
+                    )
+        except IntrospectionError as error:
+            raise error_toast("The run did not finish", error) from None
+        except Exception:
+            log.exception("a run failed")
+            raise error_toast("Something went wrong", BROKEN) from None
+        figure = self._figure(str(kind), answers)
+        yield (
+            self._status(answers),
+            self._table(str(kind), request, answers),
+            gr.update(value=figure, visible=True) if figure else skip,
+            tables.downloads(self.experiment, answers),
+        )
+
+    def _status(self, answers: tuple[LineAnswer, ...]) -> str:
+        mine = [a for a in answers if a.line.adapter]
+        right = sum(bool((o := sweeps.outcome(self.experiment, a)) and o.right) for a in mine)
+        who = "trained" if self.experiment.has_adapter else "untrained"
+        tone: Any = "plain" if right < len(mine) or not self.experiment.has_adapter else "good"
+        return views.status(tone, f"{right} of {len(mine)} answers of the {who} model are right.")
+
+    def _table(self, kind: str, request: Request, answers: tuple[LineAnswer, ...]) -> str:
+        what = f"“{request.concept.name}”"
+        if kind == "strength":
+            return tables.rates_table(answers, f"{what} at eight strengths", "Strength ρ")
+        if kind == "layer":
+            return tables.rates_table(answers, f"{what} at other blocks", "Block")
+        return tables.lines_table(self.experiment, answers, sweeps.KINDS[kind])
+
+    def _figure(self, kind: str, answers: tuple[LineAnswer, ...]) -> Any:
+        trained = self.experiment.trained_range
+        if kind == "strength":
+            return figures.doses(answers, "strength ρ", trained)
+        if kind == "layer":
+            return figures.doses(answers, "block", None)
+        return figures.heat_map(self.experiment, answers) if kind == "heat map" else None
+
+    def stop_lines(self, visitor: gr.Request) -> str:
+        self.tickets.void(visitor.session_hash or "")
+        return views.status("plain", STOPPED)
+
+    def failed_lines(self) -> str:
+        return views.status("bad", FAILED)
+
+
+def add(experiment: Experiment, tickets: Tickets) -> None:
+    """The tab's components and events; call it inside ``gr.Tab``."""
+    events = _Events(experiment, tickets)
+    gr.HTML(
+        '<h2 class="tab-title">Many answers at once</h2><p class="reading">One answer is an '
+        "anecdote. These experiments write many in one go, with their controls beside them.</p>"
+    )
+    with gr.Row():
+        with gr.Column(scale=3, min_width=280):
+            kind = gr.Radio(
+                [(label, key) for key, label in sweeps.KINDS.items()],
+                value="controls",
+                label="Experiment",
+                info=ABOUT["controls"],
+                elem_id="sweep-kind",
+            )
+        with gr.Column(scale=2, min_width=280):
+            concept = gr.Textbox(
+                "ocean", label="Concept", info="Any word or short phrase.", elem_id="sweep-concept"
+            )
+            strength = gr.Slider(
+                0,
+                MAX_STRENGTH,
+                value=1.0,
+                step=0.05,
+                label="Strength ρ",
+                info=views.strength_info(experiment),
+                elem_id="sweep-strength",
+                buttons=["reset"],
+            )
+            names = gr.Textbox(
+                "glacier, saxophone, honesty, penguin, bakery",
+                label="Concepts",
+                info=f"1 to {sweeps.MOST_CONCEPTS}, separated by commas.",
+                visible=False,
+                elem_id="sweep-names",
+            )
+            with gr.Row(elem_classes=["buttons"]):
+                go = gr.Button("Run", variant="primary", elem_id="sweep-run", scale=3)
+                stop = gr.Button(
+                    "Stop", variant="stop", elem_id="sweep-stop", scale=1, min_width=90
+                )
+    status = gr.HTML(views.status("plain", "Choose an experiment and press Run."), elem_id="sweep")
+    table = gr.HTML("", elem_id="sweep-table")
+    figure = gr.Plot(
+        label="Figure; the table above says the same", visible=False, elem_id="sweep-figure"
+    )
+    files = gr.HTML("", elem_id="sweep-files")
+    ticket = gr.Number(0, visible=False, precision=0)
+
+    private: dict[str, Any] = {"api_visibility": "private", "preprocess": False}
+    light: dict[str, Any] = {**private, "queue": False, "show_progress": "hidden"}
+    asked = [kind, concept, strength, names]
+    shown = [status, table, figure, files]
+    gr.on(
+        [go.click, concept.submit],
+        events.begin_lines,
+        asked,
+        [ticket, *shown],
+        trigger_mode="multiple",
+        show_progress="hidden",
+        concurrency_limit=None,
+        **private,
+    ).success(
+        events.run_lines,
+        [ticket, *asked],
+        shown,
+        trigger_mode="multiple",
+        show_progress="minimal",
+        show_progress_on=status,
+        concurrency_id="model",
+        concurrency_limit=1,
+        **private,
+    ).failure(events.failed_lines, None, status, **light)
+    stop.click(events.stop_lines, outputs=status, **light)
+    kind.input(events.choose, kind, [kind, names], **light)

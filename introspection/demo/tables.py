@@ -1,0 +1,122 @@
+"""Tables and the token strip as HTML. Everything a model or a visitor wrote is escaped here.
+
+Knows: markup and class names of ``style.css``. Does not know: components or events.
+"""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from collections.abc import Sequence
+from html import escape
+
+from introspection.demo.experiment import Answers, Experiment
+from introspection.demo.lines import LineAnswer
+from introspection.demo.sweeps import as_csv, as_json, outcome, rates
+from introspection.reader import Token
+
+__all__ = ["downloads", "lines_table", "rates_table", "strip"]
+
+FULL = 1.0  # projection at which a token is as dark as it gets, in typical residual norms
+
+
+def _table(caption: str, heads: Sequence[str], rows: Sequence[str]) -> str:
+    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in heads)
+    return (
+        f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(caption)}">'
+        f'<table class="lines"><caption>{escape(caption)}</caption><thead><tr>{head}</tr></thead>'
+        f"<tbody>{''.join(rows)}</tbody></table></div>"
+    )
+
+
+def lines_table(experiment: Experiment, answers: Sequence[LineAnswer], caption: str) -> str:
+    """One row per line: what was done, what was written, what it amounts to."""
+    rows = []
+    for answer in answers:
+        result = outcome(experiment, answer)
+        word = "writing…" if answer.text else "waiting…"
+        tone = "plain"
+        if result is not None:
+            word = f"{'✓' if result.right else '✗'} {result.word}"
+            tone = "good" if result.right else "bad"
+            if not (answer.line.adapter and experiment.has_adapter):
+                word, tone = result.word, "plain"
+        rows.append(
+            f'<tr><th scope="row">{escape(answer.line.label)}</th>'
+            f"<td>{answer.line.strength:g}</td><td>{escape(answer.text) or '–'}</td>"
+            f'<td><span class="badge {tone}">{escape(word)}</span></td></tr>'
+        )
+    return _table(caption, ("What is injected", "Strength", "Report", "Outcome"), rows)
+
+
+def rates_table(answers: Sequence[LineAnswer], caption: str, head: str) -> str:
+    """One row per dose: how many wordings noticed it and named it, trained and untrained."""
+    found = rates(answers)
+    rows = []
+    for label in dict.fromkeys(label for label, _ in found):
+        cells = []
+        for adapter in (True, False):
+            if (label, adapter) in found:
+                named, noticed, n = found[label, adapter]
+                cells += [f"{noticed} of {n}", f"{named} of {n}"] if n else ["…", "…"]
+        tds = "".join(f"<td>{cell}</td>" for cell in cells)
+        rows.append(f'<tr><th scope="row">{escape(label)}</th>{tds}</tr>')
+    heads = [head, "Trained: noticed", "named"]
+    if any(not adapter for _, adapter in found):
+        heads += ["Untrained: noticed", "named"]
+    return _table(caption, heads, rows)
+
+
+def downloads(experiment: Experiment, answers: Sequence[LineAnswer]) -> str:
+    """Links that hold the file themselves: nothing is written on the server."""
+
+    def link(text: str, kind: str, name: str, label: str) -> str:
+        data = b64encode(text.encode()).decode()
+        return f'<a class="file" download="{name}" href="data:{kind};base64,{data}">{label}</a>'
+
+    return (
+        '<p class="files">'
+        + link(as_csv(experiment, answers), "text/csv", "introspection.csv", "Download CSV")
+        + link(as_json(experiment, answers), "application/json", "introspection.json", "JSON")
+        + "</p>"
+    )
+
+
+def _cell(token: Token) -> str:
+    """One token of the strip, darker the more of the concept the reader finds there."""
+    share = max(0.0, min(token.signal / FULL, 1.0))
+    near = ", ".join(f"{name} {value:.2f}" for name, value in token.nearest)
+    marks = " ".join(mark for mark, on in (("given", token.prompt), ("in", token.injected)) if on)
+    shown = escape(token.text.replace("\n", "⏎")) or "·"
+    return (
+        f'<span class="tok {marks}" style="--s:{share:.2f}" '
+        f'title="{token.signal:.2f} · nearest: {escape(near)}">{shown}</span>'
+    )
+
+
+def strip(answers: Answers, concept: str) -> str:
+    """What the reader found along the trained model's answer and along the control's."""
+    if not answers[0].tokens_read:
+        return ""
+    lines, rows = [], []
+    for title, answer in (("Trained model", answers[0]), ("Control", answers[2])):
+        cells = "".join(_cell(token) for token in answer.tokens_read)
+        lines.append(f'<h3>{title}</h3><p class="strip" aria-hidden="true">{cells}</p>')
+        for token in answer.tokens_read:
+            if not token.prompt:
+                near = ", ".join(name for name, _ in token.nearest) or "–"
+                rows.append(
+                    f'<tr><th scope="row">{escape(token.text)}</th><td>{title}</td>'
+                    f"<td>{'yes' if token.injected else 'no'}</td><td>{token.signal:.2f}</td>"
+                    f"<td>{escape(near)}</td></tr>"
+                )
+    heads = ("Token", "Answer", "Vector added", "Projection", "Nearest known concepts")
+    caption = f"Projection of the residual stream on “{concept}”, token by token"
+    return (
+        '<p class="reading">A plain reader at the same block, beside the self-report: the darker a '
+        f"token, the more of “{escape(concept)}” it finds there (in typical residual norms above "
+        "the clean answer). Dashed: the prompt. Underlined: the vector is added there, so the "
+        "reader must see it, in the untrained model too; whether the model can <em>say</em> it is "
+        "another matter.</p>"
+        f"{''.join(lines)}<details><summary>The same as a table</summary>"
+        f"{_table(caption, heads, rows)}</details>"
+    )
