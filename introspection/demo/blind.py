@@ -207,7 +207,7 @@ def _cell(found: Rate) -> str:
     few = '<span class="note">too few to say much</span>' if found.n < FEW else ""
     return (
         f"<td><strong>{found.successes} of {found.n}</strong> = {100 * found.value:.0f}&nbsp;%"
-        f'<span class="note">95&nbsp;% interval: {100 * found.low:.0f} to '
+        f'<span class="note">95&nbsp;% interval {100 * found.low:.0f} to '
         f"{100 * found.high:.0f}&nbsp;%</span>{few}</td>"
     )
 

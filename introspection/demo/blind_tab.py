@@ -41,11 +41,10 @@ REPLACED = f"Another run took this trial’s place; press “{START}” for anot
 FAILED = f"The trial did not finish and does not count: press “{START}” for another."
 FRESH = f"Score and trial are cleared. {IDLE}"
 ABOUT = (
-    '<h2 class="tab-title">Blind trial</h2><p class="reading">In two trials of three on '
-    "average, one of the five words below is injected; in the third, nothing is. You do not know "
-    "which, and neither "
-    "does the model: read its report and guess. It may be silent, and the name it gives may be "
-    "wrong. None of the words was seen in training.</p>"
+    '<h2 class="tab-title">Blind trial</h2><p class="reading">In two trials of three, on average, '
+    "one of the five words below is injected; in the others, nothing is. You are not told which: "
+    "read the model’s report and guess. It may be silent, and the name it gives may be wrong. None "
+    "of the words was seen in training.</p>"
 )
 NO_ADAPTER = (
     '<p class="blind-notice">No adapter is loaded: the untrained model cannot report injected '
