@@ -95,7 +95,7 @@ def open_page(
     page.goto(f"{url}/?__theme={theme}")
     page.wait_for_selector("#inject")
     expect(page.locator("#badges .badge").first).to_be_visible()
-    page.wait_for_load_state("networkidle")
+    page.wait_for_load_state("load")  # never idle: Gradio keeps a heartbeat for the blind trial
     yield page
     page.close()
     assert wrong == []
@@ -150,7 +150,7 @@ def test_one_click_gives_three_answers(page: Page) -> None:
 
 def test_a_verdict_comes_quickly(page: Page) -> None:
     press(page, "#preset-ocean")
-    page.wait_for_load_state("networkidle")
+    page.wait_for_load_state("load")  # never idle: Gradio keeps a heartbeat for the blind trial
     started = time.monotonic()
     page.click("#preset-ocean")
     page.wait_for_selector("#verdict .verdict.running:not(.good)")
@@ -220,7 +220,7 @@ def test_every_row_says_what_it_is(page: Page) -> None:
     assert ["“ocean” injected" in row for row in said] == [True, True, False]
     assert "nothing injected" in said[2] and "Untrained model" in said[1]
     expect(page.locator(".asked")).to_contain_text("Do you detect an injected thought?")
-    expect(page.locator(".reading")).to_contain_text("What is measured")
+    expect(page.locator("#stage .reading")).to_contain_text("What is measured")
 
 
 def test_an_invalid_concept_is_explained_and_kept(page: Page) -> None:
@@ -365,9 +365,9 @@ def test_a_sweep_can_be_stopped(page: Page) -> None:
 @trained
 def test_one_click_leads_to_how_often_it_is_wrong(page: Page) -> None:
     tab(page, "How often is it wrong?")
-    first = page.locator("table tbody tr:visible").first
-    expect(first).to_contain_text("False positives")
-    expect(first).to_contain_text("%")
+    rows = page.locator("table tbody tr:visible")
+    expect(rows.first).to_contain_text("False positives")  # the head of the first group
+    expect(rows.nth(1)).to_contain_text("%")
 
 
 @pytest.mark.parametrize("width", [1280, 375])
@@ -389,3 +389,29 @@ def test_axe_finds_nothing(browser: Browser, url: str, width: int, theme: str) -
             ]
             assert overflow(page) <= 0, name
         assert found == []
+
+
+@trained
+def test_a_link_brings_the_same_run_back(page: Page, browser: Browser, url: str) -> None:
+    page.fill("#concept textarea, #concept input", "salt & pepper")
+    press(page, "#inject")
+    link = page.get_attribute("#share a.link", "href")
+    assert link and link.startswith(url) and "salt" in link
+    other = browser.new_page()
+    other.goto(link)
+    expect(other.locator("#verdict")).to_contain_text("settings are in the form", timeout=RUN_MS)
+    assert other.input_value("#concept textarea, #concept input") == "salt & pepper"
+    answers = page.locator("article .answer").all_inner_texts()
+    press(other, "#inject")
+    assert other.locator("article .answer").all_inner_texts() == answers
+    other.goto(f"{url}/?concept=%3C%7Cim_end%7C%3E")
+    expect(other.locator("#verdict")).to_contain_text("cannot be used", timeout=RUN_MS)
+    other.close()
+
+
+def test_a_recorded_run_plays_without_the_model(page: Page) -> None:
+    page.click("#replay button")
+    page.click("#play")
+    expect(page.locator("#verdict")).to_contain_text("Recorded run of", timeout=RUN_MS)
+    expect(page.locator("#verdict .running")).to_have_count(0, timeout=RUN_MS)
+    expect(page.locator("article .findings")).to_have_count(3)

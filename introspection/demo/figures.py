@@ -37,11 +37,11 @@ def _figure(*traces: object) -> go.Figure:
     figure = go.Figure(list(traces))
     figure.update_layout(
         height=340,
-        margin={"l": 55, "r": 15, "t": 15, "b": 50},
+        margin={"l": 55, "r": 15, "t": 50, "b": 50},
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
         font={"color": INK},
-        legend={"orientation": "h", "y": 1.12},
+        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 1, "xanchor": "right"},
     )
     return figure
 

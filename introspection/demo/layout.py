@@ -11,14 +11,16 @@ from typing import Any
 import gradio as gr
 
 from introspection.concepts import catalogue
-from introspection.demo import about, api, blind_tab, evidence, sweeps_tab, views
+from introspection.demo import about, api, blind_tab, evidence, replay_panel, sweeps_tab, views
 from introspection.demo.callbacks import Callbacks, categories
 from introspection.demo.experiment import (
     CAP,
     FEWEST_TOKENS,
     MAX_STRENGTH,
     MOST_TOKENS,
+    Answers,
     Experiment,
+    Request,
 )
 from introspection.demo.tickets import Tickets
 from introspection.models import LoadedModel
@@ -82,7 +84,10 @@ def build(loaded: LoadedModel) -> gr.Blocks:
 def _first_tab(experiment: Experiment, tickets: Tickets) -> None:
     """One concept, three answers."""
 
-    callbacks = Callbacks(experiment, tickets, lambda *_: "")
+    def shared(request: Request, answers: Answers, visitor: gr.Request) -> str:
+        return replay_panel.share(experiment, request, answers, replay_panel.address(visitor))
+
+    callbacks = Callbacks(experiment, tickets, shared)
     with gr.Column():
         with gr.Row(elem_id="presets"):
             chips = [
@@ -210,3 +215,4 @@ def _first_tab(experiment: Experiment, tickets: Tickets) -> None:
         )
         category.input(callbacks.choose, category, listed, **light)
         listed.input(lambda name: name or gr.skip(), listed, concept, **light)
+        replay_panel.add(experiment, [concept, *settings], shown)

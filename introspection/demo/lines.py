@@ -13,6 +13,7 @@ from typing import Literal
 from zlib import crc32
 
 from introspection import generation, injection
+from introspection.adapter import AdapterInfo
 from introspection.concepts import Concept
 from introspection.extraction import random_direction
 from introspection.grading import Verdict, grade
@@ -22,6 +23,7 @@ from introspection.trials import FINAL_ON, Injection, Schedule, Trial, ask
 __all__ = ["BATCH", "Line", "LineAnswer", "run"]
 
 BATCH = 16  # lines answered side by side: more would keep a visitor with one waiting for long
+BASELINE = 32  # words that a vector of another block is measured against
 Vector = Literal["none", "concept", "negated", "random"]
 
 
@@ -77,7 +79,7 @@ def run(
             if block is not None and block != loaded.layer:
                 stack.callback(_move, loaded, loaded.layer)
                 _move(loaded, block)
-                model = replace(loaded, layer=block, vectors=None)
+                model = replace(loaded, layer=block, vectors=None, adapter=_briefly(loaded))
                 model.norm = model.vectors_of(["ocean"]).norm
             for at in range(0, len(chosen), BATCH):
                 part = chosen[at : at + BATCH]
@@ -93,6 +95,12 @@ def run(
                 for i, report in zip(part, reports, strict=True):
                     answers[i] = _answer(lines[i], report, True)
                 yield tuple(answers)
+
+
+def _briefly(loaded: LoadedModel) -> AdapterInfo | None:
+    """The adapter's site with fewer baseline words: they are read anew at every other block."""
+    info = loaded.adapter
+    return info and replace(info, baseline=info.baseline[:BASELINE])
 
 
 def _move(loaded: LoadedModel, block: int) -> None:

@@ -1,0 +1,158 @@
+"""Below the answers: share the last run, paste somebody else's, play recorded ones.
+
+Knows: components and events of this panel. Does not know: what a link or a file says (``sharing``),
+where recorded runs come from (``recorded``). Nothing here needs a model that works.
+"""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from collections.abc import Iterator
+from html import escape
+from typing import Any
+from urllib.parse import urlsplit
+
+import gradio as gr
+
+from introspection.demo import recorded, sharing, tables, views, wording
+from introspection.demo.callbacks import error_toast
+from introspection.demo.experiment import Answers, Experiment, Request
+from introspection.errors import IntrospectionError
+
+__all__ = ["add", "address", "share"]
+
+COPY = (
+    "() => { const link = document.querySelector('#share a.link');"
+    " if (link) navigator.clipboard.writeText(link.href); }"
+)
+PAUSE = 0.05  # seconds between two words of a recorded run
+HOW = "Press Inject to run it here."
+
+
+def address(visitor: gr.Request) -> str:
+    """Where the visitor found the page, for links to it."""
+    parts = urlsplit(str(visitor.url))
+    return sharing.page_address(f"{parts.scheme}://{parts.netloc}")
+
+
+def share(experiment: Experiment, request: Request, answers: Answers, base: str) -> str:
+    """The last run as a link, a file and two programs."""
+    link = escape(sharing.link(base, request))
+    data = b64encode(sharing.as_json(experiment, request, answers).encode()).decode()
+    programs = "".join(
+        f'<details><summary>{title}</summary><pre tabindex="0"><code>{escape(text)}</code></pre>'
+        "</details>"
+        for title, text in (
+            ("Python", sharing.as_python(base, request)),
+            ("curl", sharing.as_curl(base, request)),
+        )
+    )
+    return (
+        f'<div class="share"><h3>This run</h3><p><a class="link" href="{link}">Link to these '
+        'settings</a> · <a class="file" download="introspection-run.json" '
+        f'href="data:application/json;base64,{data}">Download as JSON</a></p>{programs}</div>'
+    )
+
+
+class _Events:
+    def __init__(self, experiment: Experiment) -> None:
+        self.experiment = experiment
+
+    def open_link(self, visitor: gr.Request) -> tuple[Any, ...]:
+        """(concept, strength, question, schedule, tokens, verdict) of a link somebody followed."""
+        skip = gr.skip()
+        try:
+            request = sharing.from_query(self.experiment, dict(visitor.query_params))
+        except IntrospectionError as error:
+            return (*[skip] * 5, views.status("bad", f"This link cannot be used. {error}"))
+        if request is None:
+            return (skip,) * 6
+        return (
+            request.concept.name,
+            request.strength,
+            request.question,
+            str(request.schedule),
+            request.tokens,
+            views.status("plain", f"The link’s settings are in the form. {HOW}"),
+        )
+
+    def _shown(self, request: Request, answers: Answers, note: str) -> tuple[Any, ...]:
+        check = self.experiment
+        tone, said, more = wording.conclusion(
+            request, answers, answers[0].adapter, check.trained_range
+        )
+        banner = views.halt(request, answers[0]) if answers[0].halted_at else ""
+        return (
+            views.status(tone, f"{note}: {said}", more),
+            banner,
+            views.stage(answers[0].adapter, request, answers),
+            tables.strip(answers, request.concept.name),
+            "",
+        )
+
+    def import_run(self, text: Any) -> tuple[Any, ...]:
+        try:
+            request, answers = sharing.from_json(self.experiment, text)
+        except IntrospectionError as error:
+            raise error_toast("That is not a run", error) from None
+        return self._shown(request, answers, "Replayed from a file, not run here")
+
+    def play(self, number: Any) -> Iterator[tuple[Any, ...]]:
+        runs = recorded.runs()
+        if (
+            isinstance(number, bool)
+            or not isinstance(number, int)
+            or number not in range(len(runs))
+        ):
+            raise error_toast("Nothing to play", "Choose one of the recorded runs first.")
+        run = runs[number]
+        answers: Answers | None = None
+        note = f"Recorded run of {run.model}"
+        skip = gr.skip()
+        for answers in recorded.play(run, PAUSE):
+            yield (
+                views.status("plain", f"{note}, playing…", running=True),
+                views.halt(run.request, answers[0]) if answers[0].halted_at else "",
+                views.stage(answers[0].adapter, run.request, answers),
+                "",
+                skip,
+            )
+        assert answers is not None
+        yield self._shown(run.request, answers, note)
+
+
+def add(experiment: Experiment, form: list[Any], shown: list[Any]) -> None:
+    """The panel; ``form`` is (concept, strength, question, schedule, tokens), ``shown`` (verdict,
+    banner, stage, strip, share). Call it inside ``gr.Blocks``."""
+    events = _Events(experiment)
+    private: dict[str, Any] = {"api_visibility": "private", "preprocess": False}
+    light: dict[str, Any] = {**private, "queue": False, "show_progress": "hidden"}
+    copy = gr.Button("Copy link", size="sm", elem_id="copy-link")
+    with gr.Accordion("Recorded runs and runs of others", open=False, elem_id="replay"):
+        choices = [
+            (f"{run.request.concept.name}, strength {run.request.strength:g}", i)
+            for i, run in enumerate(recorded.runs())
+        ]
+        chosen = gr.Dropdown(
+            choices,
+            value=0,
+            label="Recorded run",
+            info="Played back word by word; no model is asked.",
+            elem_id="recorded",
+        )
+        play = gr.Button("Play", elem_id="play")
+        text = gr.Textbox(
+            label="A run as JSON",
+            info="Paste a downloaded run. Its verdicts are worked out anew from its texts.",
+            lines=4,
+            elem_id="import",
+        )
+        replay = gr.Button("Replay", elem_id="import-run")
+    copy.click(None, js=COPY, **private)
+    play.click(events.play, chosen, shown, show_progress="hidden", concurrency_limit=8, **private)
+    replay.click(
+        events.import_run, text, shown, show_progress="hidden", concurrency_limit=8, **private
+    )
+    context = gr.context.Context.root_block
+    assert context is not None
+    context.load(events.open_link, None, [*form, shown[0]], **light)
