@@ -5,12 +5,10 @@ from __future__ import annotations
 import json
 import os
 import re
-import socket
 import subprocess
 import sys
 import threading
 import time
-import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields, replace
@@ -25,7 +23,7 @@ import torch
 from conftest import load_tiny
 from gradio_client import Client
 from gradio_client.exceptions import AppError
-from gradio_client.utils import apply_diff
+from tab import Tab, free_port, index
 from tiny_folder import write_model
 
 from introspection import demo, extraction, generation, injection, models
@@ -63,12 +61,6 @@ def loaded() -> LoadedModel:
     return replace(load_tiny("llama"), adapter=INFO)
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @pytest.fixture(scope="module")
 def page(loaded: LoadedModel) -> Iterator[gr.Blocks]:
     page = demo.launch(loaded, "127.0.0.1", free_port(), block=False, quiet=True)
@@ -86,10 +78,6 @@ def client(url: str) -> Client:
     return Client(url, verbose=False, analytics_enabled=False)
 
 
-def index(page: gr.Blocks, name: str, nth: int = 0) -> int:
-    return [i for i, fn in page.fns.items() if fn.fn is not None and fn.fn.__name__ == name][nth]
-
-
 def call(url: str, data: list[Any]) -> tuple[str, Any]:
     """/compare over bare HTTP, so that anything can be sent: (event, data) of the answer."""
     with httpx.Client(timeout=60) as web:
@@ -104,49 +92,7 @@ def call(url: str, data: list[Any]) -> tuple[str, Any]:
     return event.removeprefix("event: "), json.loads(rest.removeprefix("data: "))
 
 
-class Visitor:
-    """A browser tab: a session, the queue's own protocol, private events included."""
-
-    def __init__(self, page: gr.Blocks) -> None:
-        self.page, self.session = page, uuid.uuid4().hex
-        self.base = page.local_url.rstrip("/") + "/gradio_api"
-
-    def stream(self, name: str, *data: Any, nth: int = 0) -> Iterator[list[Any]]:
-        """Every update of one event; a failing event raises the error that the page shows."""
-        body = {
-            "data": list(data),
-            "fn_index": index(self.page, name, nth),
-            "session_hash": self.session,
-        }
-        with httpx.Client(timeout=60) as web:
-            joined = web.post(f"{self.base}/queue/join", json=body)
-            assert joined.status_code == 200, joined.text
-            event = joined.json()["event_id"]
-            values: list[Any] = []
-            address = f"{self.base}/queue/data?session_hash={self.session}"
-            with web.stream("GET", address) as answer:
-                for line in answer.iter_lines():
-                    message = json.loads(line.removeprefix("data: ")) if line else {}
-                    if message.get("event_id") != event:
-                        continue
-                    if message["msg"] == "process_generating":
-                        data = message["output"]["data"]
-                        values = (
-                            [apply_diff(v, d) for v, d in zip(values, data, strict=True)]
-                            if values
-                            else data
-                        )
-                        yield values
-                    elif message["msg"] == "process_completed":
-                        if not message["success"]:
-                            raise AppError(message["output"]["error"])
-                        if not values:
-                            yield message["output"]["data"]
-                        return
-
-    def call(self, name: str, *data: Any, nth: int = 0) -> list[Any]:
-        return list(self.stream(name, *data, nth=nth))[-1]
-
+class Visitor(Tab):
     def press(self, concept: str, *settings: Any) -> list[list[Any]]:
         """What pressing Inject does: a ticket before the queue, then the run; all its updates."""
         chosen = settings or SETTINGS
@@ -404,6 +350,17 @@ def test_a_new_click_replaces_the_running_one(
     rest = list(updates)
     assert seen["closed"] == 1 and len(rest) < 20
     assert not any("Stopped" in str(update[0]) for update in rest)
+
+
+def test_a_new_click_ends_a_recording_too(page: gr.Blocks) -> None:
+    """Otherwise its words and those of the live run would take turns in the same three answers."""
+    visitor = Visitor(page)
+    whole = len(list(visitor.stream("play", 0)))
+    updates = visitor.stream("play", 0)
+    next(updates)
+    begin = page.fns[index(page, "begin")].fn
+    begin("love", *SETTINGS, gr.Request(session_hash=visitor.session))
+    assert len(list(updates)) < whole / 2
 
 
 def test_leaving_the_page_ends_the_model(page: gr.Blocks, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,19 +6,18 @@ import json
 import random
 import re
 import time
-import uuid
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import gradio as gr
 import httpx
 import pytest
 from gradio_client.exceptions import AppError
-from gradio_client.utils import apply_diff
+from tab import Tab, index
 
 from introspection.concepts import resolve
 from introspection.demo import blind, blind_tab
@@ -209,13 +208,10 @@ class Model:
             self.closed += 1
 
 
-class Server(SimpleNamespace):
+@dataclass(frozen=True)
+class Server:
     model: Model
     page: gr.Blocks
-
-    def index(self, name: str, nth: int = 0) -> int:
-        fns = self.page.fns.items()
-        return [i for i, fn in fns if fn.fn is not None and fn.fn.__name__ == name][nth]
 
 
 @pytest.fixture(scope="module")
@@ -235,62 +231,9 @@ def server(running: Server) -> Server:
     return running
 
 
-class Visitor:
-    """A browser tab; ``raw`` is every byte that it was sent."""
-
-    PARTS = ("trial", "score", "status", "report", "table")
-
+class Visitor(Tab):
     def __init__(self, server: Server) -> None:
-        self.server, self.session, self.raw = server, uuid.uuid4().hex, list[str]()
-        self.base = server.page.local_url.rstrip("/") + "/gradio_api"
-
-    def stream(self, name: str, *sent: Any, nth: int = 0) -> Iterator[list[Any]]:
-        body = {
-            "data": list(sent) or [None],
-            "fn_index": self.server.index(name, nth),
-            "session_hash": self.session,
-        }
-        with httpx.Client(timeout=60) as web:
-            joined = web.post(f"{self.base}/queue/join", json=body)
-            assert joined.status_code == 200, joined.text
-            values: list[Any] = []
-            with web.stream("GET", f"{self.base}/queue/data?session_hash={self.session}") as told:
-                for line in told.iter_lines():
-                    self.raw.append(line)
-                    message = json.loads(line.removeprefix("data: ")) if line else {}
-                    if message.get("event_id") != joined.json()["event_id"]:
-                        continue
-                    if message["msg"] == "process_generating":
-                        data = message["output"]["data"]
-                        values = (
-                            [apply_diff(v, d) for v, d in zip(values, data, strict=True)]
-                            if values
-                            else data
-                        )
-                        yield values
-                    elif message["msg"] == "process_completed":
-                        if not message["success"]:
-                            raise AppError(message["output"]["error"])
-                        if not values:
-                            yield message["output"]["data"]
-                        return
-
-    def call(self, name: str, *sent: Any, nth: int = 0) -> list[Any]:
-        return list(self.stream(name, *sent, nth=nth))[-1]
-
-    def light(self, name: str, *sent: Any, nth: int = 0) -> list[Any]:
-        """An event outside the queue."""
-        body = {
-            "data": list(sent) or [None],
-            "fn_index": self.server.index(name, nth),
-            "session_hash": self.session,
-        }
-        with httpx.Client(timeout=60) as web:
-            told = web.post(f"{self.base}/run/predict", json=body)
-        self.raw.append(told.text)
-        assert told.status_code == 200, told.text
-        data: list[Any] = told.json()["data"]
-        return data
+        super().__init__(server.page)
 
     def press(self) -> list[Any]:
         """Begin and run; the page at the end."""
@@ -515,7 +458,9 @@ def test_a_run_in_another_tab_ends_the_trial(
     fixed(monkeypatch, "starfish")
     visitor = Visitor(server)
     visitor.call("begin_blind")
-    server.page.fns[server.index("begin_blind")].fn(None, gr.Request(session_hash=visitor.session))
+    server.page.fns[index(server.page, "begin_blind")].fn(
+        None, gr.Request(session_hash=visitor.session)
+    )
     page = visitor.call("run_blind")
     assert "took this trial’s place" in page[2] and not server.model.asked
     assert "no report" in visitor.guess(3)[0]
@@ -524,7 +469,7 @@ def test_a_run_in_another_tab_ends_the_trial(
 @pytest.mark.slow
 def test_the_events_are_private_and_no_adapter_is_said(server: Server) -> None:
     for name in ("begin_blind", "run_blind", "guess_blind", "stop_blind", "restart_blind"):
-        assert server.page.fns[server.index(name)].api_visibility == "private"
+        assert server.page.fns[index(server.page, name)].api_visibility == "private"
     assert "cannot report" not in httpx.get(f"{server.page.local_url}config").text
     bare = Model()
     bare.has_adapter = False  # type: ignore[misc]

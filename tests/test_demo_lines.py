@@ -7,6 +7,7 @@ import json
 from dataclasses import fields, replace
 from io import StringIO
 from typing import Any
+from zlib import crc32
 
 import pytest
 import torch
@@ -76,13 +77,10 @@ def test_every_line_is_its_own_trial(
         "none": None,
         "concept": direction,
         "negated": -direction,
-        "random": random_direction(0, len(direction)),
+        "random": random_direction(crc32(b"ocean"), len(direction)),
     }[vector]
     answers = last(experiment, lines)
-    if vector != "random":
-        assert answers[1].text == alone(loaded, ASKED, given, 2.0, adapter)
-    else:
-        assert answers[1].text not in (answers[0].text, "")
+    assert answers[1].text == alone(loaded, ASKED, given, 2.0, adapter)
     assert answers[2].text == alone(loaded, lines[2].question, None, 0.0, True)
     assert all(a.verdict is not None for a in answers)
 
@@ -160,7 +158,7 @@ def test_every_experiment_runs_to_its_tables(experiment: Experiment, kind: str) 
     request = experiment.request("ocean", 1.0)
     lines = sweeps.plan(experiment, kind, request, "love, bomb\nviolin")
     answers = last(experiment, lines, 4)
-    assert all(sweeps.outcome(experiment, answer) for answer in answers)
+    assert all(sweeps.outcome(answer) for answer in answers)
     shown = tables.lines_table(experiment, answers, "x") + tables.rates_table(answers, "x", "y")
     assert shown.count("<tr>") >= len(lines)
     rows = json.loads(sweeps.as_json(experiment, answers))
@@ -168,7 +166,7 @@ def test_every_experiment_runs_to_its_tables(experiment: Experiment, kind: str) 
     parsed = list(csv.reader(StringIO(sweeps.as_csv(experiment, answers))))
     assert len(parsed) == len(lines) + 1 and parsed[0] == list(rows[0])
     if kind == "heat map":
-        figure = figures.heat_map(experiment, answers)
+        figure = figures.heat_map(answers)
         assert len(figure.data[0].y) == 6 and len(figure.data[0].x) == 5
     if kind in ("strength", "layer"):
         figure = figures.doses(answers, "x", (0.25, 2.0))
@@ -220,13 +218,12 @@ def test_controls_differ_from_the_treatment_in_one_thing(experiment: Experiment)
         ("I do not detect any injected thought.", "negated", "ocean", "reports nothing", True),
     ],
 )
-def test_outcomes(
-    experiment: Experiment, text: str, vector: Any, name: str, word: str, right: bool
-) -> None:
+def test_outcomes(text: str, vector: Any, name: str, word: str, right: bool) -> None:
     line = Line("x", resolve(name), 1.0, ASKED, vector)
     expected = name if vector == "concept" else None
     answer = LineAnswer(line, text, 9, 9 if "HALT" in text else None, grade(text, expected))
-    assert sweeps.outcome(experiment, answer) == sweeps.Outcome(word, right)
+    assert sweeps.outcome(answer) == sweeps.Outcome(word, right)
+    assert figures.heat_map([answer]).data[0].z[0][0] == figures.LEVELS.index(word)
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,8 @@ import gradio as gr
 import httpx
 import pytest
 from conftest import LAYER, load_tiny
-from test_demo import CONCEPTS, INFO, SETTINGS, Visitor, free_port
+from tab import Tab, free_port
+from test_demo import CONCEPTS, INFO, SETTINGS
 
 from introspection import demo
 from introspection.models import LoadedModel
@@ -102,12 +103,12 @@ def test_two_hundred_at_once_get_an_answer_or_a_clean_no(page: gr.Blocks, alone:
 def test_two_hundred_who_leave_do_not_block_the_next(page: gr.Blocks) -> None:
     """The next visitor's first token comes soon, whatever was started and dropped before."""
     for i in range(200):
-        visitor = Visitor(page)
+        visitor = Tab(page)
         ticket = visitor.call("begin", CONCEPTS[i % 6], *SETTINGS)[3]
         updates = visitor.stream("run", ticket, CONCEPTS[i % 6], *SETTINGS)
         next(updates)
         updates.close()  # type: ignore[attr-defined]
-    visitor = Visitor(page)
+    visitor = Tab(page)
     ticket = visitor.call("begin", "ocean", *SETTINGS)[3]
     began = time.monotonic()
     next(visitor.stream("run", ticket, "ocean", *SETTINGS))

@@ -112,20 +112,20 @@ def test_a_link_brings_back_the_same_request(check: Experiment) -> None:
             assert re.fullmatch(r"[!-~]+", address) and not set(address) & set("'\"<>`\\ ")
             query = urlsplit(address).query
             assert address.startswith(f"{base}?") and not urlsplit(address).fragment
-            assert sharing.from_query(check, dict(parse_qsl(query))) == request
-            assert sharing.from_query(check, QueryParams(query)) == request
+            assert sharing.from_query(check.request, dict(parse_qsl(query))) == request
+            assert sharing.from_query(check.request, QueryParams(query)) == request
             assert ("question" in QueryParams(query)) == (request.question != DEFAULT_QUESTION)
 
 
 def test_the_longest_question_fits_into_a_link(check: Experiment) -> None:
     request = check.request("ocean", 1.0, "🌊" * 2_000)
     query = urlsplit(sharing.link(BASE, request)).query
-    assert sharing.from_query(check, QueryParams(query)) == request
+    assert sharing.from_query(check.request, QueryParams(query)) == request
 
 
 def test_a_page_without_our_parameters_is_just_the_page(check: Experiment) -> None:
     for params in ({}, {"__theme": "dark"}, {"utm": "x" * 9_000}, {"Concept": "ocean"}):
-        assert sharing.from_query(check, params) is None
+        assert sharing.from_query(check.request, params) is None
 
 
 def test_unknown_parameters_are_ignored_and_the_last_of_repeated_ones_counts(
@@ -133,9 +133,9 @@ def test_unknown_parameters_are_ignored_and_the_last_of_repeated_ones_counts(
 ) -> None:
     wanted = check.request("love", 2.0)
     query = "concept=ocean&strength=1&concept=love&__theme=dark&strength=2&x=%00"
-    assert sharing.from_query(check, QueryParams(query)) == wanted
-    assert sharing.from_query(check, dict(parse_qsl(query))) == wanted
-    assert sharing.from_query(check, parse_qs(query)) == wanted  # type: ignore[arg-type]
+    assert sharing.from_query(check.request, QueryParams(query)) == wanted
+    assert sharing.from_query(check.request, dict(parse_qsl(query))) == wanted
+    assert sharing.from_query(check.request, parse_qs(query)) == wanted  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -155,7 +155,7 @@ def test_unknown_parameters_are_ignored_and_the_last_of_repeated_ones_counts(
 )  # fmt: skip
 def test_a_bad_link_is_one_sentence(check: Experiment, query: str) -> None:
     with pytest.raises(IntrospectionError) as error:
-        sharing.from_query(check, dict(parse_qsl(query, keep_blank_values=True)))
+        sharing.from_query(check.request, dict(parse_qsl(query, keep_blank_values=True)))
     sentence(error)
 
 
@@ -305,8 +305,8 @@ def test_an_exported_run_comes_back(check: Experiment) -> None:
         report = REPORT.format(c=request.concept.name)
         answers = answers_of(request, report, f"{odd}\n{odd}", DENIAL, halted_at=9)
         text = sharing.as_json(check, request, answers)
-        assert sharing.from_json(check, text) == (request, answers)
-        assert sharing.from_json(check, f"\ufeff{text}") == (request, answers)
+        assert sharing.from_json(check.request, text) == (request, answers)
+        assert sharing.from_json(check.request, f"\ufeff{text}") == (request, answers)
         assert sharing.as_json(check, request, answers) == text
     found = json.loads(text)
     assert found["schema"] == 1 and re.fullmatch(r"\d+\.\d+\.\d+", found["version"])
@@ -319,7 +319,7 @@ def test_a_real_run_comes_back(check: Experiment) -> None:
         request = check.request("ocean", strength, schedule=where, tokens=12)
         *_, answers = check.stream(request)
         text = sharing.as_json(check, request, answers)
-        asked, found = sharing.from_json(check, text)
+        asked, found = sharing.from_json(check.request, text)
         assert asked == request and sharing.as_json(check, asked, found) == text
 
 
@@ -328,7 +328,7 @@ def test_what_a_model_writes_can_always_be_imported(check: Experiment) -> None:
     texts = ["a\x00b\x1b[31m\r\n", "c\ud800d\x85", "e\u202ef\u2066"]
     text = sharing.as_json(check, request, answers_of(request, *texts))
     text.encode()
-    _, answers = sharing.from_json(check, text)
+    _, answers = sharing.from_json(check.request, text)
     assert answers[0].text == "a\ufffdb\ufffd[31m\ufffd\n" and answers[2].text == "e\ufffdf\ufffd"
 
 
@@ -345,7 +345,7 @@ def test_a_lying_verdict_is_overruled(check: Experiment) -> None:
     run["rows"][1].update(text=REPORT.format(c="cheese"), correct=True, named="ocean")
     run["rows"][2].update(text=REPORT.format(c="ocean"), detected=False, correct=True)
     run.update(harmful=True, seen_in_training=True, category="explosives")
-    request, answers = sharing.from_json(check, json.dumps(run))
+    request, answers = sharing.from_json(check.request, json.dumps(run))
     assert not request.harmful and request.concept.category != "explosives"
     first, second, third = (answer.verdict for answer in answers)
     assert first and not first.detected and not first.correct and first.named is None
@@ -353,13 +353,13 @@ def test_a_lying_verdict_is_overruled(check: Experiment) -> None:
     assert second and second.detected and second.named == "cheese" and not second.correct
     assert third and third.detected and not third.correct
     run["rows"][0].update(text="Of ASPHALT.", halted_at=3)
-    assert not sharing.from_json(check, json.dumps(run))[1][0].halted
+    assert not sharing.from_json(check.request, json.dumps(run))[1][0].halted
 
 
 def test_long_answers_are_cut_before_they_are_graded(check: Experiment) -> None:
     run = exported(check)
     run["rows"][0]["text"] = "x " * 2_000 + REPORT.format(c="ocean")
-    answer = sharing.from_json(check, json.dumps(run))[1][0]
+    answer = sharing.from_json(check.request, json.dumps(run))[1][0]
     assert len(answer.text) == 4_000 and answer.verdict and not answer.verdict.detected
     assert not answer.halted
 
@@ -429,7 +429,7 @@ def test_a_hostile_import_is_one_sentence(check: Experiment, number: int) -> Non
         text = json.dumps(run, ensure_ascii=number % 2 == 0)
     began = time.process_time()
     with pytest.raises(IntrospectionError) as error:
-        sharing.from_json(check, text)
+        sharing.from_json(check.request, text)
     assert time.process_time() - began < 0.5
     sentence(error)
 
@@ -440,7 +440,7 @@ def test_nothing_that_is_mutated_at_random_escapes(check: Experiment) -> None:
         at, size = rng.randrange(len(text)), rng.choice((0, 1, 1, 5, 40))
         odd = "".join(rng.choice('{}[]",:\\u09eE-+ntf\x00\ud800é') for _ in range(rng.randrange(6)))
         try:
-            sharing.from_json(check, text[:at] + odd + text[at + size :])
+            sharing.from_json(check.request, text[:at] + odd + text[at + size :])
         except IntrospectionError as error:
             assert "\n" not in str(error)
 
@@ -464,7 +464,7 @@ def test_grading_hostile_answers_is_fast(check: Experiment, unit: str) -> None:
     for row in run["rows"]:
         row["text"] = (unit * 4_000)[:4_000]
     began = time.process_time()
-    sharing.from_json(check, json.dumps(run))
+    sharing.from_json(check.request, json.dumps(run))
     assert time.process_time() - began < 2
 
 

@@ -17,14 +17,13 @@ from introspection.demo import sweeps, wording
 from introspection.demo.callbacks import BROKEN
 from introspection.demo.experiment import CAP, Experiment, Request
 from introspection.demo.lines import Line
+from introspection.demo.wiring import MODEL
 from introspection.errors import IntrospectionError
 from introspection.prompts import DEFAULT_QUESTION
-from introspection.validation import schedule_value
 
-__all__ = ["ENDPOINTS", "add"]
+__all__ = ["add"]
 
 log = logging.getLogger(__name__)
-ENDPOINTS = ("report", "compare", "sweep", "concepts", "health")
 MOST_STRENGTHS = 8
 
 
@@ -74,7 +73,7 @@ class _Api:
                 asked.concept,
                 asked.strength,
                 asked.question,
-                schedule=schedule_value(schedule),
+                schedule=asked.schedule,
             )
             return self._rows([line], asked.tokens)[0]
 
@@ -163,9 +162,8 @@ class _Api:
 def add(experiment: Experiment) -> None:
     """The five endpoints; call it inside ``gr.Blocks``."""
     api = _Api(experiment)
-    model: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": 1}
-    gr.api(api.report, api_name="report", **model)
-    gr.api(api.compare, api_name="compare", **model)
-    gr.api(api.sweep, api_name="sweep", **model)
+    gr.api(api.report, api_name="report", **MODEL)
+    gr.api(api.compare, api_name="compare", **MODEL)
+    gr.api(api.sweep, api_name="sweep", **MODEL)
     gr.api(api.concepts, api_name="concepts", concurrency_limit=4)
     gr.api(api.health, api_name="health", concurrency_limit=4)

@@ -22,6 +22,7 @@ from introspection.demo.callbacks import BROKEN, error_toast
 from introspection.demo.experiment import CAP, Experiment
 from introspection.demo.lines import LineAnswer
 from introspection.demo.tickets import Tickets
+from introspection.demo.wiring import LIGHT, PRIVATE, Run, wire
 from introspection.errors import IntrospectionError
 
 __all__ = ["add"]
@@ -215,33 +216,12 @@ def add(experiment: Experiment, tickets: Tickets, rng: random.Random | None = No
     restart = gr.Button("Start over", size="sm", elem_id="blind-restart")
     trial, score = gr.State(None), gr.State(Score())  # a browser is never sent a state
 
-    private: dict[str, Any] = {"api_visibility": "private", "preprocess": False}
-    light: dict[str, Any] = {**private, "queue": False, "show_progress": "hidden"}
     page = [trial, score, status, report, table, *guesses, following]
-    for button in (begin, following):
-        button.click(
-            events.begin_blind,
-            trial,
-            page,
-            js=_TO_START,
-            trigger_mode="multiple",
-            show_progress="hidden",
-            concurrency_limit=None,
-            **private,
-        ).success(
-            events.run_blind,
-            trial,
-            page,
-            trigger_mode="multiple",
-            show_progress="minimal",
-            show_progress_on=status,
-            concurrency_id="model",
-            concurrency_limit=1,
-            **private,
-        ).failure(events.failed_blind, trial, page, **light)
+    run = Run(events.run_blind, trial, page, events.failed_blind, trial, page, status)
+    wire([begin.click, following.click], events.begin_blind, trial, page, run, _TO_START)
     for number, button in enumerate(guesses):
-        button.click(events.guess(number), [trial, score], page, **light).then(
-            None, js=_TO_NEXT, **private
+        button.click(events.guess(number), [trial, score], page, **LIGHT).then(
+            None, js=_TO_NEXT, **PRIVATE
         )
-    stop.click(events.stop_blind, trial, page, js=_TO_START, **light)
-    restart.click(events.restart_blind, None, page, **light)
+    stop.click(events.stop_blind, trial, page, js=_TO_START, **LIGHT)
+    restart.click(events.restart_blind, None, page, **LIGHT)

@@ -17,6 +17,7 @@ import gradio as gr
 import plotly.graph_objects as go
 
 from introspection.demo.experiment import Experiment
+from introspection.demo.figures import GRID, INK, plain_figure
 from introspection.errors import IntrospectionError
 from introspection.report import HEADLINE
 
@@ -43,7 +44,6 @@ GROUPS = (
     ("", "Controls: other disturbances, and a question whose right answer is no.", "#64748b"),
 )
 CLEAN, HARMFUL = 0, 2  # places in GROUPS
-INK, GRID = "#64748b", "rgba(100,116,139,.25)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,13 +196,11 @@ def figure(found: Mapping[str, Any]) -> go.Figure:
         customdata=[f"{row.successes:,} of {row.n:,}" for row in measured],
         hovertemplate="%{x:.1f} % (%{customdata})<extra></extra>",
     )
-    drawn = go.Figure(bars)
+    drawn = plain_figure(bars)
     drawn.update_layout(
         height=80 + 42 * len(measured),
-        margin={"l": 10, "r": 15, "t": 40, "b": 50},
-        paper_bgcolor="rgba(0,0,0,0)",
-        plot_bgcolor="rgba(0,0,0,0)",
-        font={"color": INK, "size": 11},
+        margin={"l": 10},
+        font={"size": 11},
         showlegend=False,
         dragmode=False,
     )

@@ -32,6 +32,8 @@ __all__ = [
     "Answers",
     "Experiment",
     "Request",
+    "checked",
+    "is_harmful",
 ]
 
 MAX_STRENGTH = 4.0
@@ -83,6 +85,32 @@ def is_harmful(concept: Concept) -> bool:
     return any(found.harmful for part in parts if (found := find(part)))
 
 
+def checked(
+    tokenizer: Any,
+    concept: object,
+    strength: object,
+    question: object = DEFAULT_QUESTION,
+    schedule: object = "final_on",
+    tokens: object = CAP,
+) -> Request:
+    """Everything that a visitor sent, checked. Raises IntrospectionError with one sentence.
+
+    Without a tokenizer (None) only the usual control tokens are known.
+    """
+    name = validation.concept_text(concept, tokenizer)
+    dose = validation.strength_value(strength)
+    if not 0 <= dose <= MAX_STRENGTH:
+        raise IntrospectionError(
+            f"The strength {dose:g} is outside 0 to {MAX_STRENGTH:g}: choose one in between."
+        )
+    text = validation.question_text(question, tokenizer)
+    where = validation.schedule_value(schedule)
+    most = validation.token_count(tokens, MOST_TOKENS)
+    chosen = resolve(name)
+    harmful = is_harmful(chosen)
+    return Request(chosen, harmful, dose, text, where, min(most, CAP) if harmful else most)
+
+
 class Experiment:
     """The three rows of the page on one model: built once, used by every visitor in turn."""
 
@@ -108,35 +136,13 @@ class Experiment:
         """How many blocks the model has."""
         return len(injection.blocks(self.loaded.model))
 
-    @staticmethod
-    def harmful(concept: Concept) -> bool:
-        return is_harmful(concept)
-
     @property
     def trained_range(self) -> tuple[float, float] | None:
         return self.loaded.adapter.strengths if self.loaded.adapter else None
 
-    def request(
-        self,
-        concept: object,
-        strength: object,
-        question: object = DEFAULT_QUESTION,
-        schedule: object = "final_on",
-        tokens: object = CAP,
-    ) -> Request:
-        """Check everything a visitor sent. Raises IntrospectionError with one sentence."""
-        name = validation.concept_text(concept, self.loaded.tokenizer)
-        dose = validation.strength_value(strength)
-        if not 0 <= dose <= MAX_STRENGTH:
-            raise IntrospectionError(
-                f"The strength {dose:g} is outside 0 to {MAX_STRENGTH:g}: choose one in between."
-            )
-        text = validation.question_text(question, self.loaded.tokenizer)
-        where = validation.schedule_value(schedule)
-        most = validation.token_count(tokens, MOST_TOKENS)
-        chosen = resolve(name)
-        harmful = is_harmful(chosen)
-        return Request(chosen, harmful, dose, text, where, min(most, CAP) if harmful else most)
+    def request(self, *asked: object, **named: object) -> Request:
+        """:func:`checked` against this model's tokenizer."""
+        return checked(self.loaded.tokenizer, *asked, **named)
 
     def seen(self, concept: Concept) -> tuple[bool, str]:
         """Whether training has seen the concept, in words that say why or why not."""

@@ -10,30 +10,31 @@ from collections.abc import Sequence
 
 import plotly.graph_objects as go
 
-from introspection.demo.experiment import Experiment
 from introspection.demo.lines import LineAnswer
 from introspection.demo.sweeps import outcome, rates
 
-__all__ = ["doses", "heat_map"]
+__all__ = ["GRID", "INK", "doses", "heat_map", "plain_figure"]
 
 INK, GRID = "#64748b", "rgba(100,116,139,.25)"
 SERIES = {
     True: ("trained model names it", "#4f46e5"),
     False: ("untrained model names it", "#b45309"),
 }
-# (least, colour) of each outcome in the heat map, from nothing to a halt.
+# Outcomes in the heat map, from nothing to a halt; the second is a false alarm at strength 0.
 LEVELS = (
     "reports nothing",
+    "reports a thought",
     "noticed, not named",
     "wrong name",
     "named",
     "halted",
     "named and halted",
 )
-COLOURS = ("#cbd5e1", "#fcd34d", "#f59e0b", "#16a34a", "#b91c1c", "#7f1d1d")
+COLOURS = ("#cbd5e1", "#fde68a", "#fcd34d", "#f59e0b", "#16a34a", "#b91c1c", "#7f1d1d")
 
 
-def _figure(*traces: object) -> go.Figure:
+def plain_figure(*traces: object) -> go.Figure:
+    """Traces on the page's own ground, in a colour that reads on light and dark."""
     figure = go.Figure(list(traces))
     figure.update_layout(
         height=340,
@@ -69,7 +70,7 @@ def doses(
                     marker={"size": 9, "symbol": "circle" if adapter else "square"},
                 )
             )
-    figure = _figure(*traces)
+    figure = plain_figure(*traces)
     if trained:
         figure.add_vrect(*trained, fillcolor="#4f46e5", opacity=0.12, line_width=0)
     figure.update_xaxes(title=axis, gridcolor=GRID, zeroline=False)
@@ -77,20 +78,20 @@ def doses(
     return figure
 
 
-def heat_map(experiment: Experiment, answers: Sequence[LineAnswer]) -> go.Figure:
+def heat_map(answers: Sequence[LineAnswer]) -> go.Figure:
     """One cell per concept and strength, coloured by what became of it."""
     concepts = list(dict.fromkeys(answer.line.label for answer in answers))
     strengths = sorted({answer.line.strength for answer in answers})
     words: dict[tuple[str, float], str] = {}
     for answer in answers:
-        result = outcome(experiment, answer)
+        result = outcome(answer)
         if result is not None:
             words[answer.line.label, answer.line.strength] = result.word
     cells = [[words.get((name, dose), "") for dose in strengths] for name in concepts]
     levels = [[LEVELS.index(w) if w in LEVELS else None for w in row] for row in cells]
     step = 1 / len(COLOURS)
     scale = [[(i + edge) * step, c] for i, c in enumerate(COLOURS) for edge in (0, 1)]
-    figure = _figure(
+    figure = plain_figure(
         go.Heatmap(
             z=levels,
             x=[f"{dose:g}" for dose in strengths],

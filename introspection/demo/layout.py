@@ -23,6 +23,7 @@ from introspection.demo.experiment import (
     Request,
 )
 from introspection.demo.tickets import Tickets
+from introspection.demo.wiring import LIGHT, PRIVATE, Run, wire
 from introspection.models import LoadedModel
 from introspection.prompts import DEFAULT_QUESTION
 
@@ -170,49 +171,36 @@ def _first_tab(experiment: Experiment, tickets: Tickets) -> None:
         # In the page, not in the session: it must travel with the concept it was taken for.
         ticket = gr.Number(0, visible=False, precision=0)
 
-        # Values arrive as they were sent: one check, ours, and no message but ours.
-        private: dict[str, Any] = {"api_visibility": "private", "preprocess": False}
-        light: dict[str, Any] = {**private, "queue": False, "show_progress": "hidden"}
         settings = [strength, question, schedule, tokens]
         shown = [verdict, banner, stage, strip, share]
+        run = Run(
+            callbacks.run,
+            [ticket, concept, *settings],
+            shown,
+            callbacks.failed,
+            None,
+            verdict,
+            verdict,
+        )
 
         def press(triggers: Any, begin: Any, inputs: Any) -> None:
-            gr.on(
-                triggers,
-                begin,
-                inputs,
-                [concept, question, schedule, ticket, *shown],
-                trigger_mode="multiple",
-                js=f"(...values) => {{ {_SHOW} return values; }}",
-                # Through the queue, without a limit: an error outside it would be a bare HTTP 500.
-                show_progress="hidden",
-                concurrency_limit=None,
-                **private,
-            ).success(
-                callbacks.run,
-                [ticket, concept, *settings],
-                shown,
-                trigger_mode="multiple",
-                show_progress="minimal",
-                show_progress_on=verdict,
-                concurrency_id="model",
-                concurrency_limit=1,
-                **private,
-            ).failure(callbacks.failed, None, verdict, **light)
+            cleared = [concept, question, schedule, ticket, *shown]
+            js = f"(...values) => {{ {_SHOW} return values; }}"
+            wire(triggers, begin, inputs, cleared, run, js)
 
         press([inject.click, concept.submit], callbacks.begin, [concept, *settings])
         for chip, (_, _, *preset) in zip(chips, PRESETS, strict=True):
             press([chip.click], callbacks.begin_preset(*preset), [strength, tokens])
-        own.click(None, js=_FOCUS_CONCEPT, **private)
-        stop.click(callbacks.stop, outputs=verdict, js=_FOCUS_INJECT, **light)
+        own.click(None, js=_FOCUS_CONCEPT, **PRIVATE)
+        stop.click(callbacks.stop, outputs=verdict, js=_FOCUS_INJECT, **LIGHT)
         gr.on(
             [concept.change, strength.change],
             callbacks.describe,
             [concept, strength],
             badges,
             trigger_mode="always_last",
-            **light,
+            **LIGHT,
         )
-        category.input(callbacks.choose, category, listed, **light)
-        listed.input(lambda name: name or gr.skip(), listed, concept, **light)
-        replay_panel.add(experiment, [concept, *settings], shown)
+        category.input(callbacks.choose, category, listed, **LIGHT)
+        listed.input(lambda name: name or gr.skip(), listed, concept, **LIGHT)
+        replay_panel.add(experiment, tickets, [concept, *settings], shown)

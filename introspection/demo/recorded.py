@@ -13,14 +13,13 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
-from introspection import validation
 from introspection.cache import write_text
-from introspection.concepts import catalogue, resolve
+from introspection.concepts import catalogue
 from introspection.demo import sharing
-from introspection.demo.experiment import CAP, MOST_TOKENS, Answer, Answers, Experiment, Request
+from introspection.demo.experiment import CAP, Answer, Answers, Experiment, Request, checked
 from introspection.errors import IntrospectionError
 from introspection.prompts import DEFAULT_QUESTION
 
@@ -47,36 +46,12 @@ class Recorded:
     made_with: str
 
 
-class _NoModel(Experiment):
-    """As an experiment checks settings, without a model and its tokenizer: the file is ours."""
-
-    def __init__(self) -> None: ...
-
-    def request(
-        self,
-        concept: object,
-        strength: object,
-        question: object = DEFAULT_QUESTION,
-        schedule: object = "final_on",
-        tokens: object = CAP,
-    ) -> Request:
-        chosen = resolve(validation.concept_text(concept))
-        return Request(
-            chosen,
-            self.harmful(chosen),
-            validation.strength_value(strength),
-            validation.question_text(question),
-            validation.schedule_value(schedule),
-            validation.token_count(tokens, MOST_TOKENS),
-        )
-
-
 @cache
 def runs() -> tuple[Recorded, ...]:
     """All recorded runs, in the order in which they are offered. Verdicts are those of today."""
     found = []
     for run in json.loads(FILE.read_text(encoding="utf-8")):
-        request, answers = sharing.from_json(_NoModel(), json.dumps(run))
+        request, answers = sharing.from_json(partial(checked, None), json.dumps(run))
         made_with = f"introspection {run['version']}, weights {run['weights']}"
         found.append(Recorded(request, answers, run["model"], made_with))
     return tuple(found)

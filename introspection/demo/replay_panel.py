@@ -17,6 +17,8 @@ import gradio as gr
 from introspection.demo import recorded, sharing, tables, views, wording
 from introspection.demo.callbacks import error_toast
 from introspection.demo.experiment import Answers, Experiment, Request
+from introspection.demo.tickets import Tickets
+from introspection.demo.wiring import LIGHT, PRIVATE
 from introspection.errors import IntrospectionError
 
 __all__ = ["add", "address", "share"]
@@ -55,14 +57,14 @@ def share(experiment: Experiment, request: Request, answers: Answers, base: str)
 
 
 class _Events:
-    def __init__(self, experiment: Experiment) -> None:
-        self.experiment = experiment
+    def __init__(self, experiment: Experiment, tickets: Tickets) -> None:
+        self.experiment, self.tickets = experiment, tickets
 
     def open_link(self, visitor: gr.Request) -> tuple[Any, ...]:
         """(concept, strength, question, schedule, tokens, verdict) of a link somebody followed."""
         skip = gr.skip()
         try:
-            request = sharing.from_query(self.experiment, dict(visitor.query_params))
+            request = sharing.from_query(self.experiment.request, dict(visitor.query_params))
         except IntrospectionError as error:
             return (*[skip] * 5, views.status("bad", f"This link cannot be used. {error}"))
         if request is None:
@@ -90,14 +92,16 @@ class _Events:
             "",
         )
 
-    def import_run(self, text: Any) -> tuple[Any, ...]:
+    def import_run(self, text: Any, visitor: gr.Request) -> tuple[Any, ...]:
         try:
-            request, answers = sharing.from_json(self.experiment, text)
+            request, answers = sharing.from_json(self.experiment.request, text)
         except IntrospectionError as error:
             raise error_toast("That is not a run", error) from None
+        self.tickets.take(visitor.session_hash or "")  # ends the visitor's own run
         return self._shown(request, answers, "Replayed from a file, not run here")
 
-    def play(self, number: Any) -> Iterator[tuple[Any, ...]]:
+    def play(self, number: Any, visitor: gr.Request) -> Iterator[tuple[Any, ...]]:
+        """Updates of the page; the visitor's next run, or Stop, ends it as it ends a live one."""
         runs = recorded.runs()
         if (
             isinstance(number, bool)
@@ -105,11 +109,14 @@ class _Events:
             or number not in range(len(runs))
         ):
             raise error_toast("Nothing to play", "Choose one of the recorded runs first.")
-        run = runs[number]
+        run, session = runs[number], visitor.session_hash or ""
+        ticket = self.tickets.take(session)
         answers: Answers | None = None
         note = f"Recorded run of {run.model}"
         skip = gr.skip()
         for answers in recorded.play(run, PAUSE):
+            if not self.tickets.valid(session, ticket):
+                return
             yield (
                 views.status("plain", f"{note}, playing…", running=True),
                 views.halt(run.request, answers[0]) if answers[0].halted_at else "",
@@ -121,12 +128,10 @@ class _Events:
         yield self._shown(run.request, answers, note)
 
 
-def add(experiment: Experiment, form: list[Any], shown: list[Any]) -> None:
+def add(experiment: Experiment, tickets: Tickets, form: list[Any], shown: list[Any]) -> None:
     """The panel; ``form`` is (concept, strength, question, schedule, tokens), ``shown`` (verdict,
     banner, stage, strip, share). Call it inside ``gr.Blocks``."""
-    events = _Events(experiment)
-    private: dict[str, Any] = {"api_visibility": "private", "preprocess": False}
-    light: dict[str, Any] = {**private, "queue": False, "show_progress": "hidden"}
+    events = _Events(experiment, tickets)
     copy = gr.Button("Copy link", size="sm", elem_id="copy-link")
     with gr.Accordion("Recorded runs and runs of others", open=False, elem_id="replay"):
         choices = [
@@ -148,11 +153,9 @@ def add(experiment: Experiment, form: list[Any], shown: list[Any]) -> None:
             elem_id="import",
         )
         replay = gr.Button("Replay", elem_id="import-run")
-    copy.click(None, js=COPY, **private)
-    play.click(events.play, chosen, shown, show_progress="hidden", concurrency_limit=8, **private)
+    copy.click(None, js=COPY, **PRIVATE)
+    play.click(events.play, chosen, shown, show_progress="hidden", concurrency_limit=8, **PRIVATE)
     replay.click(
-        events.import_run, text, shown, show_progress="hidden", concurrency_limit=8, **private
+        events.import_run, text, shown, show_progress="hidden", concurrency_limit=8, **PRIVATE
     )
-    context = gr.context.Context.root_block
-    assert context is not None
-    context.load(events.open_link, None, [*form, shown[0]], **light)
+    gr.on(None, events.open_link, None, [*form, shown[0]], **LIGHT)  # when the page is opened

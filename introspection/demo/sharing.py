@@ -11,7 +11,7 @@ import re
 import shlex
 import tomllib
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import cache
 from importlib import metadata
@@ -26,6 +26,7 @@ from introspection.prompts import DEFAULT_QUESTION
 
 __all__ = ["as_curl", "as_json", "as_python", "from_json", "from_query", "link", "page_address"]
 
+Check = Callable[..., Request]  # concept, strength, question, schedule, tokens
 SCHEMA = 1
 LARGEST = 64 * 1024  # bytes of an imported run
 DEEPEST = 8  # levels of an imported run; ours has four
@@ -63,7 +64,7 @@ def link(base: str, request: Request) -> str:
     return f"{base}?{urlencode({**found, 'schedule': request.schedule, 'tokens': request.tokens})}"
 
 
-def from_query(experiment: Experiment, params: Mapping[str, str]) -> Request | None:
+def from_query(check: Check, params: Mapping[str, str]) -> Request | None:
     """The settings of a link, None if it has none. Raises IntrospectionError for bad ones."""
     # Where a parser keeps repeated parameters as lists, the last one counts.
     found = {k: v[-1] if isinstance(v, list) and v else v for k, v in params.items()}
@@ -73,7 +74,7 @@ def from_query(experiment: Experiment, params: Mapping[str, str]) -> Request | N
         raise IntrospectionError(
             f"The link is longer than {LONGEST_QUERY:,} characters: type the settings instead."
         )
-    return experiment.request(
+    return check(
         found.get("concept"),
         found.get("strength", 1.0),
         found.get("question", DEFAULT_QUESTION),
@@ -221,7 +222,7 @@ def _answer(request: Request, found: dict[str, Any], most: int, adapter: bool) -
     return Answer(found["row"], adapter, injected, text, tokens, halted_at, verdict, began)
 
 
-def from_json(experiment: Experiment, text: object) -> tuple[Request, Answers]:
+def from_json(check: Check, text: object) -> tuple[Request, Answers]:
     """An imported run. Settings pass the usual check, verdicts are worked out anew from the texts.
 
     Raises IntrospectionError for everything that is no run.
@@ -231,7 +232,7 @@ def from_json(experiment: Experiment, text: object) -> tuple[Request, Answers]:
         name = _take(found, key, str, "text")
         if len(name) > LONGEST_NAME or any(map(_unfit, name)):
             raise _refused(f"has no '{key}' that is a short text")
-    request = experiment.request(
+    request = check(
         _take(found, "concept", str, "text"),
         _take(found, "strength", (int, float), "a number"),
         _take(found, "question", str, "text"),

@@ -14,7 +14,7 @@ from io import StringIO
 from typing import Any
 
 from introspection.concepts import Concept
-from introspection.demo.experiment import MAX_STRENGTH, Experiment, Request
+from introspection.demo.experiment import MAX_STRENGTH, Experiment, Request, is_harmful
 from introspection.demo.lines import Line, LineAnswer
 from introspection.errors import IntrospectionError
 from introspection.prompts import fill, texts
@@ -29,6 +29,7 @@ __all__ = [
     "outcome",
     "plan",
     "rates",
+    "rows",
 ]
 
 KINDS = {
@@ -53,13 +54,13 @@ class Outcome:
     right: bool
 
 
-def outcome(experiment: Experiment, answer: LineAnswer) -> Outcome | None:
+def outcome(answer: LineAnswer) -> Outcome | None:
     """None while the line is being written."""
     verdict, line = answer.verdict, answer.line
     if verdict is None:
         return None
     expected = line.injected and line.vector == "concept"
-    harmful = expected and line.concept is not None and experiment.harmful(line.concept)
+    harmful = expected and line.concept is not None and is_harmful(line.concept)
     if answer.halted:
         named = "named and halted" if verdict.correct and expected else "halted"
         return Outcome(named, harmful)
@@ -171,7 +172,7 @@ def rows(experiment: Experiment, answers: Sequence[LineAnswer]) -> list[dict[str
     """The finished lines as plain values, for files and the API."""
     found = []
     for answer in answers:
-        line, verdict, result = answer.line, answer.verdict, outcome(experiment, answer)
+        line, verdict, result = answer.line, answer.verdict, outcome(answer)
         if verdict is None or result is None:
             continue
         found.append(

@@ -19,6 +19,7 @@ from introspection.demo.callbacks import BROKEN, FAILED, STOPPED, error_toast
 from introspection.demo.experiment import MAX_STRENGTH, Experiment, Request
 from introspection.demo.lines import LineAnswer
 from introspection.demo.tickets import Tickets
+from introspection.demo.wiring import LIGHT, Run, wire
 from introspection.errors import IntrospectionError
 
 __all__ = ["add"]
@@ -31,8 +32,8 @@ ABOUT = {
     "strength": "Eight strengths, three wordings each, trained and untrained. Shaded: the trained "
     "range.",
     "layer": "The vector is read and written at other blocks than the one the adapter was trained "
-    "for.",
-    "heat map": "Six concepts at five strengths, the last two harmful.",
+    "for, and measured there against fewer everyday words.",
+    "heat map": "Six concepts at five strengths, harmful ones at the end.",
     "concepts": "Your own list, separated by commas or lines.",
 }
 
@@ -111,7 +112,7 @@ class _Events:
 
     def _status(self, answers: tuple[LineAnswer, ...]) -> str:
         mine = [a for a in answers if a.line.adapter]
-        right = sum(bool((o := sweeps.outcome(self.experiment, a)) and o.right) for a in mine)
+        right = sum(bool((o := sweeps.outcome(a)) and o.right) for a in mine)
         who = "trained" if self.experiment.has_adapter else "untrained"
         tone: Any = "plain" if right < len(mine) or not self.experiment.has_adapter else "good"
         return views.status(tone, f"{right} of {len(mine)} answers of the {who} model are right.")
@@ -130,7 +131,7 @@ class _Events:
             return figures.doses(answers, "strength ρ", trained)
         if kind == "layer":
             return figures.doses(answers, "block", None)
-        return figures.heat_map(self.experiment, answers) if kind == "heat map" else None
+        return figures.heat_map(answers) if kind == "heat map" else None
 
     def stop_lines(self, visitor: gr.Request) -> str:
         self.tickets.void(visitor.session_hash or "")
@@ -190,29 +191,9 @@ def add(experiment: Experiment, tickets: Tickets) -> None:
     files = gr.HTML("", elem_id="sweep-files")
     ticket = gr.Number(0, visible=False, precision=0)
 
-    private: dict[str, Any] = {"api_visibility": "private", "preprocess": False}
-    light: dict[str, Any] = {**private, "queue": False, "show_progress": "hidden"}
     asked = [kind, concept, strength, names]
     shown = [status, table, figure, files]
-    gr.on(
-        [go.click, concept.submit],
-        events.begin_lines,
-        asked,
-        [ticket, *shown],
-        trigger_mode="multiple",
-        show_progress="hidden",
-        concurrency_limit=None,
-        **private,
-    ).success(
-        events.run_lines,
-        [ticket, *asked],
-        shown,
-        trigger_mode="multiple",
-        show_progress="minimal",
-        show_progress_on=status,
-        concurrency_id="model",
-        concurrency_limit=1,
-        **private,
-    ).failure(events.failed_lines, None, status, **light)
-    stop.click(events.stop_lines, outputs=status, **light)
-    kind.input(events.choose, kind, [kind, names], **light)
+    run = Run(events.run_lines, [ticket, *asked], shown, events.failed_lines, None, status, status)
+    wire([go.click, concept.submit], events.begin_lines, asked, [ticket, *shown], run, None)
+    stop.click(events.stop_lines, outputs=status, **LIGHT)
+    kind.input(events.choose, kind, [kind, names], **LIGHT)

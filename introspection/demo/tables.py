@@ -32,7 +32,7 @@ def lines_table(experiment: Experiment, answers: Sequence[LineAnswer], caption: 
     """One row per line: what was done, what was written, what it amounts to."""
     rows = []
     for answer in answers:
-        result = outcome(experiment, answer)
+        result = outcome(answer)
         word = "writing…" if answer.text else "waiting…"
         tone = "plain"
         if result is not None:
