@@ -11,7 +11,7 @@ from zlib import crc32
 
 import pytest
 import torch
-from conftest import DEPTH, LAYER, add_adapter, load_tiny, make_model, make_tokenizer
+from conftest import LAYER, add_adapter, load_tiny, make_model, make_tokenizer
 
 from introspection import generation, injection
 from introspection.adapter import AdapterInfo
@@ -100,7 +100,8 @@ def test_another_block_is_read_and_written_and_left_as_it_was(
     experiment: Experiment, loaded: LoadedModel
 ) -> None:
     """Oracle: a model loaded for that block; afterwards everything is bit for bit as it was."""
-    block = LAYER + 1
+    block, blocks = LAYER + 1, loaded.model.get_decoder().layers
+    hooked = [len(b._forward_hooks) for b in blocks]
     before = generate(loaded, [Trial(ask(ASKED), Injection(loaded.vector("ocean"), 2.0))], 12)
     lines = [
         Line("there", resolve("ocean"), 2.0, ASKED, layer=block),
@@ -112,8 +113,7 @@ def test_another_block_is_read_and_written_and_left_as_it_was(
     after = generate(loaded, [Trial(ask(ASKED), Injection(loaded.vector("ocean"), 2.0))], 12)
     assert after == before
     assert loaded.hooks is not None and loaded.hooks.layer == LAYER
-    hooked = [len(b._forward_hooks) for b in loaded.model.get_decoder().layers]
-    assert hooked == [int(i == LAYER) for i in range(DEPTH)]
+    assert [len(b._forward_hooks) for b in blocks] == hooked
 
     model = make_model("llama")
     add_adapter(model, "llama")
@@ -127,13 +127,14 @@ def test_another_block_is_read_and_written_and_left_as_it_was(
 def test_leaving_half_way_puts_the_hook_back(
     experiment: Experiment, loaded: LoadedModel, block: int | None
 ) -> None:
+    hooked = [len(b._forward_hooks) for b in loaded.model.get_decoder().layers]
     steps = experiment.lines([Line("x", resolve("ocean"), 1.0, ASKED, layer=block)], 30)
     next(iter(steps))
     assert experiment.busy
     steps.close()  # type: ignore[attr-defined]
     assert not experiment.busy
     assert loaded.hooks is not None and loaded.hooks.layer == LAYER
-    assert [len(b._forward_hooks) for b in loaded.model.get_decoder().layers][LAYER] == 1
+    assert [len(b._forward_hooks) for b in loaded.model.get_decoder().layers] == hooked
 
 
 def test_a_failing_model_puts_the_hook_back(

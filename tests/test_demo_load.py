@@ -57,7 +57,7 @@ def call(url: str, name: str, concept: str) -> tuple[int, Any]:
         if asked.status_code != 200:
             return asked.status_code, asked.text
         told = web.get(f"{url}/gradio_api/call/{name}/{asked.json()['event_id']}").text
-    event, _, rest = told.strip().partition("\n")
+    *_, event, rest = told.strip().split("\n")  # heartbeats come before, if it takes long
     assert event == "event: complete", told
     return 200, json.loads(rest.removeprefix("data: "))
 
@@ -122,7 +122,10 @@ def resident() -> int:
 
 def test_nothing_is_left_behind_by_many_runs(page: gr.Blocks, loaded: LoadedModel) -> None:
     """No hook, no thread, and hardly any memory: what Gradio keeps of a session is bounded."""
-    url = page.local_url.rstrip("/")
+    url, blocks = page.local_url.rstrip("/"), loaded.model.get_decoder().layers
+    # Not simply one: transformers leaves its own where hidden states were ever asked for.
+    hooked = [len(block._forward_hooks) for block in blocks]
+    assert hooked[LAYER] >= 1
 
     def batch(count: int) -> int:
         for i in range(count):
@@ -133,7 +136,6 @@ def test_nothing_is_left_behind_by_many_runs(page: gr.Blocks, loaded: LoadedMode
 
     memory = batch(30)
     assert batch(90) - memory < 0.05 * memory
-    blocks = loaded.model.get_decoder().layers
-    assert [len(b._forward_hooks) for b in blocks] == [int(i == LAYER) for i in range(len(blocks))]
+    assert [len(block._forward_hooks) for block in blocks] == hooked
     names = [t.name for t in threading.enumerate()]
     assert "introspection-generate" not in names

@@ -369,9 +369,9 @@ def running(tree: Path, log: Path, **variables: str) -> Iterator[tuple[str, subp
         server.wait()
 
 
-def compare(address: str, *data: Any) -> dict[str, Any]:
+def compare(address: str, *data: Any, endpoint: str = "/compare") -> dict[str, Any]:
     client = Client(address, verbose=False, analytics_enabled=False)
-    result: dict[str, Any] = client.predict(*data, api_name="/compare")
+    result: dict[str, Any] = client.predict(*data, api_name=endpoint)
     return result
 
 
@@ -492,11 +492,15 @@ def test_zerogpu_runs_the_model_in_a_fork(
             assert rows[0]["text"] == rows[2]["text"] and rows[0]["tokens"] > 0
             rows = compare(address, concept, 2.0, "Why?")["rows"]
             assert [row["injected"] for row in rows] == [True, True, False]
-        first, cuda, decorated, *runs = map(json.loads, notes.read_text().splitlines())
+        report = compare(address, "ocean", 2.0, endpoint="/report")
+        assert report["vector"] == "concept" and report["text"]
+        first, cuda, *decorated, line = map(json.loads, notes.read_text().splitlines())
         assert first == {"event": "imported", "before": []}
         assert cuda == {"event": "cuda", "dtype": "torch.bfloat16"}
-        assert decorated == {"event": "decorated"} and len(runs) == 6
-        assert len({run["pid"] for run in runs} | {server.pid}) == 7
+        runs = decorated[2:]
+        assert decorated[:2] == [{"event": "decorated"}] * 2 and len(runs) == 6
+        assert line["seconds"] == 8 and line["yields"] >= 2
+        assert len({run["pid"] for run in (*runs, line)} | {server.pid}) == 8
         for run in runs:
             assert run["seconds"] == 12 and 2 <= run["yields"] <= 42
 
