@@ -39,6 +39,8 @@ def launch(
     """
     if port is None and "GRADIO_SERVER_PORT" in os.environ:
         port = int(os.environ["GRADIO_SERVER_PORT"])  # Gradio would go on to the next free one
+    # Gradio remembers this many finished events and sums all of them up after every further one.
+    os.environ.setdefault("GRADIO_ANALYTICS_MAX_EVENTS", str(QUEUE))
     page = build(loaded)
     # The queue is the only way to the model: api_open would let a POST to /run skip it.
     page.queue(max_size=QUEUE, api_open=False, default_concurrency_limit=1)
