@@ -127,7 +127,7 @@ def read_residuals(
         mask = (torch.arange(ids.shape[1]) < lengths[:, None]).long()
         with injection.capture() as hidden:
             decoder(input_ids=ids.to(device), attention_mask=mask.to(device), use_cache=False)
-        state = hidden[0]
+        state = hidden[0]  # on the device of its block, where a model is split over several
         shares = [
             (row, token, share / (last + 1 - first))
             for row, i in enumerate(chosen)
@@ -137,10 +137,10 @@ def read_residuals(
         row_of, token_of, share_of = (torch.tensor(part) for part in zip(*shares, strict=True))
         weights = torch.zeros(ids.shape)
         weights.index_put_((row_of, token_of), share_of, accumulate=True)
-        picked = torch.einsum("bt,btd->bd", weights.to(device), state.float()).cpu()
+        picked = torch.einsum("bt,btd->bd", weights.to(state.device), state.float()).cpu()
         for row, i in enumerate(chosen):
             found[i] = picked[row]
-        norms.append(state[:, 1:].float().norm(dim=-1)[mask[:, 1:].bool().to(device)].cpu())
+        norms.append(state[:, 1:].float().norm(dim=-1)[mask[:, 1:].bool().to(state.device)].cpu())
         if progress:
             progress(len(chosen))
     return torch.stack([row for row in found if row is not None]), torch.cat(norms)

@@ -225,6 +225,7 @@ def _total_loss(
     if bool(replay.any()):
         with autocast(device):
             said = teacher.logits([(s.ids, s.target) for s in chosen if s.replay])
+        said = said.to(predicted.device)  # a split model keeps the teacher's states elsewhere
         student = functional.log_softmax(predicted[is_replay], -1)
         divergence = functional.kl_div(
             student, functional.log_softmax(said.float(), -1), reduction="none", log_target=True

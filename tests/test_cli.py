@@ -560,7 +560,7 @@ def test_catalogue_names_pass_the_validator() -> None:
 
 
 def test_a_dry_run_says_what_a_training_takes_and_writes_nothing(
-    model: Path, tmp_path: Path
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     common = ("train", "--model", model, "--recipe", "paper", "--examples", 12, "--epochs", 2)
     common += ("--batch-size", 4, "--out", tmp_path / "a", "--run", tmp_path / "r")
@@ -570,6 +570,7 @@ def test_a_dry_run_says_what_a_training_takes_and_writes_nothing(
     assert not list(tmp_path.iterdir())
     last = ("--layer", DEPTH - 1)
     refused(*common, *last, says=f"choose a --layer from 0 to {DEPTH - 2}")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     refused(*common, "--device", "split", says="no GPU to split")
     refused(*common, "--quantise", "8bit", says="Quantisation needs")
 

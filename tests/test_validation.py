@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import example, given
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from introspection import validation
@@ -290,6 +290,8 @@ PIECES = st.sampled_from(
 TEXTY = st.lists(PIECES | st.text(max_size=8), max_size=20).map("".join)
 
 
+# The first draw builds hypothesis' table of characters, which takes seconds on a slow machine.
+@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(ANYTHING | TEXTY)
 @example("e\u0301" * 60)
 @example(np.nan)

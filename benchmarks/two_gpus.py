@@ -1,0 +1,175 @@
+"""Training and evaluation on two GPUs against one, at DeepSeek-7B's shape, and a model split over both.
+
+The same work is done by one process and by two under ``accelerate launch``, in turns; each loads a
+model of its own and says what its training and its evaluation took. Then the model is saved, loaded
+once on one GPU and once over both, and asked the same questions with a thought in every row.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.record import Check, record
+from benchmarks.seven_b import same_length
+from benchmarks.shape import SHAPES, random_model
+from benchmarks.timing import ratios, spread
+from introspection import evaluation, parallel, suites
+from introspection.build import RECIPES
+from introspection.concepts import paper
+from introspection.extraction import TEMPLATES
+from introspection.generation import generate
+from introspection.loss import cast_once
+from introspection.models import load
+from introspection.steps import Prepared
+from introspection.training import add_lora, stacked
+from introspection.trials import FINAL_ON, Injection, Message, Trial
+
+# Examples and answers, and how many of them a step and a batch of one process have.
+SIZES = {"deepseek-7b": (1_920, 2_048, 240, 256), "small": (48, 64, 12, 8)}
+TOKENS = 32
+
+
+def worker(shape: str, tokenizer: Path | None, rounds: int, out: Path) -> None:
+    """One process: a training step after another, then the evaluation; rank 0 writes the times."""
+    device = parallel.device()
+    examples, answers, step_size, batch = SIZES[shape]
+    loaded = random_model(shape, device, tokenizer)
+    names = paper().train
+    vectors = stacked(loaded, names, TEMPLATES[:1], "last", paper().baseline)
+    config = replace(RECIPES["paper"][0], batch_size=step_size, epochs=1)
+    add_lora(loaded, config)
+    prepared = Prepared(loaded, same_length(examples, names), vectors, names, config)
+    for parameter in prepared.parameters.values():
+        parameter.requires_grad_(True)
+    times: dict[str, list[float]] = {"training": [], "evaluation": []}
+    optimizer = torch.optim.AdamW(prepared.parameters.values(), lr=1e-6)
+
+    def training() -> None:
+        prepared.read()
+        for step in range(len(prepared.steps)):
+            prepared.gradients(step)
+            torch.nn.utils.clip_grad_norm_(prepared.parameters.values(), 1.0)
+            optimizer.step()
+
+    few = suites.paper_cases()
+    # Each copy in a slightly other dose, so that every case is a case of its own.
+    copies = range(answers // len(few) + 1)
+    cases = [replace(c, strength=c.strength + 0.001 * copy) for copy in copies for c in few]
+    cases = cases[:answers]
+    for i in range(rounds + 1):  # the first is for warming up
+        with cast_once(loaded.model, loaded.layer):
+            times["training"].append(_seconds(training, device))
+        for parameter in prepared.parameters.values():
+            parameter.grad = None
+        folder = out.parent / f"{out.stem}-{i}"
+        asked = cases if i else cases[: batch * parallel.world()]
+        times["evaluation"].append(
+            _seconds(
+                lambda asked=asked, folder=folder: evaluation.run(
+                    loaded, asked, folder, "two_gpus", batch_size=batch
+                ),
+                device,
+            )
+        )
+    if parallel.rank() == 0:
+        out.write_text(json.dumps({name: taken[1:] for name, taken in times.items()}))
+
+
+def _seconds(work: Any, device: str) -> float:
+    """Until every process is done."""
+    parallel.wait()
+    began = time.perf_counter()
+    work()
+    if device != "cpu":
+        torch.cuda.synchronize()
+    parallel.wait()
+    return time.perf_counter() - began
+
+
+def launched(processes: int, options: argparse.Namespace, out: Path) -> dict[str, list[float]]:
+    launch = ["-m", "accelerate.commands.launch", "--num_machines", "1", "--num_processes"]
+    launch += [str(processes), "--mixed_precision", "no", "--dynamo_backend", "no"]
+    launch += ["--main_process_port", "0"] + ([] if torch.cuda.is_available() else ["--cpu"])
+    own = ["benchmarks.two_gpus", "--shape", options.shape, "--rounds", str(options.rounds)]
+    own += ["--tokenizer", str(options.tokenizer)] if options.tokenizer else []
+    command = [*launch, "--module"] if processes > 1 else ["-m"]
+    subprocess.run([sys.executable, *command, *own, "--worker", str(out)], check=True)
+    return dict(json.loads(out.read_text()))
+
+
+def same_records(one: Path, two: Path) -> dict[str, float]:
+    """How many answers to the same case are the same text, and whether the cases are the same."""
+    a, b = (
+        {
+            line["key"]: line
+            for line in map(json.loads, (path / "records.jsonl").read_text().splitlines())
+        }
+        for path in (one, two)
+    )
+    same = sum(a[key]["text"] == b[key]["text"] for key in a if key in b)
+    return {"one": len(a), "two": len(b), "cases_in_both": len(a.keys() & b.keys()), "same": same}
+
+
+def split(shape: str, tokenizer: Path | None) -> dict[str, float]:
+    """The tokens of one GPU against those of the model split over all, a thought in every row."""
+    with tempfile.TemporaryDirectory() as folder:
+        made = random_model(shape, "cuda:0", tokenizer)
+        made.model.save_pretrained(folder)
+        made.tokenizer.save_pretrained(folder)
+        layer = made.layer
+        del made
+        torch.cuda.empty_cache()
+        texts, placed = [], 0
+        for device in ("cuda:0", "split"):
+            loaded = load(folder, adapter=None, layer=layer, device=device)
+            placed = len({p.device for p in loaded.model.parameters()})
+            vectors = loaded.vectors_of(paper().train).vectors
+            ask = (Message("user", "Do you detect an injected thought?"),)
+            trials = [Trial(ask, Injection(vector, 1.0, FINAL_ON)) for vector in vectors]
+            texts.append([r.text for r in generate(loaded, trials, TOKENS, 64, halt=False)])
+            del loaded
+            torch.cuda.empty_cache()
+    same = sum(a == b for a, b in zip(*texts, strict=True))
+    return {"rows": len(texts[0]), "same": same, "gpus": placed}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--shape", choices=SHAPES, default="deepseek-7b")
+    parser.add_argument("--tokenizer", type=Path, help="folder; the default model's unless given")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--worker", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.worker:
+        worker(options.shape, options.tokenizer, options.rounds, options.worker)
+        return
+    gpus = torch.cuda.device_count()
+    device = "cuda" if gpus else "cpu"
+    os.environ.setdefault("OMP_NUM_THREADS", "4")
+    # What two GPUs may get wrong comes before what they may gain.
+    figures: dict[str, Any] = {"split": split(options.shape, options.tokenizer)} if gpus > 1 else {}
+    with tempfile.TemporaryDirectory() as folder:
+        times = {n: launched(n, options, Path(folder) / f"{n}.json") for n in (1, 2)}
+        records = same_records(Path(folder) / "1-1", Path(folder) / "2-1")
+    checks = [
+        Check(f"gain of two in {what}", spread(ratios(times[1][what], times[2][what])), "x", bar)
+        for what, bar in (("training", ">= 1.7"), ("evaluation", ">= 1.8"))
+    ]
+    seconds = {str(n): times[n] for n in times}
+    figures |= {"seconds": seconds, "records": records}
+    record("two_gpus", device, checks, figures, f"random {options.shape}")
+
+
+if __name__ == "__main__":
+    main()
