@@ -11,7 +11,7 @@ from zlib import crc32
 
 import pytest
 import torch
-from conftest import LAYER, add_adapter, load_tiny, make_model, make_tokenizer
+from conftest import LAYER, load_tiny, make_adapted, make_tokenizer
 
 from introspection import generation, injection
 from introspection.adapter import AdapterInfo
@@ -115,8 +115,7 @@ def test_another_block_is_read_and_written_and_left_as_it_was(
     assert loaded.hooks is not None and loaded.hooks.layer == LAYER
     assert [len(b._forward_hooks) for b in blocks] == hooked
 
-    model = make_model("llama")
-    add_adapter(model, "llama")
+    model = make_adapted("llama")
     injection.install(model, block)
     twin = replace(loaded, model=model, layer=block, vectors=None)
     twin.norm = twin.vectors_of(["ocean"]).norm

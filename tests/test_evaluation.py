@@ -319,6 +319,7 @@ class TestRun:
         assert sorted_lines(tmp_path) == sorted_lines(whole)
         assert summary == json.loads((whole / "summary.json").read_text())
 
+    @pytest.mark.slow  # seconds each
     @pytest.mark.parametrize("where", ["character", "line", "start", "newline", "first"])
     def test_half_a_line(self, where: str, whole: Path, tmp_path: Path) -> None:
         data = (whole / "records.jsonl").read_bytes()

@@ -177,6 +177,7 @@ def trials() -> list[Trial]:
 # --- token for token --------------------------------------------------------------------------
 
 
+@pytest.mark.slow  # about the reference, not about the code
 def test_the_reference_tells_schedules_apart(family: str) -> None:
     """Otherwise the tests below would prove little."""
     assert len({tuple(ids) for ids in answers(family)}) > len(cases()) // 2

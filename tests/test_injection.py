@@ -17,8 +17,8 @@ from conftest import (
     FAMILIES,
     LAYER,
     WIDTH,
-    add_adapter,
     hook_count,
+    make_adapted,
     make_model,
     overrides,
     vector,
@@ -57,11 +57,9 @@ def logits(model: Any, ids: Tensor = IDS) -> Tensor:
 
 def prepared(family: str, dtype: torch.dtype = torch.float32) -> tuple[Any, Any, Any]:
     """The bare model, one with an adapter, one with adapter and hooks; nobody else has them."""
-    bare, adapted, installed = (make_model(family, dtype) for _ in range(3))
-    add_adapter(adapted, family)
-    add_adapter(installed, family)
+    installed = make_adapted(family, dtype)
     injection.install(installed, LAYER)
-    return bare, adapted, installed
+    return make_model(family, dtype), make_adapted(family, dtype), installed
 
 
 @contextmanager
@@ -92,8 +90,7 @@ def written_by_hand(
 
 @DTYPES
 def test_install_alone_changes_no_bit(family: str, dtype: torch.dtype) -> None:
-    model = make_model(family, dtype)
-    add_adapter(model, family)
+    model = make_adapted(family, dtype)
     before, hooks = logits(model), hook_count(model)
     installed = injection.install(model, LAYER)
     assert torch.equal(logits(model), before)

@@ -262,6 +262,7 @@ class _Reached(Exception):
     pass
 
 
+@pytest.mark.slow  # makes the whole vocabulary
 def test_what_the_build_trains_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Of the catalogue only what the split allows, and of the texts only the train split."""
     given: dict[str, Any] = {}
@@ -294,6 +295,7 @@ def test_what_the_build_trains_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     assert len(slots) > 5 and not set(slots) & shut
 
 
+@pytest.mark.slow  # looks at every inflection of 20,000 names
 def test_vocabulary_keeps_to_the_split() -> None:
     """No word of it is, once typed, of another split, and none is a held-out concept inflected."""
     found = training_vocabulary(0, 20_000)

@@ -16,9 +16,9 @@ from conftest import (
     DEPTH,
     LAYER,
     WIDTH,
-    add_adapter,
     hook_count,
     load_bare,
+    make_adapted,
     make_model,
     make_tokenizer,
     vector,
@@ -268,8 +268,7 @@ def test_loss_and_gradients_equal_a_plain_implementation(
 
 
 def test_one_pass_over_the_opening_changes_nothing(family: str) -> None:
-    model = make_model(family)
-    add_adapter(model, family)
+    model = make_adapted(family)
     hooks = injection.install(model, LAYER)
     loaded = loud(LoadedModel(model, TOKENIZER, family, family, LAYER, 3.0, hooks=hooks))
     tokens = tokenize(TOKENIZER, EXAMPLES)
