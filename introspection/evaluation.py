@@ -20,7 +20,7 @@ from introspection.cache import write_text
 from introspection.concepts import resolve
 from introspection.errors import IntrospectionError
 from introspection.extraction import UNSEEN_TEMPLATE, random_direction
-from introspection.generation import detection_scores, generate
+from introspection.generation import generate_scored
 from introspection.grading import grade
 from introspection.models import LoadedModel
 from introspection.rates import auroc, difference, rate
@@ -65,8 +65,8 @@ def run(
     with path.open("a", encoding="utf-8") as file:
         for batch in parallel.share(left):
             trials = [_trial(case, vectors, seed) for case in batch]
-            reports = generate(loaded, trials, max(_budget(c) for c in batch), batch_size)
-            scores = detection_scores(loaded, trials, batch_size)
+            most = max(_budget(c) for c in batch)
+            reports, scores = generate_scored(loaded, trials, most, batch_size)
             own.append(
                 [
                     _record(name, seed, case, report, score)

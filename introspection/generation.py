@@ -18,14 +18,29 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import StoppingCriteria, StoppingCriteriaList
+from transformers import (
+    LogitsProcessor,
+    LogitsProcessorList,
+    StoppingCriteria,
+    StoppingCriteriaList,
+)
 from transformers.generation.streamers import BaseStreamer
 
 from introspection import injection
 from introspection.prompts import HALT_MARKER
 from introspection.trials import Row, Trial, encode, end_of_turn
 
-__all__ = ["Report", "detection_scores", "generate", "pad_left", "row_plan", "stream"]
+__all__ = [
+    "Report",
+    "detection_scores",
+    "generate",
+    "generate_scored",
+    "pad_left",
+    "row_plan",
+    "stream",
+]
+
+OPENING = "I"  # every trained report begins so
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +123,34 @@ class _Stop(StoppingCriteria):
         return done
 
 
+class _Pair(LogitsProcessor):
+    """Looks at the weights of " detect" and " do" in the rows that have just written the opening, and
+    changes nothing."""
+
+    def __init__(self, tokenizer: Any, width: int, rows: int) -> None:
+        self.width = width
+        self.seen: list[float | None] = [None] * rows
+        self.start, self.pair = _opening_and_pair(tokenizer)
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        if input_ids.shape[1] == self.width + len(self.start):
+            written = input_ids[:, self.width :]
+            begun = (written == torch.tensor(self.start, device=written.device)).all(dim=1)
+            found = scores[:, self.pair].float().softmax(-1)[:, 0]
+            self.seen = [
+                score if here else None
+                for score, here in zip(found.tolist(), begun.tolist(), strict=True)
+            ]
+        return scores
+
+
+def _opening_and_pair(tokenizer: Any) -> tuple[tuple[int, ...], list[int]]:
+    def ids(text: str) -> list[int]:
+        return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    return tuple(ids(OPENING)), [ids(" detect")[0], ids(" do")[0]]
+
+
 class _Feed(BaseStreamer):
     """Hands each step's tokens [B] to a function; transformers' own streamers refuse B > 1."""
 
@@ -140,7 +183,7 @@ def _run(
     cancel: threading.Event | None = None,
     deadline: float | None = None,
     feed: Callable[[list[int]], None] | None = None,
-) -> list[Report]:
+) -> tuple[list[Report], list[float | None]]:
     model, tokenizer = loaded.model, loaded.tokenizer
     device = model.get_input_embeddings().weight.device
     ends = _end_ids(loaded)
@@ -148,6 +191,7 @@ def _run(
     ids, mask = pad_left(rows, pad, device)
     sequences = halt_sequences(tokenizer) if halt else ()
     stop = _Stop(ids.shape[1], len(rows), sequences, cancel, deadline, device)
+    look = _Pair(tokenizer, ids.shape[1], len(rows))
     with torch.inference_mode(), injection.apply(row_plan(model, rows)):
         output = model.generate(
             input_ids=ids,
@@ -157,15 +201,17 @@ def _run(
             num_beams=1,
             pad_token_id=pad,
             eos_token_id=ends,
+            logits_processor=LogitsProcessorList([look]),
             stopping_criteria=StoppingCriteriaList([stop]),
             streamer=_Feed(feed) if feed else None,
         )
-    return [
+    reports = [
         _report(tokenizer, row, ends, halted)
         for row, halted in zip(
             output[:, ids.shape[1] :].tolist(), stop.halted_at.tolist(), strict=True
         )
     ]
+    return reports, look.seen
 
 
 def _report(tokenizer: Any, ids: list[int], ends: Sequence[int], halted: int) -> Report:
@@ -194,17 +240,43 @@ def generate(
     ``halt`` stops a row the moment its halt marker is complete. ``progress`` is told how many rows
     each batch had.
     """
+    return _batches(loaded, trials, max_new_tokens, batch_size, halt, progress)[0]
+
+
+def generate_scored(
+    loaded: Any, trials: Sequence[Trial], max_new_tokens: int = 40, batch_size: int = 64
+) -> tuple[list[Report], list[float]]:
+    """:func:`generate` and :func:`detection_scores` of the same trials.
+
+    A report that opens as every trained one does has already shown its score on the way; only the
+    others are asked again.
+    """
+    reports, found = _batches(loaded, trials, max_new_tokens, batch_size, True, None)
+    left = [i for i, score in enumerate(found) if score is None]
+    again = iter(detection_scores(loaded, [trials[i] for i in left], batch_size))
+    return reports, [next(again) if score is None else score for score in found]
+
+
+def _batches(
+    loaded: Any,
+    trials: Sequence[Trial],
+    max_new_tokens: int,
+    batch_size: int,
+    halt: bool,
+    progress: Callable[[int], None] | None,
+) -> tuple[list[Report], list[float | None]]:
     rows = [encode(loaded.tokenizer, trial, loaded.norm) for trial in trials]
     order = sorted(range(len(rows)), key=lambda i: len(rows[i].ids))
-    reports: list[Report | None] = [None] * len(rows)
+    reports: dict[int, Report] = {}
+    scores: dict[int, float | None] = {}
     for start in range(0, len(order), batch_size):
         chosen = order[start : start + batch_size]
-        batch = _run(loaded, [rows[i] for i in chosen], max_new_tokens, halt)
-        for i, report in zip(chosen, batch, strict=True):
-            reports[i] = report
+        batch, found = _run(loaded, [rows[i] for i in chosen], max_new_tokens, halt)
+        reports |= zip(chosen, batch, strict=True)
+        scores |= zip(chosen, found, strict=True)
         if progress:
             progress(len(chosen))
-    return [report for report in reports if report is not None]
+    return [reports[i] for i in range(len(rows))], [scores[i] for i in range(len(rows))]
 
 
 def stream(
@@ -229,7 +301,7 @@ def stream(
     def work() -> None:
         try:
             deadline = time.monotonic() + seconds
-            steps.put(_run(loaded, rows, max_new_tokens, halt, cancel, deadline, steps.put))
+            steps.put(_run(loaded, rows, max_new_tokens, halt, cancel, deadline, steps.put)[0])
         except BaseException as error:  # noqa: BLE001 - handed to the reader, who raises it
             steps.put(error)
 
@@ -259,9 +331,7 @@ def stream(
         worker.join()
 
 
-def detection_scores(
-    loaded: Any, trials: Sequence[Trial], batch_size: int = 64, opening: str = "I"
-) -> list[float]:
+def detection_scores(loaded: Any, trials: Sequence[Trial], batch_size: int = 64) -> list[float]:
     """p(detect) of each trial: how the model splits its weight between detecting and denying.
 
     Teacher-forced, no text is generated: after the prompt and the opening "I", the probability of
@@ -270,8 +340,7 @@ def detection_scores(
     """
     tokenizer, model = loaded.tokenizer, loaded.model
     device = model.get_input_embeddings().weight.device
-    start = tuple(tokenizer(opening, add_special_tokens=False)["input_ids"])
-    yes, no = (tokenizer(t, add_special_tokens=False)["input_ids"][0] for t in (" detect", " do"))
+    start, pair = _opening_and_pair(tokenizer)
     scores: list[float] = []
     for at in range(0, len(trials), batch_size):
         rows = [encode(tokenizer, trial, loaded.norm) for trial in trials[at : at + batch_size]]
@@ -285,6 +354,5 @@ def detection_scores(
                 use_cache=False,
                 logits_to_keep=1,
             ).logits[:, -1]
-        pair = logits[:, [yes, no]].float().softmax(-1)
-        scores += pair[:, 0].tolist()
+        scores += logits[:, pair].float().softmax(-1)[:, 0].tolist()
     return scores

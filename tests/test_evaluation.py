@@ -340,8 +340,7 @@ class TestRun:
     ) -> None:
         before = (whole / "records.jsonl").read_bytes(), (whole / "summary.json").read_bytes()
         (whole / "summary.json").unlink()
-        for name in ("generate", "detection_scores"):
-            monkeypatch.setattr(evaluation, name, None)
+        monkeypatch.setattr(evaluation, "generate_scored", None)
         start(whole)
         after = (whole / "records.jsonl").read_bytes(), (whole / "summary.json").read_bytes()
         assert after == before

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -286,6 +287,30 @@ def test_detection_scores_equal_one_row_at_a_time(family: str) -> None:
         scores = reference_logits(family, extended)[pair]
         assert score == pytest.approx(float(scores.softmax(0)[0]), abs=1e-5)
     assert max(got) - min(got) > 0.1
+
+
+def test_a_score_seen_on_the_way_is_the_one_asked_for(
+    family: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whichever token the answers begin with is made the opening: some rows show their score."""
+    loaded = load_tiny(family)
+    first = Counter(ids[0] for ids in answers(family) if len(ids) > 2)
+    texts = {token: loaded.tokenizer.decode([token]) for token in first}
+    whole = [t for t in first if loaded.tokenizer(texts[t])["input_ids"] == [t]]
+    monkeypatch.setattr(generation, "OPENING", texts[max(whole, key=first.__getitem__)])
+    expected = generation.detection_scores(loaded, trials(), batch_size=64)
+    again: list[int] = []
+
+    def counted(loaded: LoadedModel, left: Sequence[Trial], batch_size: int) -> list[float]:
+        again.append(len(left))
+        return asked(loaded, left, batch_size)
+
+    asked = generation.detection_scores
+    monkeypatch.setattr(generation, "detection_scores", counted)
+    reports, scores = generation.generate_scored(loaded, trials(), TOKENS, batch_size=5)
+    assert reports == generate(loaded, trials(), TOKENS)
+    assert scores == pytest.approx(expected, abs=1e-5)
+    assert 0 < again[0] < len(scores)
 
 
 def reference_logits(family: str, one: Case) -> Tensor:
