@@ -93,11 +93,19 @@ def same_length(count: int, concepts: tuple[str, ...]) -> list[Tokens]:
     ]
 
 
+def one_epoch(prepared: Prepared, optimizer: torch.optim.Optimizer) -> None:
+    """Every step of a training that was prepared for one epoch."""
+    for step in range(len(prepared.steps)):
+        prepared.gradients(step)
+        torch.nn.utils.clip_grad_norm_(prepared.parameters.values(), 1.0)
+        optimizer.step()
+
+
 def training(
     loaded: Any, device: str, rounds: int, checks: list[Check], vectors: Any, batch_size: int
 ) -> None:
     names = paper().train
-    config = replace(RECIPES["paper"][0], batch_size=batch_size)
+    config = replace(RECIPES["paper"][0], batch_size=batch_size, epochs=1)
     tokens = same_length(480, names)
     prepared = Prepared(loaded, tokens, vectors, names, config)
     for parameter in prepared.parameters.values():
@@ -109,10 +117,7 @@ def training(
         prepared.read()
 
         def ours() -> None:
-            for step in range(math.ceil(len(tokens) / config.batch_size)):
-                prepared.gradients(step)
-                torch.nn.utils.clip_grad_norm_(prepared.parameters.values(), 1.0)
-                optimizer.step()
+            one_epoch(prepared, optimizer)
 
         ours()
         times = in_turns({"ours": ours}, rounds, device)

@@ -1,8 +1,8 @@
-"""Training and evaluation on two GPUs against one, at DeepSeek-7B's shape, and a model split over both.
+"""Two GPUs against one at DeepSeek-7B's shape: a model split over both, then training and evaluation.
 
-The same work is done by one process and by two under ``accelerate launch``, in turns; each loads a
-model of its own and says what its training and its evaluation took. Then the model is saved, loaded
-once on one GPU and once over both, and asked the same questions with a thought in every row.
+A random model is saved, loaded once on one GPU and once over both, and asked the same question with
+a thought in every row. Then the same training and evaluation are done by one process and after it
+by two under ``accelerate launch``; each loads a model of its own and says what the work took.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any
 import torch
 
 from benchmarks.record import Check, record
-from benchmarks.seven_b import same_length
+from benchmarks.seven_b import one_epoch, same_length
 from benchmarks.shape import SHAPES, random_model
 from benchmarks.timing import ratios, spread
 from introspection import evaluation, parallel, suites
@@ -31,9 +31,10 @@ from introspection.extraction import TEMPLATES
 from introspection.generation import generate
 from introspection.loss import cast_once
 from introspection.models import load
+from introspection.prompts import DEFAULT_QUESTION
 from introspection.steps import Prepared
 from introspection.training import add_lora, stacked
-from introspection.trials import FINAL_ON, Injection, Message, Trial
+from introspection.trials import Injection, Trial, ask
 
 # Examples and answers, and how many of them a step and a batch of one process have.
 SIZES = {"deepseek-7b": (1_920, 2_048, 240, 256), "small": (48, 64, 12, 8)}
@@ -57,10 +58,7 @@ def worker(shape: str, tokenizer: Path | None, rounds: int, out: Path) -> None:
 
     def training() -> None:
         prepared.read()
-        for step in range(len(prepared.steps)):
-            prepared.gradients(step)
-            torch.nn.utils.clip_grad_norm_(prepared.parameters.values(), 1.0)
-            optimizer.step()
+        one_epoch(prepared, optimizer)
 
     few = suites.paper_cases()
     # Each copy in a slightly other dose, so that every case is a case of its own.
@@ -135,8 +133,8 @@ def split(shape: str, tokenizer: Path | None) -> dict[str, float]:
             loaded = load(folder, adapter=None, layer=layer, device=device)
             placed = len({p.device for p in loaded.model.parameters()})
             vectors = loaded.vectors_of(paper().train).vectors
-            ask = (Message("user", "Do you detect an injected thought?"),)
-            trials = [Trial(ask, Injection(vector, 1.0, FINAL_ON)) for vector in vectors]
+            question = ask(DEFAULT_QUESTION)
+            trials = [Trial(question, Injection(vector, 1.0)) for vector in vectors]
             texts.append([r.text for r in generate(loaded, trials, TOKENS, 64, halt=False)])
             del loaded
             torch.cuda.empty_cache()

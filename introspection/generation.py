@@ -183,7 +183,9 @@ def _run(
     cancel: threading.Event | None = None,
     deadline: float | None = None,
     feed: Callable[[list[int]], None] | None = None,
+    look: bool = False,
 ) -> tuple[list[Report], list[float | None]]:
+    """The reports and, with ``look``, the scores of the rows that showed theirs (else None)."""
     model, tokenizer = loaded.model, loaded.tokenizer
     device = model.get_input_embeddings().weight.device
     ends = _end_ids(loaded)
@@ -191,7 +193,7 @@ def _run(
     ids, mask = pad_left(rows, pad, device)
     sequences = halt_sequences(tokenizer) if halt else ()
     stop = _Stop(ids.shape[1], len(rows), sequences, cancel, deadline, device)
-    look = _Pair(tokenizer, ids.shape[1], len(rows))
+    pair = _Pair(tokenizer, ids.shape[1], len(rows))
     with torch.inference_mode(), injection.apply(row_plan(model, rows)):
         output = model.generate(
             input_ids=ids,
@@ -201,7 +203,7 @@ def _run(
             num_beams=1,
             pad_token_id=pad,
             eos_token_id=ends,
-            logits_processor=LogitsProcessorList([look]),
+            logits_processor=LogitsProcessorList([pair] if look else []),
             stopping_criteria=StoppingCriteriaList([stop]),
             streamer=_Feed(feed) if feed else None,
         )
@@ -211,7 +213,7 @@ def _run(
             output[:, ids.shape[1] :].tolist(), stop.halted_at.tolist(), strict=True
         )
     ]
-    return reports, look.seen
+    return reports, pair.seen
 
 
 def _report(tokenizer: Any, ids: list[int], ends: Sequence[int], halted: int) -> Report:
@@ -240,7 +242,7 @@ def generate(
     ``halt`` stops a row the moment its halt marker is complete. ``progress`` is told how many rows
     each batch had.
     """
-    return _batches(loaded, trials, max_new_tokens, batch_size, halt, progress)[0]
+    return _batches(loaded, trials, max_new_tokens, batch_size, halt, progress, look=False)[0]
 
 
 def generate_scored(
@@ -251,7 +253,7 @@ def generate_scored(
     A report that opens as every trained one does has already shown its score on the way; only the
     others are asked again.
     """
-    reports, found = _batches(loaded, trials, max_new_tokens, batch_size, True, None)
+    reports, found = _batches(loaded, trials, max_new_tokens, batch_size, True, None, look=True)
     left = [i for i, score in enumerate(found) if score is None]
     again = iter(detection_scores(loaded, [trials[i] for i in left], batch_size))
     return reports, [next(again) if score is None else score for score in found]
@@ -264,6 +266,7 @@ def _batches(
     batch_size: int,
     halt: bool,
     progress: Callable[[int], None] | None,
+    look: bool,
 ) -> tuple[list[Report], list[float | None]]:
     rows = [encode(loaded.tokenizer, trial, loaded.norm) for trial in trials]
     order = sorted(range(len(rows)), key=lambda i: len(rows[i].ids))
@@ -271,7 +274,7 @@ def _batches(
     scores: dict[int, float | None] = {}
     for start in range(0, len(order), batch_size):
         chosen = order[start : start + batch_size]
-        batch, found = _run(loaded, [rows[i] for i in chosen], max_new_tokens, halt)
+        batch, found = _run(loaded, [rows[i] for i in chosen], max_new_tokens, halt, look=look)
         reports |= zip(chosen, batch, strict=True)
         scores |= zip(chosen, found, strict=True)
         if progress:

@@ -101,7 +101,7 @@ def make_tokenizer(
 
 def make_model(family: str, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
     """The bare model: the same weights at every call, and nobody else has it."""
-    return copy.deepcopy(_drawn(family, dtype))  # five times as fast as drawing it again
+    return copy.deepcopy(_drawn(family, dtype))  # half the time of drawing it again
 
 
 def make_adapted(family: str, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
