@@ -178,7 +178,7 @@ class Prepared:
             len(chosen),
         ):
             share.backward()
-            loss += share.detach()
+            loss += share.detach().to(self.device)  # a split model ends on its last GPU
         for parameter in self.parameters.values():
             if parameter.grad is None:  # a process that has no example in this step
                 parameter.grad = torch.zeros_like(parameter)

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import DEPTH, LAYER
 from peft import PeftModel
 from safetensors.torch import load_file
+from tiny import DEPTH, LAYER
 from tiny_folder import edit_json, edit_tensors, write_adapter, write_model
 from transformers import AutoModelForCausalLM
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import DEPTH
+from tiny import DEPTH
 from tiny_folder import edit_json, edit_tensors, write_adapter, write_model
 from typer.testing import CliRunner
 

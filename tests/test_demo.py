@@ -20,10 +20,10 @@ import gradio as gr
 import httpx
 import pytest
 import torch
-from conftest import load_tiny
 from gradio_client import Client
 from gradio_client.exceptions import AppError
 from tab import Tab, free_port, index
+from tiny import load_tiny
 from tiny_folder import write_model
 
 from introspection import demo, extraction, generation, injection, models

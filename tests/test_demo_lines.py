@@ -11,7 +11,7 @@ from zlib import crc32
 
 import pytest
 import torch
-from conftest import LAYER, load_tiny, make_adapted, make_tokenizer
+from tiny import LAYER, load_tiny, make_adapted, make_tokenizer
 
 from introspection import generation, injection
 from introspection.adapter import AdapterInfo

@@ -20,9 +20,9 @@ from typing import Any
 import gradio as gr
 import httpx
 import pytest
-from conftest import LAYER, load_tiny
 from tab import Tab, free_port
 from test_demo import CONCEPTS, INFO, SETTINGS
+from tiny import LAYER, load_tiny
 
 from introspection import demo
 from introspection.models import LoadedModel

@@ -18,8 +18,8 @@ from typing import Any
 from urllib.parse import parse_qs, parse_qsl, urlsplit
 
 import pytest
-from conftest import load_tiny
 from starlette.datastructures import QueryParams
+from tiny import load_tiny
 
 from introspection.demo import recorded, sharing
 from introspection.demo.experiment import CAP, Answer, Answers, Experiment, Request
@@ -226,6 +226,7 @@ def shells() -> list[str]:
     return [shell for shell in ("sh", "bash", "dash") if shutil.which(shell)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shell", shells())
 def test_a_shell_hands_curl_the_same(check: Experiment, tmp_path: Path, shell: str) -> None:
     curl, log = tmp_path / "curl", tmp_path / "log"

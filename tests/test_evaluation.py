@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import WIDTH, load_tiny
+from tiny import WIDTH, load_tiny
 
 from introspection import evaluation
 from introspection.concepts import (
@@ -300,7 +300,7 @@ class TestRun:
         by_key = {record["key"]: record for record in records}
         assert summary == json.loads(json.dumps(summarise([by_key[c.key] for c in CASES])))
 
-    @pytest.mark.parametrize("batches", [1, 4])
+    @pytest.mark.parametrize("batches", [1, pytest.param(4, marks=pytest.mark.slow)])
     def test_interrupted(self, batches: int, whole: Path, tmp_path: Path) -> None:
         told: list[int] = []
 

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import LAYER, WIDTH, load_bare, load_tiny, make_model, make_tokenizer
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import save_file
+from tiny import LAYER, WIDTH, load_bare, load_tiny, make_model, make_tokenizer
 from torch import Tensor
 
 from introspection import injection

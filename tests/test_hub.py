@@ -24,11 +24,11 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from conftest import LAYER
 from fake_hub import FakeHub, Repo
 from huggingface_hub import ModelCard, constants
 from peft import PeftModel
 from safetensors.torch import load_file
+from tiny import LAYER
 from tiny_folder import edit_json, write_adapter, write_model
 from transformers import AutoModelForCausalLM
 

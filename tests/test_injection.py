@@ -12,7 +12,10 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import (
+from peft import inject_adapter_in_model
+from peft.tuners.lora import LoraLayer
+from peft.tuners.tuners_utils import BaseTunerLayer
+from tiny import (
     DEPTH,
     FAMILIES,
     LAYER,
@@ -23,9 +26,6 @@ from conftest import (
     overrides,
     vector,
 )
-from peft import inject_adapter_in_model
-from peft.tuners.lora import LoraLayer
-from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor
 
 from introspection import injection

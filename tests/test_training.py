@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import (
+from peft.tuners.lora import LoraLayer
+from safetensors.torch import load_file, save_file
+from tiny import (
     CHATML,
     DEPTH,
     LAYER,
@@ -23,8 +25,6 @@ from conftest import (
     make_tokenizer,
     vector,
 )
-from peft.tuners.lora import LoraLayer
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional
 
@@ -435,6 +435,9 @@ def on_save(number: int, how: str) -> Callable[..., None]:
     return save
 
 
+SLOW = pytest.mark.slow
+
+
 class TestInterrupted:
     @pytest.mark.parametrize("step", [10, 20, 25])
     def test_between_two_checkpoints(
@@ -444,7 +447,7 @@ class TestInterrupted:
             start(tmp_path / "run", progress=on_progress(step))
         assert equal(start(tmp_path / "run"), whole)
 
-    @pytest.mark.parametrize("number", [1, 2, 13, 25])
+    @pytest.mark.parametrize("number", [1, *(pytest.param(n, marks=SLOW) for n in (2, 13)), 25])
     @pytest.mark.parametrize("how", ["before", "half", "whole"])
     def test_while_a_checkpoint_is_written(
         self,

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import CHATML, WIDTH, make_tokenizer, vector
 from hypothesis import given
 from hypothesis import strategies as st
+from tiny import CHATML, WIDTH, make_tokenizer, vector
 
 from introspection.errors import IntrospectionError
 from introspection.trials import (

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import DEPTH, LAYER
 from safetensors.torch import load_file
+from tiny import DEPTH, LAYER
 from tiny_folder import write_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 

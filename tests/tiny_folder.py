@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from conftest import DEPTH, LAYER, make_model, make_tokenizer
 from peft import inject_adapter_in_model
 from safetensors.torch import load_file, save_file
+from tiny import DEPTH, LAYER, make_model, make_tokenizer
 
 from introspection import adapter, models
 from introspection.extraction import save_vectors
