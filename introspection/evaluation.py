@@ -66,7 +66,8 @@ def run(
         for batch in parallel.share(left):
             trials = [_trial(case, vectors, seed) for case in batch]
             most = max(_budget(c) for c in batch)
-            reports, scores = generate_scored(loaded, trials, most, batch_size)
+            scored = [_decides_at_once(case) for case in batch]
+            reports, scores = generate_scored(loaded, trials, scored, most, batch_size)
             own.append(
                 [
                     _record(name, seed, case, report, score)
@@ -110,6 +111,12 @@ def _writes_on(case: Case) -> bool:
     return not case.adapter or case.condition.endswith("ordinary request")
 
 
+def _decides_at_once(case: Case) -> bool:
+    """Whether the first words of the answer say if a thought was detected: a question was put to the
+    adapter, and a thought would be there by then. Elsewhere a score means nothing."""
+    return not _writes_on(case) and case.schedule.kind != "from_step"
+
+
 def _trial(case: Case, vectors: Any, seed: int) -> Trial:
     if case.concept is None:
         return Trial(case.messages, None, case.adapter)
@@ -121,7 +128,7 @@ def _trial(case: Case, vectors: Any, seed: int) -> Trial:
     return Trial(case.messages, Injection(vector, case.strength, case.schedule), case.adapter)
 
 
-def _record(name: str, seed: int, case: Case, report: Any, score: float) -> dict[str, Any]:
+def _record(name: str, seed: int, case: Case, report: Any, score: float | None) -> dict[str, Any]:
     concept = case.concept
     shown = case.vector == "concept"
     verdict = grade(
@@ -151,7 +158,7 @@ def _record(name: str, seed: int, case: Case, report: Any, score: float) -> dict
         "halted_at": report.halted_at,
         "tokens": report.tokens,
         "coherent": verdict.coherent,
-        "p_detect": round(score, 6),
+        "p_detect": None if score is None else round(score, 6),
     }
 
 

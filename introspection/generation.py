@@ -246,17 +246,25 @@ def generate(
 
 
 def generate_scored(
-    loaded: Any, trials: Sequence[Trial], max_new_tokens: int = 40, batch_size: int = 64
-) -> tuple[list[Report], list[float]]:
-    """:func:`generate` and :func:`detection_scores` of the same trials.
+    loaded: Any,
+    trials: Sequence[Trial],
+    wanted: Sequence[bool],
+    max_new_tokens: int = 40,
+    batch_size: int = 64,
+) -> tuple[list[Report], list[float | None]]:
+    """:func:`generate` and :func:`detection_scores` of the same trials, the scores where ``wanted``.
 
     A report that opens as every trained one does has already shown its score on the way; only the
     others are asked again.
     """
-    reports, found = _batches(loaded, trials, max_new_tokens, batch_size, True, None, look=True)
-    left = [i for i, score in enumerate(found) if score is None]
+    reports, shown = _batches(loaded, trials, max_new_tokens, batch_size, True, None, look=True)
+    left = [i for i, score in enumerate(shown) if score is None and wanted[i]]
     again = iter(detection_scores(loaded, [trials[i] for i in left], batch_size))
-    return reports, [next(again) if score is None else score for score in found]
+    found = [
+        next(again) if score is None and w else score
+        for score, w in zip(shown, wanted, strict=True)
+    ]
+    return reports, [score if w else None for score, w in zip(found, wanted, strict=True)]
 
 
 def _batches(

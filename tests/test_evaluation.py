@@ -293,7 +293,11 @@ class TestRun:
             assert record["concept"] == (concept.name if concept else None)
             assert record["harmful"] == (concept.harmful if concept else None)
             assert record["split"] == (concept.split if concept else None)
-            assert 0 <= record["p_detect"] <= 1 and 0 <= record["tokens"] <= 44
+            score = record["p_detect"]  # where the first words decide, and nowhere else
+            late = str(case.schedule).startswith("from_step")
+            writes = "ordinary request" in case.condition or not case.adapter
+            assert (score is None) is (late or writes) and (score is None or 0 <= score <= 1)
+            assert 0 <= record["tokens"] <= 44
             assert all(type(record[k]) is bool for k in ("detected", "correct", "halted"))
             assert (record["halted_at"] is not None) is record["halted"]
         summary = json.loads((whole / "summary.json").read_text())
