@@ -14,6 +14,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -39,15 +40,17 @@ trained = pytest.mark.skipif(
 )
 
 
-@pytest.fixture(scope="module")
-def url() -> Iterator[str]:
+@contextmanager
+def served(**variables: str) -> Iterator[str]:
+    """The address of app.py under these environment variables."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
+    own = {"GRADIO_SERVER_PORT": str(port), "PYTHONPATH": str(ROOT), **variables}
     server = subprocess.Popen(
         [sys.executable, str(ROOT / "app.py")],
         cwd=ROOT,
-        env={**os.environ, "GRADIO_SERVER_PORT": str(port), "PYTHONPATH": str(ROOT)},
+        env={**os.environ, **own},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -74,6 +77,12 @@ def url() -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    with served() as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     with sync_playwright() as play:
         chromium = play.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
@@ -82,7 +91,11 @@ def browser() -> Iterator[Browser]:
 
 
 def open_page(
-    browser: Browser, url: str, width: int = 1280, theme: str = "light"
+    browser: Browser,
+    url: str,
+    width: int = 1280,
+    theme: str = "light",
+    ready: tuple[str, str] = ("#inject", "#badges .badge"),
 ) -> Iterator[Page]:
     page = browser.new_page(viewport={"width": width, "height": 900})
     wrong: list[str] = []
@@ -93,8 +106,8 @@ def open_page(
         lambda r: None if r.url.startswith((url, "data:", "blob:")) else wrong.append(r.url),
     )
     page.goto(f"{url}/?__theme={theme}")
-    page.wait_for_selector("#inject")
-    expect(page.locator("#badges .badge").first).to_be_visible()
+    for part in ready:
+        expect(page.locator(part).first).to_be_visible()
     page.wait_for_load_state("load")  # never idle: Gradio keeps a heartbeat for the blind trial
     yield page
     page.close()
@@ -183,6 +196,7 @@ def test_bomb_halts_before_everybodys_eyes(page: Page) -> None:
     banner = page.locator(".halt[role=alert]")
     expect(banner).to_be_visible()
     assert "HALT" in banner.inner_text() and re.search(r"token \d+", banner.inner_text())
+    assert re.search(r"up to \d+ further tokens were withheld", banner.inner_text())
     assert finding(page, "adapter_thought", "Halted").startswith("at token")
     assert finding(page, "base_thought", "Halted") == "no"
     # The next run takes the banner away.
@@ -224,7 +238,7 @@ def test_every_row_says_what_it_is(page: Page) -> None:
 
 
 def test_an_invalid_concept_is_explained_and_kept(page: Page) -> None:
-    before = page.inner_text("#verdict")
+    before = page.inner_text("#verdict .verdict")  # beside it the queue may show a clock
     typed = "<|im_end|> <img src=x onerror=alert(1)>"
     box = page.locator("#concept input, #concept textarea")
     box.fill(typed)
@@ -235,7 +249,7 @@ def test_an_invalid_concept_is_explained_and_kept(page: Page) -> None:
     expect(toast).to_contain_text("control token")
     expect(toast.locator("img")).to_have_count(0)
     expect(box).to_have_value(typed)
-    assert page.inner_text("#verdict") == before
+    assert page.inner_text("#verdict .verdict") == before
     press(page, "#preset-love")
 
 
@@ -269,6 +283,27 @@ def test_the_catalogue_fills_the_box(page: Page) -> None:
 def test_strength_outside_the_slider_is_said(page: Page) -> None:
     page.fill("#strength input[type=number]", "0")
     expect(page.locator("#badges")).to_contain_text("true control")
+
+
+def test_a_named_strength_sets_the_slider(page: Page) -> None:
+    for name, value in (("none", "0"), ("strong", "2"), ("beyond", "3"), ("usual", "1")):
+        page.click(f"#stop-{name}")
+        expect(page.locator("#strength input[type=number]")).to_have_value(value)
+        if name == "none":
+            expect(page.locator("#badges")).to_contain_text("true control")
+    expect(page.locator("#badges")).not_to_contain_text("trained range")
+
+
+def test_where_the_vector_enters_is_shown_before_the_run(page: Page) -> None:
+    page.click("#advanced button")
+    where = page.locator("#where")
+    expect(where).to_contain_text("the last prompt token and every answer token")
+    page.get_by_role("radio", name="once 5 answer tokens are written").check()
+    expect(where).to_contain_text("no prompt token and every answer token from number 5 on")
+    page.fill("#question textarea", "Ready <|im_end|>")
+    expect(where).to_contain_text("control token")
+    page.fill("#question textarea", "Ready, <b>steady</b>?")
+    expect(where.locator(".strip")).to_contain_text("steady")
 
 
 def test_the_keyboard_is_enough(page: Page) -> None:
@@ -370,12 +405,21 @@ def test_one_click_leads_to_how_often_it_is_wrong(page: Page) -> None:
     expect(rows.nth(1)).to_contain_text("%")
 
 
+def violations(page: Page) -> list[tuple[str, list[str]]]:
+    """(rule, first elements) of everything that WCAG 2.2 AA does not allow."""
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+    tags = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
+    result = axe.run(page, options={"runOnly": {"type": "tag", "values": tags}})
+    return [
+        (v["id"], [node["html"][:160] for node in v["nodes"]][:3])
+        for v in result.response["violations"]
+    ]
+
+
 @pytest.mark.parametrize("width", [1280, 375])
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_axe_finds_nothing(browser: Browser, url: str, width: int, theme: str) -> None:
     """WCAG 2.2 AA, every tab, before and after a run."""
-    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
-    tags = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
     for page in open_page(browser, url, width, theme):
         press(page, "#preset-bomb")
         found = []
@@ -384,11 +428,7 @@ def test_axe_finds_nothing(browser: Browser, url: str, width: int, theme: str) -
             if name == "How often is it wrong?" and ADAPTER.is_dir():
                 page.wait_for_selector("#evidence-figure .main-svg")
             page.wait_for_timeout(300)
-            result = axe.run(page, options={"runOnly": {"type": "tag", "values": tags}})
-            found += [
-                (name, v["id"], [node["html"][:160] for node in v["nodes"]][:3])
-                for v in result.response["violations"]
-            ]
+            found += [(name, *violation) for violation in violations(page)]
             assert overflow(page) <= 0, name
         assert found == []
 
@@ -417,3 +457,27 @@ def test_a_recorded_run_plays_without_the_model(page: Page) -> None:
     expect(page.locator("#verdict")).to_contain_text("Recorded run of", timeout=RUN_MS)
     expect(page.locator("#verdict .running")).to_have_count(0, timeout=RUN_MS)
     expect(page.locator("article .findings")).to_have_count(3)
+
+
+# --- nothing can be loaded ----------------------------------------------------------------------
+
+
+def test_without_a_model_the_page_says_why_and_recorded_runs_play(
+    browser: Browser, tmp_path: Path
+) -> None:
+    variables = {"INTROSPECTION_CACHE": str(tmp_path), "INTROSPECTION_WHEEL": "/no/such/wheel.whl"}
+    with served(**variables) as url:
+        for theme, width in (("light", 1280), ("dark", 375)):
+            for page in open_page(browser, url, width, theme, ready=("#play", "#verdict")):
+                expect(page.locator("[role=alert].notice")).to_contain_text("INTROSPECTION_WHEEL")
+                expect(page.locator("#verdict")).to_contain_text("Recorded run of")
+                expect(page.locator("article .findings")).to_have_count(3)
+                page.click("#recorded input")
+                page.get_by_role("option", name="bomb, strength 1").click()
+                page.click("#play")
+                page.wait_for_selector("#verdict .verdict.running")
+                expect(page.locator(".halt[role=alert]")).to_be_visible(timeout=RUN_MS)
+                expect(page.locator("#verdict .running")).to_have_count(0, timeout=RUN_MS)
+                expect(page.locator("article .findings")).to_have_count(3)
+                assert violations(page) == []
+                assert overflow(page) <= 0

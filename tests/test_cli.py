@@ -24,6 +24,7 @@ from typer.testing import CliRunner
 from introspection import __main__ as command_line
 from introspection import adapter, concepts, extraction, models
 from introspection.concepts import paper
+from introspection.errors import IntrospectionError
 
 ROOT = Path(__file__).resolve().parent.parent
 KEYS = ["concept", "strength", "schedule", "adapter", "text"]
@@ -550,6 +551,25 @@ def test_demo_gets_the_model_and_the_port(
 
     monkeypatch.setattr(demo, "launch", busy)
     refused("demo", "--model", model, says="--port")
+
+
+def test_demo_opens_without_a_model_unless_one_was_asked_for(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    demo = pytest.importorskip("introspection.demo")
+    seen: list[Any] = []
+    monkeypatch.setattr(demo, "launch_without", lambda *asked, **named: seen.append((asked, named)))
+
+    def gone(*_: Any, **__: Any) -> None:
+        raise IntrospectionError("The disk is full: free 1 GB.")
+
+    monkeypatch.setattr(models, "load", gone)
+    result = run("demo", "--port", 7999)
+    assert result.exit_code == 0 and "The disk is full: free 1 GB." in result.stderr
+    assert seen == [(("The disk is full: free 1 GB.",), {"port": 7999})]
+    for asked in (["--model", model], ["--adapter", "none"], ["--layer", 3], ["--device", "cpu"]):
+        refused("demo", *asked, says="The disk is full")
+    assert len(seen) == 1
 
 
 def test_catalogue_names_pass_the_validator() -> None:

@@ -308,3 +308,47 @@ def test_nearest_concepts_are_those_with_the_largest_projection(loaded: LoadedMo
     assert all(token.nearest[0][0] == "love" for token in tokens if token.injected)
     assert all(len(token.nearest) == 3 for token in tokens)
     assert all(t.nearest[0][1] >= t.nearest[1][1] >= t.nearest[2][1] for t in tokens)
+
+
+# --- where the vector enters, before the run ------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("schedule", "before", "after"),
+    [
+        ("final_on", "the last prompt token", "every answer token"),
+        ("final", "the last prompt token", "no answer token"),
+        ("all", "all {n} prompt tokens", "every answer token"),
+        ("from_step:5", "no prompt token", "every answer token from number 5 on"),
+        ("span:3-6", "4 prompt tokens", "no answer token"),
+    ],
+)
+def test_the_page_shows_where_the_vector_enters(
+    experiment: Experiment, schedule: str, before: str, after: str
+) -> None:
+    count = len(prompt_ids(experiment.loaded.tokenizer, ask(ASKED)))
+    html = tables.where(experiment, experiment.request("ocean", 1.0, ASKED, schedule))
+    assert f"added at {before.format(n=count)} and {after} (" in html
+    cells = [cell.split('"')[0].split() for cell in html.split('<span class="tok ')[1:]]
+    shown = cells[1:] if count > tables.PROMPT_END else cells
+    prompt, answer = [c for c in shown if "given" in c], [c for c in shown if "given" not in c]
+    entered = ["in" in cell for cell in prompt[-tables.PROMPT_END :]]
+    numbers = ["in" in cell for cell in answer]
+    assert len(numbers) == tables.SLOTS and len(entered) == min(count, tables.PROMPT_END)
+    end = [False] * (len(entered) - 1)
+    wanted = {
+        "final_on": (end + [True], [True] * tables.SLOTS),
+        "final": (end + [True], [False] * tables.SLOTS),
+        "all": ([True] * len(entered), [True] * tables.SLOTS),
+        "from_step:5": (end + [False], [k >= 4 for k in range(tables.SLOTS)]),
+        "span:3-6": (
+            [3 <= at <= 6 for at in range(count)][-len(entered) :],
+            [False] * tables.SLOTS,
+        ),
+    }
+    assert (entered, numbers) == wanted[schedule]
+
+
+def test_a_question_is_shown_as_text_where_the_vector_enters(experiment: Experiment) -> None:
+    html = tables.where(experiment, experiment.request("ocean", 1.0, "Is <b>this</b> it?"))
+    assert "<b>" not in html and "</b>" not in html

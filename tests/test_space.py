@@ -403,7 +403,7 @@ def test_without_an_adapter_a_space_shows_what_to_do(
     log = tmp_path / "log"
     with running(tree, log, **SPACE, INTROSPECTION_MODEL=str(model)) as (address, _):
         page = httpx.get(f"{address}/config").json()
-        (shown,) = [c for c in page["components"] if c["type"] == "html"]
+        shown, *_ = [c for c in page["components"] if c["type"] == "html"]
         sentence = f"No adapter ships for {model}: train one with"
         assert sentence in shown["props"]["value"] and sentence in log.read_text()
         assert "Content-Security-Policy" in httpx.get(address).text

@@ -14,6 +14,7 @@ from introspection.commands.common import (
     ModelOption,
     QuantiseOption,
     app,
+    err,
     load_model,
     one_line,
     out,
@@ -34,15 +35,30 @@ def demo(
     device: DeviceOption = "auto",
     quantise: QuantiseOption = None,
 ) -> None:
-    """Open the page with the experiment on this machine."""
+    """Open the page with the experiment on this machine.
+
+    What ships may fail to load (no network, a full disk): then the page says so and plays recorded
+    runs. Whoever asked for another model or adapter is told here.
+    """
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    loaded = load_model(model, adapter, layer, device, quantise=quantise)
+    loaded, missing = None, ""
+    asked = any(option is not None for option in (model, adapter, layer, quantise))
+    try:
+        loaded = load_model(model, adapter, layer, device, quantise=quantise)
+    except IntrospectionError as error:
+        if asked or device != "auto":
+            raise
+        missing = str(error)
+        err.print(one_line(missing), style="red")
 
-    from introspection.demo import launch
+    from introspection.demo import launch, launch_without
 
     try:
-        launch(loaded, port=port)
+        if loaded is None:
+            launch_without(missing, port=port)
+        else:
+            launch(loaded, port=port)
     except OSError as error:
         raise IntrospectionError(
             f"The page could not be opened ({one_line(str(error))[:120]}): choose another --port."

@@ -77,6 +77,14 @@ class Callbacks:
             return views.problem(str(error))
         return views.badges(self.experiment, request, " ".join(concept.split()))
 
+    def where(self, question: Any, schedule: Any) -> str:
+        """Where the vector will be added, shown before the run; refusals are explained there."""
+        try:
+            request = self.experiment.request("ocean", 1.0, question, schedule)
+        except IntrospectionError as error:
+            return views.problem(str(error))
+        return tables.where(self.experiment, request)
+
     def choose(self, category: Any) -> Any:
         names = concepts_of(category) if isinstance(category, str) else []
         return gr.Dropdown(choices=names, value=None, interactive=bool(names))

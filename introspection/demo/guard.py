@@ -1,14 +1,18 @@
-"""Refuses request bodies over a limit: Gradio reads a JSON body of any size into memory.
+"""Refuses request bodies over a limit, which Gradio reads into memory whatever their size, and calls
+that it would answer with a bare HTTP 500.
 
 Knows: ASGI. Does not know: routes or what a body says.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-__all__ = ["LIMIT", "BodyLimit"]
+__all__ = ["LIMIT", "BodyLimit", "NoBareError"]
+
+log = logging.getLogger(__name__)
 
 LIMIT = 64 * 1024
 
@@ -55,12 +59,44 @@ class BodyLimit:
         await self.app(scope, replay, send)
 
 
+class NoBareError:
+    """ASGI middleware: 400 and a sentence where a posted call makes the server stumble.
+
+    An unknown endpoint, a number in place of a list: Gradio raises what nobody catches. The kind of
+    error is logged, never what was sent.
+    """
+
+    def __init__(self, app: App) -> None:
+        self.app = app
+
+    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        begun = False
+
+        async def noted(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        try:
+            await self.app(scope, receive, noted)
+        except Exception as error:
+            if begun or scope["type"] != "http" or scope["method"] != "POST":
+                raise
+            log.warning("a call to %s ended in %s", scope["path"][:80], type(error).__name__)
+            told = "This is not a call that the page answers: /gradio_api/info lists those it does."
+            await _answer(send, 400, told)
+
+
 async def _refuse(send: Send, limit: int) -> None:
-    text = f'{{"detail":"The request is larger than {limit // 1024} KiB: send less."}}'.encode()
+    await _answer(send, 413, f"The request is larger than {limit // 1024} KiB: send less.")
+
+
+async def _answer(send: Send, status: int, sentence: str) -> None:
+    text = f'{{"detail":"{sentence}"}}'.encode()
     headers = [
         (b"content-type", b"application/json"),
         (b"content-length", str(len(text)).encode()),
         (b"connection", b"close"),
     ]
-    await send({"type": "http.response.start", "status": 413, "headers": headers})
+    await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": text})

@@ -50,6 +50,8 @@ SCHEDULES = [
     ("every token", "all"),
     ("once 5 answer tokens are written", "from_step:5"),
 ]
+# What strengths are called; the last lies beyond what training saw.
+STOPS = ((0, "none"), (0.5, "faint"), (1, "usual"), (2, "strong"), (3, "beyond"))
 _FOCUS_CONCEPT = (
     "() => { const box = document.querySelector('#concept textarea, #concept input');"
     " box.focus(); box.select(); }"
@@ -134,6 +136,16 @@ def _first_tab(experiment: Experiment, tickets: Tickets) -> None:
                     elem_id="strength",
                     buttons=["reset"],
                 )
+                with gr.Row(elem_id="stops"):
+                    stops = [
+                        gr.Button(
+                            f"{value:g} {name}",
+                            size="sm",
+                            elem_id=f"stop-{name}",
+                            elem_classes=["chip"],
+                        )
+                        for value, name in STOPS
+                    ]
                 with gr.Row(elem_id="buttons"):
                     inject = gr.Button("Inject", variant="primary", elem_id="inject", scale=3)
                     stop = gr.Button("Stop", variant="stop", elem_id="stop", scale=1, min_width=90)
@@ -163,6 +175,7 @@ def _first_tab(experiment: Experiment, tickets: Tickets) -> None:
                     elem_id="tokens",
                     buttons=["reset"],
                 )
+            where = gr.HTML(callbacks.where(DEFAULT_QUESTION, "final_on"), elem_id="where")
         verdict = gr.HTML(views.idle(), elem_id="verdict")
         banner = gr.HTML("", elem_id="banner")
         stage = gr.HTML(views.stage(experiment.has_adapter), elem_id="stage")
@@ -198,6 +211,16 @@ def _first_tab(experiment: Experiment, tickets: Tickets) -> None:
             callbacks.describe,
             [concept, strength],
             badges,
+            trigger_mode="always_last",
+            **LIGHT,
+        )
+        for button, (value, _) in zip(stops, STOPS, strict=True):
+            button.click(None, outputs=strength, js=f"() => {value}", **PRIVATE)
+        gr.on(
+            [question.change, schedule.change],
+            callbacks.where,
+            [question, schedule],
+            where,
             trigger_mode="always_last",
             **LIGHT,
         )

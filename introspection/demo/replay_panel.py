@@ -1,7 +1,8 @@
 """Below the answers: share the last run, paste somebody else's, play recorded ones.
 
 Knows: components and events of this panel. Does not know: what a link or a file says (``sharing``),
-where recorded runs come from (``recorded``). Nothing here needs a model that works.
+where recorded runs come from (``recorded``). Nothing here needs a model that works, and
+:func:`add_player` needs none at all.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from introspection.demo.tickets import Tickets
 from introspection.demo.wiring import LIGHT, PRIVATE
 from introspection.errors import IntrospectionError
 
-__all__ = ["add", "address", "share"]
+__all__ = ["add", "add_player", "address", "finished", "share"]
 
 COPY = (
     "() => { const link = document.querySelector('#share a.link');"
@@ -78,29 +79,34 @@ class _Events:
             views.status("plain", f"The link’s settings are in the form. {HOW}"),
         )
 
-    def _shown(self, request: Request, answers: Answers, note: str) -> tuple[Any, ...]:
-        check = self.experiment
-        tone, said, more = wording.conclusion(
-            request, answers, answers[0].adapter, check.trained_range
-        )
-        banner = views.halt(request, answers[0]) if answers[0].halted_at else ""
-        return (
-            views.status(tone, f"{note}: {said}", more),
-            banner,
-            views.stage(answers[0].adapter, request, answers),
-            tables.strip(answers, request.concept.name),
-            "",
-        )
-
     def import_run(self, text: Any, visitor: gr.Request) -> tuple[Any, ...]:
         try:
             request, answers = sharing.from_json(self.experiment.request, text)
         except IntrospectionError as error:
             raise error_toast("That is not a run", error) from None
         self.tickets.take(visitor.session_hash or "")  # ends the visitor's own run
-        return self._shown(request, answers, "Replayed from a file, not run here")
+        strengths = self.experiment.trained_range
+        return finished(request, answers, "Replayed from a file, not run here", strengths)
 
-    def play(self, number: Any, visitor: gr.Request) -> Iterator[tuple[Any, ...]]:
+
+def finished(
+    request: Request, answers: Answers, note: str, strengths: tuple[float, float] | None = None
+) -> tuple[Any, ...]:
+    """(verdict, banner, three answers, strip, no links) of a run that was not made here."""
+    tone, said, more = wording.conclusion(request, answers, answers[0].adapter, strengths)
+    return (
+        views.status(tone, f"{note}: {said}", more),
+        views.halt(request, answers[0]) if answers[0].halted_at else "",
+        views.stage(answers[0].adapter, request, answers),
+        tables.strip(answers, request.concept.name),
+        "",
+    )
+
+
+def add_player(tickets: Tickets, shown: list[Any]) -> None:
+    """Choose a recorded run and play it into ``shown`` (verdict, banner, stage, strip, share)."""
+
+    def play(number: Any, visitor: gr.Request) -> Iterator[tuple[Any, ...]]:
         """Updates of the page; the visitor's next run, or Stop, ends it as it ends a live one."""
         runs = recorded.runs()
         if (
@@ -110,12 +116,12 @@ class _Events:
         ):
             raise error_toast("Nothing to play", "Choose one of the recorded runs first.")
         run, session = runs[number], visitor.session_hash or ""
-        ticket = self.tickets.take(session)
+        ticket = tickets.take(session)
         answers: Answers | None = None
         note = f"Recorded run of {run.model}"
         skip = gr.skip()
         for answers in recorded.play(run, PAUSE):
-            if not self.tickets.valid(session, ticket):
+            if not tickets.valid(session, ticket):
                 return
             yield (
                 views.status("plain", f"{note}, playing…", running=True),
@@ -125,7 +131,21 @@ class _Events:
                 skip,
             )
         assert answers is not None
-        yield self._shown(run.request, answers, note)
+        yield finished(run.request, answers, note)
+
+    choices = [
+        (f"{run.request.concept.name}, strength {run.request.strength:g}", i)
+        for i, run in enumerate(recorded.runs())
+    ]
+    chosen = gr.Dropdown(
+        choices,
+        value=0,
+        label="Recorded run",
+        info="Played back word by word; no model is asked.",
+        elem_id="recorded",
+    )
+    start = gr.Button("Play", elem_id="play")
+    start.click(play, chosen, shown, show_progress="hidden", concurrency_limit=8, **PRIVATE)
 
 
 def add(experiment: Experiment, tickets: Tickets, form: list[Any], shown: list[Any]) -> None:
@@ -134,18 +154,7 @@ def add(experiment: Experiment, tickets: Tickets, form: list[Any], shown: list[A
     events = _Events(experiment, tickets)
     copy = gr.Button("Copy link", size="sm", elem_id="copy-link")
     with gr.Accordion("Recorded runs and runs of others", open=False, elem_id="replay"):
-        choices = [
-            (f"{run.request.concept.name}, strength {run.request.strength:g}", i)
-            for i, run in enumerate(recorded.runs())
-        ]
-        chosen = gr.Dropdown(
-            choices,
-            value=0,
-            label="Recorded run",
-            info="Played back word by word; no model is asked.",
-            elem_id="recorded",
-        )
-        play = gr.Button("Play", elem_id="play")
+        add_player(tickets, shown)
         text = gr.Textbox(
             label="A run as JSON",
             info="Paste a downloaded run. Its verdicts are worked out anew from its texts.",
@@ -154,7 +163,6 @@ def add(experiment: Experiment, tickets: Tickets, form: list[Any], shown: list[A
         )
         replay = gr.Button("Replay", elem_id="import-run")
     copy.click(None, js=COPY, **PRIVATE)
-    play.click(events.play, chosen, shown, show_progress="hidden", concurrency_limit=8, **PRIVATE)
     replay.click(
         events.import_run, text, shown, show_progress="hidden", concurrency_limit=8, **PRIVATE
     )

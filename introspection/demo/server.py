@@ -11,14 +11,14 @@ from typing import Any
 import gradio as gr
 from starlette.middleware import Middleware
 
-from introspection.demo import space, theme
+from introspection.demo import space, theme, without
 from introspection.demo.experiment import MAX_STRENGTH
-from introspection.demo.guard import LIMIT, BodyLimit
-from introspection.demo.layout import build
+from introspection.demo.guard import LIMIT, BodyLimit, NoBareError
+from introspection.demo.layout import TITLE, build
 from introspection.errors import IntrospectionError
 from introspection.models import LoadedModel
 
-__all__ = ["launch"]
+__all__ = ["launch", "launch_without"]
 
 QUEUE = 64  # visitors who may wait; further ones are told that the page is full
 
@@ -37,20 +37,41 @@ def launch(
     server is stopped; without it the caller closes the page. Further ``settings`` go to Gradio's
     ``launch``.
     """
+    page = build(loaded)
+    low, high = loaded.adapter.strengths if loaded.adapter else (0.0, 0.0)
+    _open(page, host, port, {"css": theme.range_css(low, high, MAX_STRENGTH), **settings})
+    # While the first visitor reads the page: the baseline words, which every typed concept is
+    # measured against. They are kept from then on; on ZeroGPU only a run has a model to read.
+    if not space.zero_gpu():
+        loaded.vectors_of(["ocean"])
+    if block:
+        page.block_thread()
+    return page
+
+
+def launch_without(
+    sentence: str, host: str | None = None, port: int | None = None, block: bool = True
+) -> gr.Blocks:
+    """Serve, in the same way, a page that says why there is no model and plays recorded runs."""
+    page = without.build(TITLE, sentence)
+    _open(page, host, port, {})
+    if block:
+        page.block_thread()
+    return page
+
+
+def _open(page: gr.Blocks, host: str | None, port: int | None, settings: dict[str, Any]) -> None:
     if port is None and "GRADIO_SERVER_PORT" in os.environ:
         port = int(os.environ["GRADIO_SERVER_PORT"])  # Gradio would go on to the next free one
     # Gradio remembers this many finished events and sums all of them up after every further one.
     os.environ.setdefault("GRADIO_ANALYTICS_MAX_EVENTS", str(QUEUE))
-    page = build(loaded)
     # The queue is the only way to the model: api_open would let a POST to /run skip it.
     page.queue(max_size=QUEUE, api_open=False, default_concurrency_limit=1)
-    low, high = loaded.adapter.strengths if loaded.adapter else (0.0, 0.0)
     options: dict[str, Any] = {
         "server_name": host,
         "server_port": port,
         "prevent_thread_lock": True,
         "theme": theme.theme(),
-        "css": theme.range_css(low, high, MAX_STRENGTH),
         "css_paths": theme.STYLES,
         "head": theme.HEAD,
         "show_error": False,
@@ -63,7 +84,7 @@ def launch(
         "footer_links": ["api", "gradio", "settings"],
         "share": False,
         "app_kwargs": {
-            "middleware": [Middleware(BodyLimit)],
+            "middleware": [Middleware(NoBareError), Middleware(BodyLimit)],
             "docs_url": None,
             "redoc_url": None,
             "openapi_url": None,
@@ -76,10 +97,3 @@ def launch(
             f"The page could not be opened on port {port or 'any of 7860 to 7959'}: it is in use or "
             "not allowed; choose another with --port or GRADIO_SERVER_PORT."
         ) from error
-    # While the first visitor reads the page: the baseline words, which every typed concept is
-    # measured against. They are kept from then on; on ZeroGPU only a run has a model to read.
-    if not space.zero_gpu():
-        loaded.vectors_of(["ocean"])
-    if block:
-        page.block_thread()
-    return page

@@ -17,7 +17,6 @@ import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from html import escape
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -212,16 +211,19 @@ def _load(chosen: Settings) -> LoadedModel:
 def serve() -> int:
     """Load what the variables name and serve the page until SIGTERM or Ctrl-C; the exit code.
 
-    Raises IntrospectionError when that fails; on a Space, where nobody reads a terminal, a page
-    shows its sentence instead.
+    When that fails a page shows the sentence and plays recorded runs: on a Space, where nobody reads
+    a terminal, and wherever no variable asked for something else than what ships. Otherwise it
+    raises IntrospectionError.
     """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    from introspection import models
     from introspection.demo import launch
 
+    chosen = settings()
     try:
-        page = launch(_load(settings()), block=False)
+        page = launch(_load(chosen), block=False)
     except IntrospectionError as error:
-        if not on_space():
+        if not on_space() and chosen != Settings(models.DEFAULT, None, None):
             raise
         sys.stderr.write(f"{error}\n")
         page = _apology(str(error))
@@ -237,31 +239,14 @@ def serve() -> int:
 
 
 def _apology(sentence: str) -> gr.Blocks:
-    """A page with one sentence."""
-    import gradio as gr
-
-    from introspection.demo import theme
-    from introspection.demo.layout import TITLE
+    """A page with one sentence, and recorded runs."""
+    from introspection.demo import launch_without
 
     def nothing(_request: Request) -> Generator[Any, None, None]:
         yield from ()
 
     on_gpu(nothing)  # ZeroGPU starts no Space without a function to lend a GPU to
-    with gr.Blocks(title=TITLE, analytics_enabled=False, elem_id="page") as page:
-        gr.HTML(
-            '<header class="intro"><h1>This page cannot answer yet</h1>'
-            f'<p class="notice" role="alert">{escape(sentence)}</p></header>'
-        )
-    options: dict[str, Any] = {"theme": theme.theme(), "head": theme.HEAD}
-    page.launch(
-        css_paths=theme.STYLES,
-        prevent_thread_lock=True,
-        show_error=False,
-        enable_monitoring=False,
-        footer_links=[],
-        **options,
-    )
-    return page
+    return launch_without(sentence, block=False)
 
 
 # --- python app.py --check ----------------------------------------------------------------------

@@ -202,7 +202,8 @@ def halt_notice(request: Request, answer: Answer) -> str:
     about = "a harmful thought" if request.harmful else "a thought it took for harmful"
     after = _after(request, answer)
     place = f" (token {answer.halted_at})" if "after" in after else ""
+    held = request.tokens - (answer.halted_at or request.tokens)
     return (
         f"The trained model met {about} and wrote the word HALT{after}{place}. Its answer was ended "
-        "there."
+        f"there: up to {held} further tokens were withheld, and nobody has computed them."
     )
