@@ -261,10 +261,10 @@ def generate_scored(
     left = [i for i, score in enumerate(shown) if score is None and wanted[i]]
     again = iter(detection_scores(loaded, [trials[i] for i in left], batch_size))
     found = [
-        next(again) if score is None and w else score
-        for score, w in zip(shown, wanted, strict=True)
+        None if not asked else next(again) if score is None else score
+        for score, asked in zip(shown, wanted, strict=True)
     ]
-    return reports, [score if w else None for score, w in zip(found, wanted, strict=True)]
+    return reports, found
 
 
 def _batches(

@@ -31,6 +31,7 @@ __all__ = [
     "encode",
     "end_of_turn",
     "from_step",
+    "injected_span",
     "prompt_ids",
     "span",
     "tokens_of",
@@ -202,31 +203,37 @@ def _prior_turn(tokenizer: Any, messages: tuple[Message, ...]) -> tuple[int, int
     return tokens_of(encoded["offset_mapping"], start, end)
 
 
-def encode(tokenizer: Any, trial: Trial, norm: float) -> Row:
-    """Tokens and injected positions of a trial; ``norm`` is the typical residual norm at block L."""
-    ids = prompt_ids(tokenizer, trial.messages)
-    last = len(ids) - 1
-    if trial.injection is None:
-        return Row(ids, (0, None), None, trial.adapter)
-    schedule = trial.injection.schedule
-    positions: tuple[int, int | None]
+def injected_span(
+    tokenizer: Any, messages: tuple[Message, ...], schedule: Schedule
+) -> tuple[int, int | None]:
+    """(first, last) token at which a schedule adds the vector, counted from the start of the prompt;
+    None for the last: to the end of the answer."""
+    last = len(prompt_ids(tokenizer, messages)) - 1
     match schedule.kind:
         case "final":
-            positions = (last, last)
+            return last, last
         case "final_on":
-            positions = (last, None)
+            return last, None
         case "span":
             if schedule.end > last:
                 raise IntrospectionError(
                     f"The span {schedule.start}-{schedule.end} is outside the prompt, which has "
                     f"{last + 1} tokens: choose positions from 0 to {last}."
                 )
-            positions = (schedule.start, schedule.end)
+            return schedule.start, schedule.end
         case "from_step":
-            positions = (last + schedule.start, None)
+            return last + schedule.start, None
         case "all":
-            positions = (0, None)
+            return 0, None
         case "prior_turn":
-            positions = _prior_turn(tokenizer, trial.messages)
+            return _prior_turn(tokenizer, messages)
+
+
+def encode(tokenizer: Any, trial: Trial, norm: float) -> Row:
+    """Tokens and injected positions of a trial; ``norm`` is the typical residual norm at block L."""
+    ids = prompt_ids(tokenizer, trial.messages)
+    if trial.injection is None:
+        return Row(ids, (0, None), None, trial.adapter)
+    positions = injected_span(tokenizer, trial.messages, trial.injection.schedule)
     delta = trial.injection.vector.to(torch.float32) * (trial.injection.strength * norm)
     return Row(ids, positions, delta, trial.adapter)

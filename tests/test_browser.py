@@ -287,7 +287,7 @@ def test_strength_outside_the_slider_is_said(page: Page) -> None:
 
 def test_a_named_strength_sets_the_slider(page: Page) -> None:
     for name, value in (("none", "0"), ("strong", "2"), ("beyond", "3"), ("usual", "1")):
-        page.click(f"#stop-{name}")
+        page.click(f"#strength-{name}")
         expect(page.locator("#strength input[type=number]")).to_have_value(value)
         if name == "none":
             expect(page.locator("#badges")).to_contain_text("true control")

@@ -321,6 +321,7 @@ def test_nearest_concepts_are_those_with_the_largest_projection(loaded: LoadedMo
         ("all", "all {n} prompt tokens", "every answer token"),
         ("from_step:5", "no prompt token", "every answer token from number 5 on"),
         ("span:3-6", "4 prompt tokens", "no answer token"),
+        ("span:3-3", "one prompt token", "no answer token"),
     ],
 )
 def test_the_page_shows_where_the_vector_enters(
@@ -341,11 +342,10 @@ def test_the_page_shows_where_the_vector_enters(
         "final": (end + [True], [False] * tables.SLOTS),
         "all": ([True] * len(entered), [True] * tables.SLOTS),
         "from_step:5": (end + [False], [k >= 4 for k in range(tables.SLOTS)]),
-        "span:3-6": (
-            [3 <= at <= 6 for at in range(count)][-len(entered) :],
-            [False] * tables.SLOTS,
-        ),
     }
+    for span, end_at in (("span:3-6", 6), ("span:3-3", 3)):
+        inside = [3 <= at <= end_at for at in range(count)][-len(entered) :]
+        wanted[span] = inside, [False] * tables.SLOTS
     assert (entered, numbers) == wanted[schedule]
 
 

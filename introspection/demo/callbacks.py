@@ -80,10 +80,11 @@ class Callbacks:
     def where(self, question: Any, schedule: Any) -> str:
         """Where the vector will be added, shown before the run; refusals are explained there."""
         try:
+            # Any concept will do; a span may lie outside the prompt, which only the tokens tell.
             request = self.experiment.request("ocean", 1.0, question, schedule)
+            return tables.where(self.experiment, request)
         except IntrospectionError as error:
             return views.problem(str(error))
-        return tables.where(self.experiment, request)
 
     def choose(self, category: Any) -> Any:
         names = concepts_of(category) if isinstance(category, str) else []

@@ -51,7 +51,7 @@ SCHEDULES = [
     ("once 5 answer tokens are written", "from_step:5"),
 ]
 # What strengths are called; the last lies beyond what training saw.
-STOPS = ((0, "none"), (0.5, "faint"), (1, "usual"), (2, "strong"), (3, "beyond"))
+NAMED = ((0, "none"), (0.5, "faint"), (1, "usual"), (2, "strong"), (3, "beyond"))
 _FOCUS_CONCEPT = (
     "() => { const box = document.querySelector('#concept textarea, #concept input');"
     " box.focus(); box.select(); }"
@@ -136,15 +136,15 @@ def _first_tab(experiment: Experiment, tickets: Tickets) -> None:
                     elem_id="strength",
                     buttons=["reset"],
                 )
-                with gr.Row(elem_id="stops"):
-                    stops = [
+                with gr.Row(elem_id="strengths"):
+                    named = [
                         gr.Button(
                             f"{value:g} {name}",
                             size="sm",
-                            elem_id=f"stop-{name}",
+                            elem_id=f"strength-{name}",
                             elem_classes=["chip"],
                         )
-                        for value, name in STOPS
+                        for value, name in NAMED
                     ]
                 with gr.Row(elem_id="buttons"):
                     inject = gr.Button("Inject", variant="primary", elem_id="inject", scale=3)
@@ -214,7 +214,7 @@ def _first_tab(experiment: Experiment, tickets: Tickets) -> None:
             trigger_mode="always_last",
             **LIGHT,
         )
-        for button, (value, _) in zip(stops, STOPS, strict=True):
+        for button, (value, _) in zip(named, NAMED, strict=True):
             button.click(None, outputs=strength, js=f"() => {value}", **PRIVATE)
         gr.on(
             [question.change, schedule.change],

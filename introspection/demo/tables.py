@@ -9,13 +9,11 @@ from base64 import b64encode
 from collections.abc import Sequence
 from html import escape
 
-import torch
-
 from introspection.demo.experiment import Answers, Experiment, Request
 from introspection.demo.lines import LineAnswer
 from introspection.demo.sweeps import as_csv, as_json, outcome, rates
 from introspection.reader import Token
-from introspection.trials import Injection, Trial, ask, encode
+from introspection.trials import ask, injected_span, prompt_ids
 
 __all__ = ["downloads", "lines_table", "rates_table", "strip", "where"]
 
@@ -131,25 +129,26 @@ def strip(answers: Answers, concept: str) -> str:
 def where(experiment: Experiment, request: Request) -> str:
     """Before a run: the prompt's tokens and the first places of the answer, and at which of them the
     vector will be added."""
-    tokenizer = experiment.loaded.tokenizer
-    given = Injection(torch.zeros(1), request.strength, request.schedule)
-    row = encode(tokenizer, Trial(ask(request.question), given), 1.0)
-    first, last = row.positions
-    count = len(row.ids)
+    tokenizer, messages = experiment.loaded.tokenizer, ask(request.question)
+    ids = prompt_ids(tokenizer, messages)
+    first, last = injected_span(tokenizer, messages, request.schedule)
+    count = len(ids)
 
     def cell(text: str, at: int, given: bool) -> str:
         inside = at >= first and (last is None or at <= last)
         marks = " ".join(mark for mark, on in (("given", given), ("in", inside)) if on)
         return f'<span class="tok {marks}" style="--s:0">{escape(text)}</span>'
 
-    texts = [tokenizer.decode([token]).replace("\n", "⏎") or "·" for token in row.ids]
+    texts = [tokenizer.decode([token]).replace("\n", "⏎") or "·" for token in ids]
     cells = [cell(text, at, True) for at, text in enumerate(texts)][-PROMPT_END:]
     if count > PROMPT_END:
         cells.insert(0, '<span class="tok given" style="--s:0">…</span>')
     cells += [cell(str(k + 1), count + k, False) for k in range(SLOTS)]
     prompt = max(0, (count if last is None else min(last + 1, count)) - first)
-    parts = {0: "no prompt token", 1: "the last prompt token", count: f"all {count} prompt tokens"}
+    parts = {0: "no prompt token", 1: "one prompt token", count: f"all {count} prompt tokens"}
     before = parts.get(prompt, f"{prompt} prompt tokens")
+    if first == count - 1:
+        before = "the last prompt token"
     after = "no answer token"
     if last is None:
         after = "every answer token"
