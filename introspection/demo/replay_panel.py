@@ -28,7 +28,7 @@ COPY = (
     "() => { const link = document.querySelector('#share a.link');"
     " if (link) navigator.clipboard.writeText(link.href); }"
 )
-PAUSE = 0.05  # seconds between two words of a recorded run
+PAUSE = 0.1  # seconds between two words of a recorded run: slow enough to be watched
 HOW = "Press Inject to run it here."
 
 
