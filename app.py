@@ -33,7 +33,9 @@ def main(arguments: list[str]) -> int:
             show(checks.packages())
         return say(f"{error}: run 'make venv' or 'pip install -r requirements.txt'.")
     try:
-        return show(space.findings()) if arguments else space.serve()
+        if not arguments:
+            space.serve()
+        return show(space.findings())
     except IntrospectionError as error:
         return say(str(error))
     except KeyboardInterrupt:

@@ -541,6 +541,7 @@ def test_demo_gets_the_model_and_the_port(
     demo = pytest.importorskip("introspection.demo")
     seen: dict[str, Any] = {}
     monkeypatch.setattr(demo, "launch", lambda loaded, **options: seen.update(options, m=loaded))
+    monkeypatch.setattr(demo, "run_until_stopped", lambda open_page: open_page())
     result = run("demo", "--model", model, "--adapter", good, "--port", 7999)
     assert result.exit_code == 0, result.output
     assert seen["port"] == 7999 and seen["m"].adapter_folder == good
@@ -559,6 +560,7 @@ def test_demo_opens_without_a_model_unless_one_was_asked_for(
     demo = pytest.importorskip("introspection.demo")
     seen: list[Any] = []
     monkeypatch.setattr(demo, "launch_without", lambda *asked, **named: seen.append((asked, named)))
+    monkeypatch.setattr(demo, "run_until_stopped", lambda open_page: open_page())
 
     def gone(*_: Any, **__: Any) -> None:
         raise IntrospectionError("The disk is full: free 1 GB.")
@@ -566,7 +568,7 @@ def test_demo_opens_without_a_model_unless_one_was_asked_for(
     monkeypatch.setattr(models, "load", gone)
     result = run("demo", "--port", 7999)
     assert result.exit_code == 0 and "The disk is full: free 1 GB." in result.stderr
-    assert seen == [(("The disk is full: free 1 GB.",), {"port": 7999})]
+    assert seen == [(("The disk is full: free 1 GB.",), {"port": 7999, "block": False})]
     for asked in (["--model", model], ["--adapter", "none"], ["--layer", 3], ["--device", "cpu"]):
         refused("demo", *asked, says="The disk is full")
     assert len(seen) == 1

@@ -12,7 +12,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -323,8 +323,14 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @contextmanager
-def running(tree: Path, log: Path, **variables: str) -> Iterator[tuple[str, subprocess.Popen]]:
-    """app.py in its own process: (address, process). It must leave within 10 s of SIGTERM, alone."""
+def running(
+    tree: Path,
+    log: Path,
+    command: Sequence[str] = ("app.py",),
+    end: int = signal.SIGTERM,
+    **variables: str,
+) -> Iterator[tuple[str, subprocess.Popen]]:
+    """app.py in its own process: (address, process). It must leave within 10 s of ``end``, alone."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -332,7 +338,7 @@ def running(tree: Path, log: Path, **variables: str) -> Iterator[tuple[str, subp
     inherited = {k: v for k, v in os.environ.items() if k not in (*OURS, "PYTHONPATH")}
     with log.open("w") as output:
         server = subprocess.Popen(
-            [sys.executable, "app.py"],
+            [sys.executable, *command],
             cwd=tree,
             env={
                 **inherited,
@@ -354,7 +360,7 @@ def running(tree: Path, log: Path, **variables: str) -> Iterator[tuple[str, subp
         yield address, server
         family = psutil.Process(server.pid).children(recursive=True)
         asked = time.monotonic()
-        server.terminate()
+        server.send_signal(end)
         assert server.wait(10) == 0, log.read_text()
         assert time.monotonic() - asked < 10
         assert not [child for child in family if child.is_running()]
@@ -375,6 +381,26 @@ def compare(address: str, *data: Any, endpoint: str = "/compare") -> dict[str, A
     return result
 
 
+def keep_busy(address: str) -> None:
+    """Visitors who are still being answered, or waiting, when the page is stopped."""
+    for _ in range(20):
+        asked = {"data": ["never typed before", 1.0, "Why? " * 300]}
+        assert httpx.post(f"{address}/gradio_api/call/compare", json=asked).status_code == 200
+    time.sleep(0.3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", [["app.py"], ["-m", "introspection", "demo"]])
+def test_ctrl_c_in_the_middle_of_a_run_ends_cleanly(
+    tree: Path, tmp_path: Path, model: Path, adapter: Path, command: list[str]
+) -> None:
+    variables = {"INTROSPECTION_MODEL": str(model), "INTROSPECTION_ADAPTER": str(adapter)}
+    if "demo" in command:
+        command = [*command, "--model", str(model), "--adapter", str(adapter)]
+    with running(tree, tmp_path / "log", command, signal.SIGINT, **variables) as (address, _):
+        keep_busy(address)
+
+
 @pytest.mark.slow
 def test_a_space_boots_answers_and_stops(
     tree: Path, tmp_path: Path, model: Path, adapter: Path
@@ -391,9 +417,7 @@ def test_a_space_boots_answers_and_stops(
         assert result["adapter_loaded"] and result["verdict"]
         closed = httpx.post(f"{address}/gradio_api/run/compare", json={"data": ["ocean"]})
         assert closed.status_code >= 400, "the queue must not be skipped on a Space either"
-        # Somebody is still being answered when the Space is stopped.
-        asked = {"data": ["never typed before", 1.0, "Why? " * 300]}
-        assert httpx.post(f"{address}/gradio_api/call/compare", json=asked).status_code == 200
+        keep_busy(address)
 
 
 @pytest.mark.slow

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -20,6 +20,9 @@ from introspection.commands.common import (
     out,
 )
 from introspection.errors import IntrospectionError
+
+if TYPE_CHECKING:
+    from gradio import Blocks
 
 __all__ = ["check", "demo"]
 
@@ -52,13 +55,15 @@ def demo(
         missing = str(error)
         err.print(one_line(missing), style="red")
 
-    from introspection.demo import launch, launch_without
+    from introspection.demo import launch, launch_without, run_until_stopped
+
+    def open_page() -> Blocks:
+        if loaded is None:
+            return launch_without(missing, port=port, block=False)
+        return launch(loaded, port=port, block=False)
 
     try:
-        if loaded is None:
-            launch_without(missing, port=port)
-        else:
-            launch(loaded, port=port)
+        run_until_stopped(open_page)
     except OSError as error:
         raise IntrospectionError(
             f"The page could not be opened ({one_line(str(error))[:120]}): choose another --port."

@@ -5,6 +5,6 @@ page says about a run comes from ``experiment``, which knows no Gradio.
 """
 
 from introspection.demo.layout import build
-from introspection.demo.server import launch, launch_without
+from introspection.demo.server import launch, launch_without, run_until_stopped
 
-__all__ = ["build", "launch", "launch_without"]
+__all__ = ["build", "launch", "launch_without", "run_until_stopped"]

@@ -6,7 +6,11 @@ Knows: launch settings. Does not know: what the page does.
 from __future__ import annotations
 
 import os
-from typing import Any
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, NoReturn
 
 import gradio as gr
 from starlette.middleware import Middleware
@@ -18,9 +22,10 @@ from introspection.demo.layout import TITLE, build
 from introspection.errors import IntrospectionError
 from introspection.models import LoadedModel
 
-__all__ = ["launch", "launch_without"]
+__all__ = ["launch", "launch_without", "run_until_stopped"]
 
 QUEUE = 64  # visitors who may wait; further ones are told that the page is full
+GRACE = 4.0  # seconds that a stopped server may take to close what is open
 
 
 def launch(
@@ -42,8 +47,12 @@ def launch(
     _open(page, host, port, {"css": theme.range_css(low, high, MAX_STRENGTH), **settings})
     # While the first visitor reads the page: the baseline words, which every typed concept is
     # measured against. They are kept from then on; on ZeroGPU only a run has a model to read.
-    if not space.zero_gpu():
-        loaded.vectors_of(["ocean"])
+    try:
+        if not space.zero_gpu():
+            loaded.vectors_of(["ocean"])
+    except BaseException:
+        page.close(verbose=False)
+        raise
     if block:
         page.block_thread()
     return page
@@ -97,3 +106,24 @@ def _open(page: gr.Blocks, host: str | None, port: int | None, settings: dict[st
             f"The page could not be opened on port {port or 'any of 7860 to 7959'}: it is in use or "
             "not allowed; choose another with --port or GRADIO_SERVER_PORT."
         ) from error
+
+
+def run_until_stopped(open_page: Callable[[], gr.Blocks]) -> NoReturn:
+    """Open a page, serve it until Ctrl-C or SIGTERM, and end this process with exit code 0.
+
+    What ``open_page`` raises comes out as it is. The process is ended without the interpreter's own
+    farewell: that one stops the thread of a run that is still going in the middle of torch, which
+    aborts the process. A run that is still going does not hold it back either.
+    """
+    page = None
+    with suppress(SystemExit):  # how Gradio and ``space`` answer SIGTERM
+        page = open_page()
+        page.block_thread()
+    watch = threading.Timer(GRACE, os._exit, (0,))
+    watch.daemon = True
+    watch.start()
+    if page is not None:
+        page.close(verbose=False)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)

@@ -13,14 +13,13 @@ import os
 import re
 import signal
 import sys
-import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from introspection import checks
 from introspection.cards import HUB_ID
@@ -44,7 +43,6 @@ ROWS = 3  # answers that the page asks for at once
 # weights' way onto the GPU, then every token. Unmeasured; generous for a model of 7B.
 START, PER_TOKEN = 4.0, 0.06
 FEWEST_SECONDS, MOST_SECONDS = 8, 60
-GRACE = 4.0  # seconds that a stopped server may take to close what is open
 
 
 # --- variables ----------------------------------------------------------------------------------
@@ -208,8 +206,8 @@ def _load(chosen: Settings) -> LoadedModel:
 # --- the server ---------------------------------------------------------------------------------
 
 
-def serve() -> int:
-    """Load what the variables name and serve the page until SIGTERM or Ctrl-C; the exit code.
+def serve() -> NoReturn:
+    """Load what the variables name, serve the page until SIGTERM or Ctrl-C, and end the process.
 
     When that fails a page shows the sentence and plays recorded runs: on a Space, where nobody reads
     a terminal, and wherever no variable asked for something else than what ships. Otherwise it
@@ -217,25 +215,20 @@ def serve() -> int:
     """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     from introspection import models
-    from introspection.demo import launch
+    from introspection.demo import launch, run_until_stopped
 
     chosen = settings()
-    try:
-        page = launch(_load(chosen), block=False)
-    except IntrospectionError as error:
-        if not on_space() and chosen != Settings(models.DEFAULT, None, None):
-            raise
-        sys.stderr.write(f"{error}\n")
-        page = _apology(str(error))
-    try:
-        page.block_thread()
-    finally:
-        # A run that is still going does not hold the process back.
-        watch = threading.Timer(GRACE, os._exit, (0,))
-        watch.daemon = True
-        watch.start()
-        page.close(verbose=False)
-    return 0
+
+    def open_page() -> gr.Blocks:
+        try:
+            return launch(_load(chosen), block=False)
+        except IntrospectionError as error:
+            if not on_space() and chosen != Settings(models.DEFAULT, None, None):
+                raise
+            sys.stderr.write(f"{error}\n")
+            return _apology(str(error))
+
+    run_until_stopped(open_page)
 
 
 def _apology(sentence: str) -> gr.Blocks:
