@@ -10,6 +10,8 @@ asked for without a token; only a refusal sends ``HF_TOKEN``.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any, Literal
@@ -19,6 +21,7 @@ from typing import Any, Literal
 os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")
 
 import torch
+from huggingface_hub import constants
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -87,7 +90,8 @@ def pretrained(name: str, source: str, revision: str | None, where: Placement) -
     """
     try:
         try:
-            return _read(source, revision, where, token=False)
+            with _nothing_sent_by_itself():
+                return _read(source, revision, where, token=False)
         except OSError:
             # Private and gated models look as if they did not exist.
             if os.path.isdir(source) or not os.environ.get("HF_TOKEN"):
@@ -100,6 +104,18 @@ def pretrained(name: str, source: str, revision: str | None, where: Placement) -
             f"The model {quoted(name)} could not be loaded ({reason}): check its name, your "
             "network and HF_TOKEN, or use a folder that holds it."
         ) from error
+
+
+@contextmanager
+def _nothing_sent_by_itself() -> Iterator[None]:
+    """No token goes out unasked: transformers lists the files of a repository without passing on
+    that it shall send none, and then the Hub's library takes the one it finds."""
+    before = constants.HF_HUB_DISABLE_IMPLICIT_TOKEN
+    constants.HF_HUB_DISABLE_IMPLICIT_TOKEN = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_DISABLE_IMPLICIT_TOKEN = before
 
 
 def _read(

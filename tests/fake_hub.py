@@ -297,8 +297,12 @@ class _Handler(BaseHTTPRequestHandler):
         if action in (None, "revision"):
             return 200, self.info(repo, name, self.commit_of(repo, rest or "main")), {}
         if action == "tree":
-            files = repo.commits[self.commit_of(repo, rest or "main")]
-            return 200, [self.entry(repo, n, d, "path", "oid") for n, d in files.items()], {}
+            revision, _, folder = (rest or "main").partition("/")
+            files = repo.commits[self.commit_of(repo, revision)].items()
+            inside = [(n, d) for n, d in files if n.startswith(f"{folder}/") or not folder]
+            if not inside:
+                raise _Refusal(404, "EntryNotFound", f"{folder} does not exist on {revision}")
+            return 200, [self.entry(repo, n, d, "path", "oid") for n, d in inside], {}
         if self.command != "GET":
             self.owner(hub, name)
         if action == "preupload":

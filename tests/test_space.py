@@ -4,27 +4,21 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
 import pickle
 import re
 import signal
-import socket
-import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import gradio as gr
 import httpx
-import psutil
 import pytest
 import yaml
-from gradio_client import Client
-from tiny_folder import edit_json, write_adapter, write_model
+from app_process import OURS, SPACE, compare, copy_of_the_project, running
+from tiny_folder import write_adapter, write_model
 
 from introspection import checks
 from introspection.concepts import resolve
@@ -35,18 +29,6 @@ from introspection.trials import FINAL_ON
 
 ROOT = Path(__file__).resolve().parent.parent
 SHA = "0123456789abcdef0123456789abcdef01234567"
-OURS = ("INTROSPECTION_MODEL", "INTROSPECTION_ADAPTER", "INTROSPECTION_REVISION")
-SPACE = {
-    "SYSTEM": "spaces",
-    "SPACE_ID": "somebody/introspection",
-    "SPACE_HOST": "somebody-introspection.hf.space",
-    "SPACE_AUTHOR_NAME": "somebody",
-    "SPACE_REPO_NAME": "introspection",
-    "ACCELERATOR": "none",
-    "CPU_CORES": "2",
-    "MEMORY": "16Gi",
-}
-HOT_RELOAD = "\nRuntimeError: `spaces` package is required to run hot-reloading in Spaces"
 REQUEST = Request(resolve("ocean"), False, 1.0, "Why?", FINAL_ON, 40)
 
 
@@ -57,9 +39,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def adapter(model: Path) -> Path:
-    folder = write_adapter(model.parent / "adapter", model)
-    edit_json(folder / "introspection.json", baseline=["house", "tree"])
-    return folder
+    return write_adapter(model.parent / "adapter", model)
 
 
 @pytest.fixture(autouse=True)
@@ -305,80 +285,7 @@ def test_a_visitor_who_leaves_ends_the_fork() -> None:
 
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What a Space gets: a copy of what git knows or will know."""
-    listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT,
-        capture_output=True,
-        check=False,
-    )
-    if listed.returncode:
-        pytest.skip("needs a git checkout")
-    target = tmp_path_factory.mktemp("tree")
-    for name in filter(None, listed.stdout.decode().split("\0")):
-        if (ROOT / name).is_file() and not name.startswith(("records/", "benchmarks/", "tests/")):
-            (target / name).parent.mkdir(parents=True, exist_ok=True)
-            (target / name).write_bytes((ROOT / name).read_bytes())
-    return target
-
-
-@contextmanager
-def running(
-    tree: Path,
-    log: Path,
-    command: Sequence[str] = ("app.py",),
-    end: int = signal.SIGTERM,
-    **variables: str,
-) -> Iterator[tuple[str, subprocess.Popen]]:
-    """app.py in its own process: (address, process). It must leave within 10 s of ``end``, alone."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    address = f"http://127.0.0.1:{port}"
-    inherited = {k: v for k, v in os.environ.items() if k not in (*OURS, "PYTHONPATH")}
-    with log.open("w") as output:
-        server = subprocess.Popen(
-            [sys.executable, *command],
-            cwd=tree,
-            env={
-                **inherited,
-                **{"GRADIO_SERVER_NAME": "127.0.0.1", "GRADIO_SERVER_PORT": str(port)},
-                **{"OMP_NUM_THREADS": "1", **variables},
-            },
-            stdout=output,
-            stderr=subprocess.STDOUT,
-        )
-    try:
-        deadline = time.monotonic() + 120
-        while True:
-            assert server.poll() is None and time.monotonic() < deadline, log.read_text()
-            try:
-                if httpx.get(address, timeout=5).status_code == 200:
-                    break
-            except httpx.HTTPError:
-                time.sleep(0.2)
-        yield address, server
-        family = psutil.Process(server.pid).children(recursive=True)
-        asked = time.monotonic()
-        server.send_signal(end)
-        assert server.wait(10) == 0, log.read_text()
-        assert time.monotonic() - asked < 10
-        assert not [child for child in family if child.is_running()]
-        # Gradio's own: on a Space it looks for the package that Spaces brings along.
-        told = log.read_text()
-        assert told.count("Traceback") == told.count(HOT_RELOAD), told
-    finally:
-        with suppress(psutil.NoSuchProcess):
-            for process in psutil.Process(server.pid).children(recursive=True):
-                process.kill()
-        server.kill()
-        server.wait()
-
-
-def compare(address: str, *data: Any, endpoint: str = "/compare") -> dict[str, Any]:
-    client = Client(address, verbose=False, analytics_enabled=False)
-    result: dict[str, Any] = client.predict(*data, api_name=endpoint)
-    return result
+    return copy_of_the_project(tmp_path_factory.mktemp("tree"))
 
 
 def keep_busy(address: str) -> None:

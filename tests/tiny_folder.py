@@ -31,11 +31,13 @@ def write_model(folder: Path, seed: int = 0) -> Path:
     return folder
 
 
-def write_adapter(folder: Path, model: Path) -> Path:
+def write_adapter(
+    folder: Path, model: Path, layer: int = LAYER, depth: int = DEPTH, base_id: str = "tiny"
+) -> Path:
     """An untrained but complete adapter folder for ``model``, written as training writes it."""
-    loaded = models.load(str(model), adapter=None, layer=LAYER)
+    loaded = models.load(str(model), adapter=None, layer=layer)
     vectors = loaded.vectors_of(["ocean", "bomb"])
-    lora = adapter.lora_config(LAYER, DEPTH, TARGETS, 4, "tiny")
+    lora = adapter.lora_config(layer, depth, TARGETS, 4, base_id)
     lora.inference_mode = True
     torch.manual_seed(1)
     inject_adapter_in_model(lora, loaded.model)
@@ -44,15 +46,15 @@ def write_adapter(folder: Path, model: Path) -> Path:
     adapter.save_weights(loaded.model, folder)
     save_vectors(vectors, folder / adapter.VECTORS)
     info = adapter.AdapterInfo(
-        base_id="tiny",
+        base_id=base_id,
         base_fingerprint=models.fingerprint(loaded.model),
-        layer=LAYER,
+        layer=layer,
         norm=loaded.norm,
         site=vectors.site,
         schedule="final_on",
         strengths=(0.25, 2.0),
         templates=(vectors.template,),
-        baseline=(),
+        baseline=("house", "tree"),
         trained=("ocean",),
         vocabulary=(),
         harmful=("bomb",),
