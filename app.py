@@ -2,7 +2,9 @@
 
 ``INTROSPECTION_MODEL`` is a preset, a folder or a Hub id; ``INTROSPECTION_ADAPTER`` an adapter
 folder, ``none`` for the bare model, or the ``org/name`` of a Hub repository, read as of
-``INTROSPECTION_REVISION``. ``GRADIO_SERVER_NAME`` and ``GRADIO_SERVER_PORT`` choose the address.
+``INTROSPECTION_REVISION``. ``INTROSPECTION_ADAPTERS``, a list separated by commas, offers visitors
+more of them: folders and ``org/name@sha`` of the Hub, for the same model. ``GRADIO_SERVER_NAME`` and
+``GRADIO_SERVER_PORT`` choose the address.
 ``python app.py --check`` says line by line what works and what does not.
 """
 

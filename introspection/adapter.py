@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import math
+import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -250,8 +251,10 @@ def _misfit(folder: Path, what: str) -> IntrospectionError:
     )
 
 
-def attach(model: Any, folder: Path, layer: int) -> None:
+def attach(model: Any, folder: Path, layer: int, slot: str = "default") -> None:
     """Put the checked adapter of ``folder`` on ``model``: exact keys, finite values, plain LoRA.
+
+    ``slot`` is what PEFT calls it; a model may have several, of which the last one is active.
 
     Raises IntrospectionError where stock PEFT would warn and go on with random weights.
     """
@@ -273,15 +276,19 @@ def attach(model: Any, folder: Path, layer: int) -> None:
     if set(ranks) != {lora.r}:
         raise _misfit(folder, f"rank {lora.r}")
     try:
-        inject_adapter_in_model(lora, model)
+        with warnings.catch_warnings():  # of a second adapter, which is meant
+            warnings.simplefilter("ignore")
+            inject_adapter_in_model(lora, model, slot)
     except ValueError as error:  # none of its modules is there
         raise _misfit(folder, "its target modules") from error
     expected = {
         key: tuple(v.shape)
-        for key, v in get_peft_model_state_dict(model, save_embedding_layers=False).items()
+        for key, v in get_peft_model_state_dict(
+            model, adapter_name=slot, save_embedding_layers=False
+        ).items()
     }
     given = {key: tuple(value.shape) for key, value in state.items()}
     if expected != given:
         wrong = sorted(set(expected.items()) ^ set(given.items()))[0][0]
         raise _misfit(folder, wrong)
-    set_peft_model_state_dict(model, state)
+    set_peft_model_state_dict(model, state, slot)

@@ -20,13 +20,27 @@ from torch import Tensor
 from introspection import adapter as adapters
 from introspection import injection, wheel
 from introspection.adapter import AdapterInfo
-from introspection.cache import sha256_file
+from introspection.cache import cache_folder, sha256_file
 from introspection.errors import IntrospectionError
 from introspection.extraction import ConceptVectors, extract, load_vectors
 from introspection.validation import quoted
 from introspection.weights import Quantisation, placement, pretrained
 
-__all__ = ["DEFAULT", "PRESETS", "LoadedModel", "Preset", "fingerprint", "load", "shipped_adapter"]
+__all__ = [
+    "DEFAULT",
+    "PRESETS",
+    "LoadedModel",
+    "Preset",
+    "adapter_name",
+    "check_base",
+    "fingerprint",
+    "fitting_vectors",
+    "load",
+    "shipped_adapter",
+]
+
+
+LONGEST_NAME = 120  # characters of an adapter's name; the Hub allows 96 without a revision
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +88,7 @@ class LoadedModel:
     adapter_folder: Path | None = None
     vectors: ConceptVectors | None = None
     hooks: injection.Installation | None = None
+    slot: str = "default"  # of its adapter, where ``switching`` has put several on the model
     # What extraction has read of baseline words, by (template, site, words): their mean and norms.
     baselines: dict[Any, tuple[Tensor, Tensor]] = field(
         default_factory=dict, init=False, repr=False
@@ -86,6 +101,11 @@ class LoadedModel:
             return fingerprint(self.model)
         weights = sha256_file(self.adapter_folder / adapters.WEIGHTS)
         return f"{fingerprint(self.model)}+{weights[:12]}"
+
+    @property
+    def adapter_name(self) -> str:
+        """:func:`adapter_name` of its adapter, empty without one."""
+        return adapter_name(self.adapter_folder, self.name) if self.adapter_folder else ""
 
     def vector(self, name: str) -> Tensor:
         """The unit vector [D] of a concept: from the adapter's file, else read from the model."""
@@ -120,6 +140,38 @@ def shipped_adapter(name: str) -> Path | None:
         return None
     folder = Path(__file__).resolve().parent.parent / "adapters" / name
     return folder if folder.is_dir() else None
+
+
+def adapter_name(folder: Path, model: str) -> str:
+    """An adapter as people know it: the one that ships, ``org/name@revision``, a folder's name."""
+    path = folder.resolve()
+    if path == shipped_adapter(model):
+        return f"{model} (shipped)"
+    pulled = (cache_folder() / "adapters").resolve()  # org/name/sha: see hub.pull
+    name = path.name
+    if path.parent.parent.parent == pulled:
+        name = f"{path.parent.parent.name}/{path.parent.name}@{name[:12]}"
+    return "".join(letter if letter.isprintable() else "?" for letter in name)[:LONGEST_NAME]
+
+
+def check_base(model: Any, folder: Path, info: AdapterInfo, name: str) -> None:
+    """Raises IntrospectionError unless the adapter was trained for this base model."""
+    if fingerprint(model) != info.base_fingerprint:
+        raise IntrospectionError(
+            f"The adapter in {folder} was trained for {info.base_id}, not for {name}: choose "
+            "that model or another adapter."
+        )
+
+
+def fitting_vectors(model: Any, folder: Path, layer: int) -> ConceptVectors:
+    """The concept vectors of an adapter. Raises IntrospectionError if they are another block's."""
+    vectors = load_vectors(folder / adapters.VECTORS)
+    if vectors.layer != layer or vectors.vectors.shape[1] != model.config.hidden_size:
+        raise IntrospectionError(
+            f"The concept vectors in {folder} belong to block {vectors.layer} of another "
+            "shape: download or train the adapter again."
+        )
+    return vectors
 
 
 def _source(model: str) -> tuple[str, str, str | None, int | None]:
@@ -161,12 +213,8 @@ def load(
     base, tokenizer = pretrained(model, source, revision, where)
     depth = len(injection.blocks(base))
     chosen = layer if layer is not None else preset_layer
-    if info is not None:
-        if fingerprint(base) != info.base_fingerprint:
-            raise IntrospectionError(
-                f"The adapter in {folder} was trained for {info.base_id}, not for {model}: choose "
-                "that model or another adapter."
-            )
+    if folder and info is not None:
+        check_base(base, folder, info, model)
         if layer is not None and layer != info.layer:
             raise IntrospectionError(
                 f"The adapter in {folder} reads block {info.layer}, not {layer}: leave --layer out "
@@ -179,12 +227,7 @@ def load(
     if folder and info is not None:
         adapters.attach(base, folder, chosen)
         base.eval().requires_grad_(False)
-        vectors = load_vectors(folder / adapters.VECTORS)
-        if vectors.layer != chosen or vectors.vectors.shape[1] != base.config.hidden_size:
-            raise IntrospectionError(
-                f"The concept vectors in {folder} belong to block {vectors.layer} of another "
-                "shape: download or train the adapter again."
-            )
+        vectors = fitting_vectors(base, folder, chosen)
     hooks = injection.install(base, chosen)
     injection.self_test(base, chosen)
     loaded = LoadedModel(

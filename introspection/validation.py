@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
+from collections.abc import Sequence
 from numbers import Real
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,7 @@ __all__ = [
     "CONTEXT_LENGTH",
     "MAX_STRENGTH",
     "QUESTION_LENGTH",
+    "adapter_name",
     "concept_text",
     "context_text",
     "device_name",
@@ -269,6 +271,20 @@ def schedule_value(text: object) -> Schedule:
     from introspection.trials import Schedule
 
     return Schedule.parse(text.strip(" "))
+
+
+def adapter_name(text: object, offered: Sequence[str]) -> str:
+    """One of the adapters on offer, by its whole name; nothing and "" are the first."""
+    if text is None or text == "":
+        return offered[0] if offered else ""
+    wanted = "leave it out"
+    if offered:
+        wanted = f"choose {'one of ' if len(offered) > 1 else ''}{', '.join(offered)}"
+    if not isinstance(text, str):
+        raise IntrospectionError(f"The adapter must be text, not {_kind(text)}: {wanted}.")
+    if text not in offered:
+        raise IntrospectionError(f"There is no adapter {quoted(text)} here: {wanted}.")
+    return text
 
 
 def device_name(text: object) -> str | None:

@@ -21,7 +21,7 @@ from gradio_client import Client
 __all__ = ["OURS", "SPACE", "compare", "copy_of_the_project", "running"]
 
 ROOT = Path(__file__).resolve().parent.parent
-OURS = ("INTROSPECTION_MODEL", "INTROSPECTION_ADAPTER", "INTROSPECTION_REVISION")
+OURS = tuple(f"INTROSPECTION_{name}" for name in ("MODEL", "ADAPTER", "REVISION", "ADAPTERS"))
 SPACE = {
     "SYSTEM": "spaces",
     "SPACE_ID": "somebody/introspection",

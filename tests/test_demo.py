@@ -599,7 +599,7 @@ def test_without_an_adapter_the_page_says_what_to_do(loaded: LoadedModel) -> Non
     bare = replace(loaded, adapter=None)
     assert "INTROSPECTION_ADAPTER" in views.header(Experiment(bare))
     assert "INTROSPECTION_ADAPTER" not in views.header(Experiment(loaded))
-    demo.build(bare)
+    demo.build(Experiment(bare))
 
 
 def test_typed_harm_is_found_inside_a_phrase() -> None:

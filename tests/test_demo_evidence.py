@@ -33,7 +33,7 @@ def stub(folder: Path | None, adapter: Any = INFO, layer: int = 14, depth: int =
     loaded = SimpleNamespace(
         adapter_folder=folder, adapter=adapter, layer=layer, norm=163.35, name="stub", base="a/b"
     )
-    return SimpleNamespace(loaded=loaded, depth=depth, has_adapter=adapter is not None)
+    return SimpleNamespace(loaded=loaded, depth=depth, has_adapter=adapter is not None, offered={})
 
 
 @pytest.fixture

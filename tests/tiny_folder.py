@@ -14,7 +14,7 @@ from tiny import DEPTH, LAYER, make_model, make_tokenizer
 from introspection import adapter, models
 from introspection.extraction import save_vectors
 
-__all__ = ["edit_json", "edit_tensors", "write_adapter", "write_model"]
+__all__ = ["edit_json", "edit_tensors", "write_adapter", "write_loud_adapter", "write_model"]
 
 TARGETS = ("q_proj", "v_proj")
 
@@ -32,12 +32,17 @@ def write_model(folder: Path, seed: int = 0) -> Path:
 
 
 def write_adapter(
-    folder: Path, model: Path, layer: int = LAYER, depth: int = DEPTH, base_id: str = "tiny"
+    folder: Path,
+    model: Path,
+    layer: int = LAYER,
+    depth: int = DEPTH,
+    base_id: str = "tiny",
+    rank: int = 4,
 ) -> Path:
     """An untrained but complete adapter folder for ``model``, written as training writes it."""
     loaded = models.load(str(model), adapter=None, layer=layer)
     vectors = loaded.vectors_of(["ocean", "bomb"])
-    lora = adapter.lora_config(layer, depth, TARGETS, 4, base_id)
+    lora = adapter.lora_config(layer, depth, TARGETS, rank, base_id)
     lora.inference_mode = True
     torch.manual_seed(1)
     inject_adapter_in_model(lora, loaded.model)
@@ -65,6 +70,22 @@ def write_adapter(
         config={},
     )
     adapter.refresh_manifest(folder, info)
+    return folder
+
+
+def write_loud_adapter(folder: Path, model: Path, seed: int, **options: Any) -> Path:
+    """An adapter folder whose random weights change most answers."""
+    write_adapter(folder, model, **options)
+    source = torch.Generator().manual_seed(seed)
+
+    def drawn(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        return {
+            name: (0.3 * torch.randn(value.shape, generator=source)).to(value.dtype)
+            for name, value in state.items()
+        }
+
+    edit_tensors(folder / adapter.WEIGHTS, drawn)
+    adapter.refresh_manifest(folder)
     return folder
 
 

@@ -116,11 +116,17 @@ def _typical(norm: float) -> str:
 
 def explanation(experiment: Experiment) -> str:
     loaded, info = experiment.loaded, experiment.loaded.adapter
+    whose = ""
+    if experiment.offered:
+        name = escape(loaded.adapter_name)
+        whose = (
+            f'<p class="reading">Numbers of the first adapter on offer, <code>{name}</code>.</p>'
+        )
     terms = "".join(f"<dt>{escape(t)}</dt><dd>{escape(d)}</dd>" for t, d in GLOSSARY)
     limits = "".join(f"<li>{escape(limit)}</li>" for limit in LIMITS)
     words = f"{len(info.baseline):,} everyday words" if info and info.baseline else "everyday words"
     return (
-        '<div class="about"><h2 class="tab-title">How it works</h2>'
+        f'<div class="about"><h2 class="tab-title">How it works</h2>{whose}'
         '<p class="formula">h ← h + ρ · n̄ · v</p>'
         f"<p>At block {loaded.layer} of {experiment.depth} (the first is block 0), and only there, the "
         "vector <em>v</em> of a concept is added to the residual stream <em>h</em>. <em>n̄</em> is the "

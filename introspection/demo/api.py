@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from html import escape
+from inspect import Parameter, signature
 from typing import Any
 
 import gradio as gr
@@ -21,7 +22,7 @@ from introspection.demo.wiring import MODEL
 from introspection.errors import IntrospectionError
 from introspection.prompts import DEFAULT_QUESTION
 
-__all__ = ["add"]
+__all__ = ["Page", "add"]
 
 log = logging.getLogger(__name__)
 MOST_STRENGTHS = 8
@@ -38,15 +39,31 @@ def _plainly(work: Callable[[], Any]) -> Any:
         raise gr.Error(BROKEN, print_exception=False) from None
 
 
+class Page(gr.Blocks):
+    """Blocks whose endpoints may be called without their last values by anybody who speaks HTTP, not
+    only through ``gradio_client``: programs from before an argument was added go on working."""
+
+    async def preprocess_data(
+        self, block_fn: Any, inputs: list[Any], *options: Any, **named: Any
+    ) -> Any:
+        if block_fn.api_visibility == "public":
+            usual = [parameter.default for parameter in signature(block_fn.fn).parameters.values()]
+            missing = usual[len(inputs) :]
+            if all(value is not Parameter.empty for value in missing):
+                inputs = [*inputs, *missing]
+        return await super().preprocess_data(block_fn, inputs, *options, **named)
+
+
 class _Api:
     def __init__(self, experiment: Experiment) -> None:
         self.experiment = experiment
 
-    def _rows(self, asked: list[Line], most: int = CAP) -> list[dict[str, Any]]:
+    def _rows(self, asked: list[Line], adapter: str, most: int = CAP) -> list[dict[str, Any]]:
         answers: Any = ()
-        for answers in self.experiment.lines(asked, most):  # noqa: B007
+        chosen = self.experiment.chosen(adapter)
+        for answers in chosen.lines(asked, most):  # noqa: B007
             pass
-        return sweeps.rows(self.experiment, answers)
+        return sweeps.rows(chosen, answers)
 
     def report(
         self,
@@ -54,6 +71,7 @@ class _Api:
         strength: float = 1.0,
         question: str = DEFAULT_QUESTION,
         schedule: str = "final_on",
+        adapter: str = "",
     ) -> dict[str, Any]:
         """One self-report of the trained model under an injection.
 
@@ -62,12 +80,13 @@ class _Api:
             strength: 0 to 4, in units of the model's typical residual norm; 0 injects nothing
             question: what the model is asked
             schedule: final_on, final, all, prior_turn, span:3-7 or from_step:5
+            adapter: one of those that /health lists; empty for the first
         Returns:
             the report with its verdict
         """
 
         def work() -> dict[str, Any]:
-            asked = self.experiment.request(concept, strength, question, schedule)
+            asked = self.experiment.request(concept, strength, question, schedule, adapter=adapter)
             line = Line(
                 asked.concept.name,
                 asked.concept,
@@ -75,13 +94,17 @@ class _Api:
                 asked.question,
                 schedule=asked.schedule,
             )
-            return self._rows([line], asked.tokens)[0]
+            return self._rows([line], asked.adapter, asked.tokens)[0]
 
         found: dict[str, Any] = _plainly(work)
         return found
 
     def compare(
-        self, concept: str, strength: float = 1.0, question: str = DEFAULT_QUESTION
+        self,
+        concept: str,
+        strength: float = 1.0,
+        question: str = DEFAULT_QUESTION,
+        adapter: str = "",
     ) -> dict[str, Any]:
         """Put one question to three rows: adapter + thought, base + thought, adapter alone.
 
@@ -89,17 +112,19 @@ class _Api:
             concept: a word or short phrase of at most 60 characters
             strength: 0 to 4, in units of the model's typical residual norm; 0 injects nothing
             question: what the model is asked
+            adapter: one of those that /health lists; empty for the first
         Returns:
             the three answers with their verdicts, and the verdict of the run in words
         """
 
         def work() -> dict[str, Any]:
-            asked = self.experiment.request(concept, strength, question)
+            asked = self.experiment.request(concept, strength, question, adapter=adapter)
+            chosen = self.experiment.chosen(asked.adapter)
             answers: Any = None
             for answers in self.experiment.stream(asked):  # noqa: B007
                 pass
             _, seen, more = wording.conclusion(
-                asked, answers, self.experiment.has_adapter, self.experiment.trained_range
+                asked, answers, chosen.has_adapter, chosen.trained_range
             )
             return {**self.experiment.record(asked, answers), "verdict": f"{seen} {more}"}
 
@@ -107,7 +132,11 @@ class _Api:
         return found
 
     def sweep(
-        self, concept: str, strengths: list[float], question: str = DEFAULT_QUESTION
+        self,
+        concept: str,
+        strengths: list[float],
+        question: str = DEFAULT_QUESTION,
+        adapter: str = "",
     ) -> list[dict[str, Any]]:
         """One self-report of the trained model for each of up to eight strengths.
 
@@ -115,6 +144,7 @@ class _Api:
             concept: a word or short phrase of at most 60 characters
             strengths: one to eight numbers from 0 to 4
             question: what the model is asked
+            adapter: one of those that /health lists; empty for the first
         Returns:
             the reports with their verdicts, in the order of the strengths
         """
@@ -126,28 +156,39 @@ class _Api:
                     "example [0, 0.5, 1]."
                 )
             asked: list[Request] = [
-                self.experiment.request(concept, strength, question) for strength in strengths
+                self.experiment.request(concept, strength, question, adapter=adapter)
+                for strength in strengths
             ]
             lines = [Line(f"{a.strength:g}", a.concept, a.strength, a.question) for a in asked]
-            return self._rows(lines)
+            return self._rows(lines, asked[0].adapter)
 
         found: list[dict[str, Any]] = _plainly(work)
         return found
 
-    def concepts(self) -> list[dict[str, Any]]:
-        """The catalogue: name, category, whether it is harmful and whether training has seen it."""
-        return [
-            {
-                "name": concept.name,
-                "category": concept.category,
-                "harmful": concept.harmful,
-                "seen_in_training": self.experiment.seen(concept)[0],
-            }
-            for concept in catalogue()
-        ]
+    def concepts(self, adapter: str = "") -> list[dict[str, Any]]:
+        """The catalogue: name, category, whether it is harmful and whether training has seen it.
+
+        Parameters:
+            adapter: one of those that /health lists; empty for the first
+        """
+
+        def work() -> list[dict[str, Any]]:
+            chosen = self.experiment.chosen(adapter)
+            return [
+                {
+                    "name": concept.name,
+                    "category": concept.category,
+                    "harmful": concept.harmful,
+                    "seen_in_training": chosen.seen(concept)[0],
+                }
+                for concept in catalogue()
+            ]
+
+        found: list[dict[str, Any]] = _plainly(work)
+        return found
 
     def health(self) -> dict[str, Any]:
-        """Which model and adapter answer, and whether somebody is using them now."""
+        """Which model and adapters answer, and whether somebody is using them now."""
         loaded = self.experiment.loaded
         return {
             "status": "ok",
@@ -155,6 +196,7 @@ class _Api:
             "base": loaded.base,
             "block": loaded.layer,
             "adapter_loaded": self.experiment.has_adapter,
+            "adapters": list(self.experiment.names),
             "busy": self.experiment.busy,
         }
 

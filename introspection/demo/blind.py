@@ -57,6 +57,7 @@ class Trial(NamedTuple):
     named: bool = False  # … the right one …
     called: str = ""  # … by which name
     guess: str | None = None
+    adapter: str = ""  # that the visitor chose
 
 
 class Tally(NamedTuple):

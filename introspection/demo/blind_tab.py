@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from typing import Any
 
@@ -66,7 +66,6 @@ class _Events:
     def __init__(self, experiment: Experiment, tickets: Tickets, rng: random.Random) -> None:
         self.experiment, self.tickets, self.rng = experiment, tickets, rng
         self.turns = Tickets()  # a report can be judged once
-        self.concepts = blind.pool(experiment.seen)
 
     def _page(self, said: Any = None, **new: Any) -> tuple[Any, ...]:
         if said is not None:
@@ -96,12 +95,19 @@ class _Events:
             for name in (*trial.offered, NOTHING)
         )
 
-    def begin_blind(self, trial: Trial | None, visitor: gr.Request) -> tuple[Any, ...]:
+    def begin_blind(
+        self, trial: Trial | None, visitor: gr.Request, adapter: Any = None
+    ) -> tuple[Any, ...]:
         """Draw a secret and clear the page; a report that waits for its guess is not thrown away."""
         if trial and trial.report is not None and trial.guess is None:
             return self._page(views.status("warn", WAITING))
-        drawn = blind.draw(self.rng, self.concepts)
-        drawn = drawn._replace(ticket=self.tickets.take(visitor.session_hash or ""))
+        try:
+            chosen = self.experiment.chosen(adapter)
+        except IntrospectionError as error:
+            raise error_toast("That cannot be run", error) from None
+        drawn = blind.draw(self.rng, blind.pool(chosen.seen))
+        ticket = self.tickets.take(visitor.session_hash or "")
+        drawn = drawn._replace(ticket=ticket, adapter=chosen.loaded.adapter_name)
         return self._page(
             views.status("plain", RUNNING, running=True),
             trial=drawn,
@@ -120,7 +126,8 @@ class _Events:
         answer: LineAnswer | None = None
         shown = 0.0
         try:
-            with closing(self.experiment.lines([blind.line(trial)], CAP)) as steps:  # type: ignore[type-var]
+            chosen = self.experiment.chosen(trial.adapter)
+            with closing(chosen.lines([blind.line(trial)], CAP)) as steps:  # type: ignore[type-var]
                 for (answer,) in steps:
                     if not self.tickets.valid(session, trial.ticket):
                         break
@@ -189,8 +196,13 @@ class _Events:
         return self._cleared(FAILED, "bad", trial=None)
 
 
-def add(experiment: Experiment, tickets: Tickets, rng: random.Random | None = None) -> None:
-    """The tab's components and events; call it inside ``gr.Tab``."""
+def add(
+    experiment: Experiment,
+    tickets: Tickets,
+    rng: random.Random | None = None,
+    adapter: Sequence[gr.Dropdown] = (),
+) -> None:
+    """The tab's components and events; call it inside ``gr.Tab``. ``adapter``: the picker, if any."""
     events = _Events(experiment, tickets, rng or random.SystemRandom())
     gr.HTML(ABOUT if experiment.has_adapter else ABOUT + NO_ADAPTER)
     with gr.Row(elem_classes=["buttons"]):
@@ -218,7 +230,8 @@ def add(experiment: Experiment, tickets: Tickets, rng: random.Random | None = No
 
     page = [trial, score, status, report, table, *guesses, following]
     run = Run(events.run_blind, trial, page, events.failed_blind, trial, page, status)
-    wire([begin.click, following.click], events.begin_blind, trial, page, run, _TO_START)
+    start = [trial, *adapter]
+    wire([begin.click, following.click], events.begin_blind, start, page, run, _TO_START)
     for number, button in enumerate(guesses):
         button.click(events.guess(number), [trial, score], page, **LIGHT).then(
             None, js=_TO_NEXT, **PRIVATE

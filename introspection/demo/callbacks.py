@@ -64,18 +64,19 @@ class Callbacks:
         return views.stage(self.experiment.has_adapter, request, answers)
 
     def _conclusion(self, request: Request, answers: Answers) -> tuple[wording.Tone, str, str]:
-        check = self.experiment
+        check = self.experiment.chosen(request.adapter)
         return wording.conclusion(request, answers, check.has_adapter, check.trained_range)
 
-    def describe(self, concept: Any, strength: Any) -> str:
+    def describe(self, concept: Any, strength: Any, adapter: Any = None) -> str:
         """The badge line; a concept that cannot be used is explained there, not in a toast."""
         if not isinstance(concept, str) or not concept.strip():
             return views.problem("Type a concept or choose one from the catalogue.")
         try:
-            request = self.experiment.request(concept, strength)
+            request = self.experiment.request(concept, strength, adapter=adapter)
         except IntrospectionError as error:
             return views.problem(str(error))
-        return views.badges(self.experiment, request, " ".join(concept.split()))
+        chosen = self.experiment.chosen(request.adapter)
+        return views.badges(chosen, request, " ".join(concept.split()))
 
     def where(self, question: Any, schedule: Any) -> str:
         """Where the vector will be added, shown before the run; refusals are explained there."""
@@ -98,13 +99,16 @@ class Callbacks:
         schedule: Any,
         tokens: Any,
         visitor: gr.Request,
+        adapter: Any = None,
     ) -> tuple[Any, ...]:
         """Before the queue: refuse what cannot run, end the visitor's earlier run, clear the page.
 
         Returns (concept, question, schedule, ticket, verdict, banner, three answers, strip, links).
         """
         try:
-            request = self.experiment.request(concept, strength, question, schedule, tokens)
+            request = self.experiment.request(
+                concept, strength, question, schedule, tokens, adapter
+            )
         except IntrospectionError as error:
             raise error_toast("That cannot be injected", error) from None
         what = f"“{request.concept.name}” is injected at strength {request.strength:g}"
@@ -118,8 +122,10 @@ class Callbacks:
     def begin_preset(self, name: str, question: str, schedule: str) -> Any:
         """:meth:`begin` for a whole experiment that a button puts into the form."""
 
-        def begin(strength: Any, tokens: Any, visitor: gr.Request) -> tuple[Any, ...]:
-            begun = self.begin(name, strength, question, schedule, tokens, visitor)
+        def begin(
+            strength: Any, tokens: Any, visitor: gr.Request, adapter: Any = None
+        ) -> tuple[Any, ...]:
+            begun = self.begin(name, strength, question, schedule, tokens, visitor, adapter)
             return name, question, schedule, *begun[3:]
 
         return begin
@@ -137,6 +143,7 @@ class Callbacks:
         schedule: Any,
         tokens: Any,
         visitor: gr.Request,
+        adapter: Any = None,
     ) -> Iterator[tuple[Any, ...]]:
         """Updates of (verdict, banner, three answers, strip, links) while the model writes."""
         session, skip = visitor.session_hash or "", gr.skip()
@@ -144,7 +151,9 @@ class Callbacks:
             yield (skip,) * 5
             return
         try:
-            request = self.experiment.request(concept, strength, question, schedule, tokens)
+            request = self.experiment.request(
+                concept, strength, question, schedule, tokens, adapter
+            )
             answers: Answers | None = None
             shown, halted, concluded = 0.0, False, False
             with closing(self.experiment.stream(request)) as steps:  # type: ignore[type-var]

@@ -230,7 +230,13 @@ def add(experiment: Experiment) -> None:
     except IntrospectionError as error:
         gr.HTML(f'{TITLE}<p class="reading">{escape(str(error))}</p>', elem_id="evidence")
         return
-    gr.HTML(f'{TITLE}<p class="lead">{escape(headline(found))}</p>', elem_id="evidence")
+    whose = ""
+    if experiment.offered:
+        name = escape(experiment.loaded.adapter_name)
+        whose = (
+            f'<p class="reading">Measured with the first adapter on offer, <code>{name}</code>.</p>'
+        )
+    gr.HTML(f'{TITLE}<p class="lead">{escape(headline(found))}</p>{whose}', elem_id="evidence")
     gr.HTML(table(found), elem_id="evidence-table")
     gr.HTML(_source(found), elem_id="evidence-source")
     gr.Plot(figure(found), label="Figure; the table above says the same", elem_id="evidence-figure")

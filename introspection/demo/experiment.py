@@ -12,7 +12,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-from introspection import generation, injection, validation
+from introspection import generation, injection, switching, validation
 from introspection.concepts import UNSEEN_CATEGORIES, Concept, find, resolve
 from introspection.demo import lines, space
 from introspection.demo.lines import Line, LineAnswer
@@ -44,7 +44,7 @@ SECONDS = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What a visitor asked for, checked."""
+    """What a visitor asked for, checked. ``adapter``: its name, empty where there is no choice."""
 
     concept: Concept
     harmful: bool
@@ -52,6 +52,7 @@ class Request:
     question: str
     schedule: Schedule
     tokens: int
+    adapter: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,10 +93,14 @@ def checked(
     question: object = DEFAULT_QUESTION,
     schedule: object = "final_on",
     tokens: object = CAP,
+    adapter: object = None,
+    *,
+    offered: Sequence[str] = (),
 ) -> Request:
     """Everything that a visitor sent, checked. Raises IntrospectionError with one sentence.
 
-    Without a tokenizer (None) only the usual control tokens are known.
+    Without a tokenizer (None) only the usual control tokens are known. ``offered`` are the names of
+    the adapters, the first of which answers unless another is chosen.
     """
     name = validation.concept_text(concept, tokenizer)
     dose = validation.strength_value(strength)
@@ -106,17 +111,29 @@ def checked(
     text = validation.question_text(question, tokenizer)
     where = validation.schedule_value(schedule)
     most = validation.token_count(tokens, MOST_TOKENS)
+    which = validation.adapter_name(adapter, offered)
     chosen = resolve(name)
     harmful = is_harmful(chosen)
-    return Request(chosen, harmful, dose, text, where, min(most, CAP) if harmful else most)
+    most = min(most, CAP) if harmful else most
+    return Request(chosen, harmful, dose, text, where, most, which if len(offered) > 1 else "")
 
 
 class Experiment:
-    """The three rows of the page on one model: built once, used by every visitor in turn."""
+    """The three rows of the page on one model: built once, used by every visitor in turn.
 
-    def __init__(self, loaded: LoadedModel) -> None:
+    Where visitors may choose, there is one for every adapter, all with the same lock. ``others`` are
+    those of ``switching.add`` beside ``loaded``; each has its own name.
+    """
+
+    def __init__(self, loaded: LoadedModel, others: Sequence[LoadedModel] = ()) -> None:
         self.loaded = loaded
         self._lock = threading.Lock()
+        self.offered: dict[str, Experiment] = {}  # by name, empty where there is no choice
+        if others:
+            all_ = (self, *map(Experiment, others))
+            self.offered = {one.loaded.adapter_name: one for one in all_}
+            for one in all_:
+                one._lock, one.offered = self._lock, self.offered
         info = loaded.adapter
         names = (*info.trained, *info.vocabulary) if info else None
         self._trained = frozenset(name.casefold() for name in names) if names else None
@@ -140,9 +157,19 @@ class Experiment:
     def trained_range(self) -> tuple[float, float] | None:
         return self.loaded.adapter.strengths if self.loaded.adapter else None
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The adapters on offer; the first is the one that answers unless another is chosen."""
+        own = self.loaded.adapter_name
+        return tuple(self.offered) or ((own,) if own else ())
+
     def request(self, *asked: object, **named: object) -> Request:
-        """:func:`checked` against this model's tokenizer."""
-        return checked(self.loaded.tokenizer, *asked, **named)
+        """:func:`checked` against this model's tokenizer and the adapters on offer."""
+        return checked(self.loaded.tokenizer, *asked, offered=self.names, **named)
+
+    def chosen(self, adapter: object) -> Experiment:
+        """The one with the adapter that a visitor chose. Raises IntrospectionError for no such."""
+        return self.offered.get(validation.adapter_name(adapter, self.names), self)
 
     def seen(self, concept: Concept) -> tuple[bool, str]:
         """Whether training has seen the concept, in words that say why or why not."""
@@ -171,21 +198,37 @@ class Experiment:
 
     def stream(self, request: Request) -> Iterator[Answers]:
         """The three answers after every token; closing the iterator ends the model."""
-        with self._model(), closing(self._steps(request)) as steps:
+        steps_of = self.chosen(request.adapter)._steps
+        with self._model(), closing(steps_of(request)) as steps:
             yield from steps
 
     def lines(self, asked: Sequence[Line], most: int = CAP) -> Iterator[tuple[LineAnswer, ...]]:
-        """All answers of a list of lines after every token; closing it ends the model."""
+        """All answers of a list of lines after every token, by the adapter of this experiment;
+        closing it ends the model."""
         with self._model(), closing(self._line_steps(asked, most)) as steps:
             yield from steps
+
+    def warm(self) -> None:
+        """Read the words that every typed concept is measured against; they are kept."""
+        for one in self.offered.values() or (self,):
+            with self._lock:
+                one._activate()
+                one.loaded.vectors_of(["ocean"])
+
+    def _activate(self) -> None:
+        """At the start of all work on the model, where it is done: in the fork, on ZeroGPU."""
+        if self.offered:
+            switching.activate(self.loaded, [one.loaded for one in self.offered.values()])
 
     def _run_lines(
         self, asked: Sequence[Line], most: int
     ) -> Generator[tuple[LineAnswer, ...], None, None]:
-        return lines.run(self.loaded, asked, most, SECONDS)
+        self._activate()
+        yield from lines.run(self.loaded, asked, most, SECONDS)
 
     def _run(self, request: Request) -> Generator[Answers, None, None]:
         """Everything that needs the model, from a request that can be pickled to such answers."""
+        self._activate()
         injected = request.strength > 0
         given = None
         vector = self.loaded.vector(request.concept.name)
@@ -249,13 +292,15 @@ class Experiment:
 
     def record(self, request: Request, answers: Answers) -> dict[str, Any]:
         """The run as JSON, for the API."""
+        chosen = self.chosen(request.adapter)
         return {
             "model": self.loaded.name,
             "adapter_loaded": self.has_adapter,
+            "adapter_id": chosen.loaded.adapter_name or None,
             "concept": request.concept.name,
             "category": request.concept.category,
             "harmful": request.harmful,
-            "seen_in_training": self.seen(request.concept)[0] and self.has_adapter,
+            "seen_in_training": chosen.seen(request.concept)[0] and chosen.has_adapter,
             "strength": request.strength,
             "schedule": str(request.schedule),
             "question": request.question,

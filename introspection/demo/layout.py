@@ -24,7 +24,6 @@ from introspection.demo.experiment import (
 )
 from introspection.demo.tickets import Tickets
 from introspection.demo.wiring import LIGHT, PRIVATE, Run, wire
-from introspection.models import LoadedModel
 from introspection.prompts import DEFAULT_QUESTION
 
 __all__ = ["PRESETS", "TITLE", "build"]
@@ -64,18 +63,18 @@ _SHOW = (
 _FOCUS_INJECT = "() => { document.querySelector('#inject').focus(); }"
 
 
-def build(loaded: LoadedModel) -> gr.Blocks:
+def build(experiment: Experiment) -> gr.Blocks:
     """The whole page on one model. Launch it with :func:`introspection.demo.launch`."""
-    experiment, tickets = Experiment(loaded), Tickets()
-    with gr.Blocks(title=TITLE, analytics_enabled=False, elem_id="page") as page:
+    tickets = Tickets()
+    with api.Page(title=TITLE, analytics_enabled=False, elem_id="page") as page:
         gr.HTML(views.header(experiment))
         with gr.Tabs(elem_id="tabs"):
             with gr.Tab("Try it", id="try"):
-                _first_tab(experiment, tickets)
+                adapter = _first_tab(experiment, tickets)
             with gr.Tab("Many at once", id="many"):
-                sweeps_tab.add(experiment, tickets)
+                sweeps_tab.add(experiment, tickets, adapter)
             with gr.Tab("Blind trial", id="blind"):
-                blind_tab.add(experiment, tickets)
+                blind_tab.add(experiment, tickets, adapter=adapter)
             with gr.Tab("How often is it wrong?", id="evidence"):
                 evidence.add(experiment)
             with gr.Tab("How it works", id="about"):
@@ -84,8 +83,23 @@ def build(loaded: LoadedModel) -> gr.Blocks:
     return page
 
 
-def _first_tab(experiment: Experiment, tickets: Tickets) -> None:
-    """One concept, three answers."""
+def _adapters(experiment: Experiment) -> list[gr.Dropdown]:
+    """The picker, where there is something to pick."""
+    if not experiment.offered:
+        return []
+    return [
+        gr.Dropdown(
+            list(experiment.names),
+            value=experiment.names[0],
+            label="Adapter",
+            info="Which trained adapter answers, on every tab where a model does.",
+            elem_id="adapter",
+        )
+    ]
+
+
+def _first_tab(experiment: Experiment, tickets: Tickets) -> list[gr.Dropdown]:
+    """One concept, three answers. Returns the picker of adapters, for the other tabs."""
 
     def shared(request: Request, answers: Answers, visitor: gr.Request) -> str:
         return replay_panel.share(experiment, request, answers, replay_panel.address(visitor))
@@ -150,6 +164,7 @@ def _first_tab(experiment: Experiment, tickets: Tickets) -> None:
                     inject = gr.Button("Inject", variant="primary", elem_id="inject", scale=3)
                     stop = gr.Button("Stop", variant="stop", elem_id="stop", scale=1, min_width=90)
         with gr.Accordion("Advanced", open=False, elem_id="advanced"):
+            adapter = _adapters(experiment)
             question = gr.Textbox(
                 DEFAULT_QUESTION,
                 label="Question",
@@ -184,7 +199,7 @@ def _first_tab(experiment: Experiment, tickets: Tickets) -> None:
         # In the page, not in the session: it must travel with the concept it was taken for.
         ticket = gr.Number(0, visible=False, precision=0)
 
-        settings = [strength, question, schedule, tokens]
+        settings = [strength, question, schedule, tokens, *adapter]
         shown = [verdict, banner, stage, strip, share]
         run = Run(
             callbacks.run,
@@ -203,13 +218,13 @@ def _first_tab(experiment: Experiment, tickets: Tickets) -> None:
 
         press([inject.click, concept.submit], callbacks.begin, [concept, *settings])
         for chip, (_, _, *preset) in zip(chips, PRESETS, strict=True):
-            press([chip.click], callbacks.begin_preset(*preset), [strength, tokens])
+            press([chip.click], callbacks.begin_preset(*preset), [strength, tokens, *adapter])
         own.click(None, js=_FOCUS_CONCEPT, **PRIVATE)
         stop.click(callbacks.stop, outputs=verdict, js=_FOCUS_INJECT, **LIGHT)
         gr.on(
-            [concept.change, strength.change],
+            [concept.change, strength.change, *(one.change for one in adapter)],
             callbacks.describe,
-            [concept, strength],
+            [concept, strength, *adapter],
             badges,
             trigger_mode="always_last",
             **LIGHT,
@@ -227,3 +242,4 @@ def _first_tab(experiment: Experiment, tickets: Tickets) -> None:
         category.input(callbacks.choose, category, listed, **LIGHT)
         listed.input(lambda name: name or gr.skip(), listed, concept, **LIGHT)
         replay_panel.add(experiment, tickets, [concept, *settings], shown)
+    return adapter

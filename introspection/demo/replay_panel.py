@@ -62,20 +62,25 @@ class _Events:
         self.experiment, self.tickets = experiment, tickets
 
     def open_link(self, visitor: gr.Request) -> tuple[Any, ...]:
-        """(concept, strength, question, schedule, tokens, verdict) of a link somebody followed."""
-        skip = gr.skip()
+        """(concept, strength, question, schedule, tokens, adapter where there is a choice, verdict)
+        of a link somebody followed."""
+        skip, several = gr.skip(), bool(self.experiment.offered)
         try:
             request = sharing.from_query(self.experiment.request, dict(visitor.query_params))
         except IntrospectionError as error:
-            return (*[skip] * 5, views.status("bad", f"This link cannot be used. {error}"))
+            return (
+                *[skip] * (5 + several),
+                views.status("bad", f"This link cannot be used. {error}"),
+            )
         if request is None:
-            return (skip,) * 6
+            return (skip,) * (6 + several)
         return (
             request.concept.name,
             request.strength,
             request.question,
             str(request.schedule),
             request.tokens,
+            *([request.adapter] if several else []),
             views.status("plain", f"The link’s settings are in the form. {HOW}"),
         )
 
@@ -149,8 +154,8 @@ def add_player(tickets: Tickets, shown: list[Any]) -> None:
 
 
 def add(experiment: Experiment, tickets: Tickets, form: list[Any], shown: list[Any]) -> None:
-    """The panel; ``form`` is (concept, strength, question, schedule, tokens), ``shown`` (verdict,
-    banner, stage, strip, share). Call it inside ``gr.Blocks``."""
+    """The panel; ``form`` is (concept, strength, question, schedule, tokens, adapter where there is
+    a choice), ``shown`` (verdict, banner, stage, strip, share). Call it inside ``gr.Blocks``."""
     events = _Events(experiment, tickets)
     copy = gr.Button("Copy link", size="sm", elem_id="copy-link")
     with gr.Accordion("Recorded runs and runs of others", open=False, elem_id="replay"):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, NoReturn
 
@@ -16,7 +16,7 @@ import gradio as gr
 from starlette.middleware import Middleware
 
 from introspection.demo import space, theme, without
-from introspection.demo.experiment import MAX_STRENGTH
+from introspection.demo.experiment import MAX_STRENGTH, Experiment
 from introspection.demo.guard import LIMIT, BodyLimit, NoBareError
 from introspection.demo.layout import TITLE, build
 from introspection.errors import IntrospectionError
@@ -33,23 +33,25 @@ def launch(
     host: str | None = None,
     port: int | None = None,
     block: bool = True,
+    others: Sequence[LoadedModel] = (),
     **settings: Any,
 ) -> gr.Blocks:
     """Build the page and serve it, on 127.0.0.1:7860 or the next free port unless told otherwise.
 
     ``host`` and ``port`` default to ``GRADIO_SERVER_NAME`` and ``GRADIO_SERVER_PORT``; a port that
     was asked for and is not free is an IntrospectionError. With ``block`` the call returns when the
-    server is stopped; without it the caller closes the page. Further ``settings`` go to Gradio's
-    ``launch``.
+    server is stopped; without it the caller closes the page. ``others`` are further adapters on the
+    same model, from ``switching.add``. Further ``settings`` go to Gradio's ``launch``.
     """
-    page = build(loaded)
+    experiment = Experiment(loaded, others)
+    page = build(experiment)
     low, high = loaded.adapter.strengths if loaded.adapter else (0.0, 0.0)
     _open(page, host, port, {"css": theme.range_css(low, high, MAX_STRENGTH), **settings})
     # While the first visitor reads the page: the baseline words, which every typed concept is
     # measured against. They are kept from then on; on ZeroGPU only a run has a model to read.
     try:
         if not space.zero_gpu():
-            loaded.vectors_of(["ocean"])
+            experiment.warm()
     except BaseException:
         page.close(verbose=False)
         raise

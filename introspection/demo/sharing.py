@@ -13,6 +13,7 @@ import tomllib
 import unicodedata
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -26,12 +27,12 @@ from introspection.prompts import DEFAULT_QUESTION
 
 __all__ = ["as_curl", "as_json", "as_python", "from_json", "from_query", "link", "page_address"]
 
-Check = Callable[..., Request]  # concept, strength, question, schedule, tokens
+Check = Callable[..., Request]  # concept, strength, question, schedule, tokens, adapter
 SCHEMA = 1
 LARGEST = 64 * 1024  # bytes of an imported run
 DEEPEST = 8  # levels of an imported run; ours has four
 LONGEST_QUERY, LONGEST_ANSWER, LONGEST_NAME = 4_000, 4_000, 200
-SETTINGS = ("concept", "strength", "question", "schedule", "tokens")
+SETTINGS = ("concept", "strength", "question", "schedule", "tokens", "adapter")
 ROWS = ("adapter_thought", "base_thought", "adapter_clean")
 TRAINED_SCHEDULE = "final_on"
 NOT_A_RUN = "paste the JSON that 'Download as JSON' gives"
@@ -61,7 +62,10 @@ def link(base: str, request: Request) -> str:
     found = {"concept": request.concept.name, "strength": repr(request.strength).removesuffix(".0")}
     if request.question != DEFAULT_QUESTION:
         found["question"] = request.question
-    return f"{base}?{urlencode({**found, 'schedule': request.schedule, 'tokens': request.tokens})}"
+    found |= {"schedule": str(request.schedule), "tokens": str(request.tokens)}
+    if request.adapter:
+        found["adapter"] = request.adapter
+    return f"{base}?{urlencode(found)}"
 
 
 def from_query(check: Check, params: Mapping[str, str]) -> Request | None:
@@ -80,6 +84,7 @@ def from_query(check: Check, params: Mapping[str, str]) -> Request | None:
         found.get("question", DEFAULT_QUESTION),
         found.get("schedule", TRAINED_SCHEDULE),
         found.get("tokens", CAP),
+        found.get("adapter"),
     )
 
 
@@ -93,9 +98,10 @@ def _server(base: str) -> str:
 
 
 def as_python(base: str, request: Request) -> str:
-    """The run as a program: the endpoint takes concept, strength and question."""
+    """The run as a program: the endpoint takes concept, strength, question and adapter."""
     note = f"# /compare runs the schedule {TRAINED_SCHEDULE} and at most {CAP} answer tokens.\n"
     usual = str(request.schedule) == TRAINED_SCHEDULE and request.tokens == CAP
+    adapter = f"    adapter={request.adapter!r},\n" if request.adapter else ""
     client = base.removeprefix(SPACES).strip("/") if base.startswith(SPACES) else base
     return (
         "from gradio_client import Client\n\n"
@@ -104,6 +110,7 @@ def as_python(base: str, request: Request) -> str:
         f"    concept={request.concept.name!r},\n"
         f"    strength={request.strength!r},\n"
         f"    question={request.question!r},\n"
+        f"{adapter}"
         '    api_name="/compare",\n'
         ")\n"
         'print(run["verdict"])\n'
@@ -112,7 +119,8 @@ def as_python(base: str, request: Request) -> str:
 
 def as_curl(base: str, request: Request) -> str:
     """The run as two shell commands: ask, then wait for the answer."""
-    data = json.dumps({"data": [request.concept.name, request.strength, request.question]})
+    asked = [request.concept.name, request.strength, request.question]
+    data = json.dumps({"data": [*asked, request.adapter] if request.adapter else asked})
     call = shlex.quote(f"{_server(base)}gradio_api/call/compare")
     return (
         f"id=$(curl -s -X POST {call} -H 'Content-Type: application/json' "
@@ -148,7 +156,7 @@ def as_json(experiment: Experiment, request: Request, answers: Answers) -> str:
 
     Always importable: a character that an import refuses, should a model write one, becomes U+FFFD.
     """
-    loaded = experiment.loaded
+    loaded = experiment.chosen(request.adapter).loaded
     record = experiment.record(request, answers)
     if os.path.isabs(loaded.name) or os.path.isdir(loaded.name):
         record["model"] = Path(loaded.name).name  # where it lies here is nobody's business
@@ -228,7 +236,9 @@ def from_json(check: Check, text: object) -> tuple[Request, Answers]:
     Raises IntrospectionError for everything that is no run.
     """
     found = _loaded(text)
-    for key in ("version", "weights", "model"):
+    if found.get("adapter_id") is None:  # an older file, or a model without one
+        found["adapter_id"] = ""
+    for key in ("version", "weights", "model", "adapter_id"):
         name = _take(found, key, str, "text")
         if len(name) > LONGEST_NAME or any(map(_unfit, name)):
             raise _refused(f"has no '{key}' that is a short text")
@@ -247,4 +257,5 @@ def from_json(check: Check, text: object) -> tuple[Request, Answers]:
         _answer(request, row, found["tokens"], trained and row["row"] != "base_thought")
         for row in rows
     )
-    return request, (first, second, third)
+    # Nothing is run with it: it may be one that is not on offer here.
+    return replace(request, adapter=found["adapter_id"]), (first, second, third)

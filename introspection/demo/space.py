@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from introspection import checks
 from introspection.cards import HUB_ID
 from introspection.checks import Finding
+from introspection.demo.adapters import offered
 from introspection.errors import IntrospectionError
 from introspection.validation import quoted
 
@@ -51,11 +52,12 @@ FEWEST_SECONDS, MOST_SECONDS = 8, 60
 @dataclass(frozen=True, slots=True)
 class Settings:
     """What the variables say. ``adapter``: a folder, ``none``, a Hub repository, or None for the
-    one that ships."""
+    one that ships; ``more``: what a visitor may choose instead."""
 
     model: str
     adapter: str | None
     revision: str | None
+    more: tuple[str, ...] = ()
 
 
 def settings() -> Settings:
@@ -64,7 +66,9 @@ def settings() -> Settings:
     def read(name: str) -> str | None:
         return os.environ.get(f"INTROSPECTION_{name}", "").strip() or None
 
-    return Settings(read("MODEL") or models.DEFAULT, read("ADAPTER"), read("REVISION"))
+    listed = (entry.strip() for entry in (read("ADAPTERS") or "").split(","))
+    more = tuple(dict.fromkeys(filter(None, listed)))
+    return Settings(read("MODEL") or models.DEFAULT, read("ADAPTER"), read("REVISION"), more)
 
 
 def on_space() -> bool:
@@ -188,19 +192,26 @@ def on_gpu(steps: Steps, duration: Callable[..., int] = seconds) -> Steps:
     return outside
 
 
-def _load(chosen: Settings) -> LoadedModel:
+def _load(chosen: Settings) -> tuple[LoadedModel, list[LoadedModel]]:
+    """The model with its adapter, and with each of the others that loads and fits."""
     from introspection import models
 
-    adapter = _adapter(chosen)
+    # On ZeroGPU the hook is proved on the CPU.
+    loaded = models.load(chosen.model, _adapter(chosen), device="cpu" if zero_gpu() else None)
+    others = []
+    for _, found in offered(chosen.more, loaded):
+        if isinstance(found, str):
+            sys.stderr.write(f"Left out of INTROSPECTION_ADAPTERS: {found}\n")
+        else:
+            others.append(found)
     if not zero_gpu():
-        return models.load(chosen.model, adapter)
-    # The hook is proved on the CPU. From then on "cuda" is a promise that spaces keeps in the fork.
-    loaded = models.load(chosen.model, adapter, device="cpu")
+        return loaded, others
+    # From now on "cuda" is a promise that spaces keeps in the fork, for every adapter.
     if chosen.model != models.DEFAULT:  # which models.load keeps in full precision on a GPU, too
         for parameter in loaded.model.parameters():
             parameter.data = parameter.data.bfloat16()
     loaded.model.to("cuda")
-    return loaded
+    return loaded, others
 
 
 # --- the server ---------------------------------------------------------------------------------
@@ -221,7 +232,8 @@ def serve() -> NoReturn:
 
     def open_page() -> gr.Blocks:
         try:
-            return launch(_load(chosen), block=False)
+            loaded, others = _load(chosen)
+            return launch(loaded, block=False, others=others)
         except IntrospectionError as error:
             if not on_space() and chosen != Settings(models.DEFAULT, None, None):
                 raise
@@ -246,9 +258,11 @@ def _apology(sentence: str) -> gr.Blocks:
 
 
 def findings() -> Iterator[Finding]:
-    """The variables and the Space, then what ``python -m introspection check`` finds."""
+    """The variables and the Space, what ``python -m introspection check`` finds, and last, as they
+    need a model to fit, the adapters of the allow-list."""
     from introspection import models
 
+    kept: list[LoadedModel] = []
     chosen = settings()
     yield _about_model(chosen)
     revision = _about_revision(chosen)
@@ -271,11 +285,27 @@ def findings() -> Iterator[Finding]:
     yield from _space()
 
     def load(folder: str | None) -> LoadedModel:
-        return models.load(chosen.model, None if folder == "none" else folder or "shipped")
+        kept.append(models.load(chosen.model, None if folder == "none" else folder or "shipped"))
+        return kept[0]
 
     for finding in checks.findings(load, chosen.model, adapter if there else "none"):
         if there or finding.name != "adapter":  # it was said already
             yield finding
+    yield from _about_more(chosen, kept if there else [])
+
+
+def _about_more(chosen: Settings, kept: Sequence[LoadedModel]) -> Iterator[Finding]:
+    name = "INTROSPECTION_ADAPTERS"
+    if not kept:
+        for entry in chosen.more:
+            yield Finding(f"{name} {entry}", False, "Not tried: mend what is said above first.")
+        return
+    for entry, found in offered(chosen.more, kept[0]):
+        if isinstance(found, str):
+            yield Finding(f"{name} {entry}", False, found)
+        else:
+            told = f"offered as {found.adapter_name}, block {found.layer}"
+            yield Finding(f"{name} {entry}", True, told)
 
 
 def _about_model(chosen: Settings) -> Finding:

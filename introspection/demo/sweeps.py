@@ -183,6 +183,7 @@ def rows(experiment: Experiment, answers: Sequence[LineAnswer]) -> list[dict[str
                 "strength": line.strength,
                 "block": experiment.loaded.layer if line.layer is None else line.layer,
                 "adapter": line.adapter and experiment.has_adapter,
+                "adapter_id": experiment.loaded.adapter_name or None,
                 "question": line.question,
                 "text": answer.text,
                 "detected": verdict.detected,

@@ -17,7 +17,7 @@ import gradio as gr
 from introspection.demo import figures, sweeps, tables, views
 from introspection.demo.callbacks import BROKEN, FAILED, STOPPED, error_toast
 from introspection.demo.experiment import MAX_STRENGTH, Experiment, Request
-from introspection.demo.lines import LineAnswer
+from introspection.demo.lines import Line, LineAnswer
 from introspection.demo.tickets import Tickets
 from introspection.demo.wiring import LIGHT, Run, wire
 from introspection.errors import IntrospectionError
@@ -48,13 +48,26 @@ class _Events:
             gr.update(visible=kind == "concepts"),
         )
 
+    def _asked(
+        self, kind: Any, concept: Any, strength: Any, names: Any, adapter: Any
+    ) -> tuple[Experiment, Request, list[Line]]:
+        """What is asked, of which adapter. Raises IntrospectionError for what cannot run."""
+        request = self.experiment.request(concept, strength, adapter=adapter)
+        chosen = self.experiment.chosen(request.adapter)
+        return chosen, request, sweeps.plan(chosen, kind, request, names)
+
     def begin_lines(
-        self, kind: Any, concept: Any, strength: Any, names: Any, visitor: gr.Request
+        self,
+        kind: Any,
+        concept: Any,
+        strength: Any,
+        names: Any,
+        visitor: gr.Request,
+        adapter: Any = None,
     ) -> tuple[Any, ...]:
         """Refuse what cannot run, end the visitor's earlier run, clear the tab."""
         try:
-            request = self.experiment.request(concept, strength)
-            lines = sweeps.plan(self.experiment, kind, request, names)
+            _, _, lines = self._asked(kind, concept, strength, names, adapter)
         except IntrospectionError as error:
             raise error_toast("That cannot be run", error) from None
         ticket = self.tickets.take(visitor.session_hash or "")
@@ -69,6 +82,7 @@ class _Events:
         strength: Any,
         names: Any,
         visitor: gr.Request,
+        adapter: Any = None,
     ) -> Iterator[tuple[Any, Any, Any, Any]]:
         """Updates of (status, table, figure, downloads) while the model writes."""
         session, skip = visitor.session_hash or "", gr.skip()
@@ -76,11 +90,10 @@ class _Events:
             yield skip, skip, skip, skip
             return
         try:
-            request = self.experiment.request(concept, strength)
-            lines = sweeps.plan(self.experiment, kind, request, names)
+            chosen, request, lines = self._asked(kind, concept, strength, names, adapter)
             answers: tuple[LineAnswer, ...] = ()
             shown = 0.0
-            with closing(self.experiment.lines(lines)) as steps:  # type: ignore[type-var]
+            with closing(chosen.lines(lines)) as steps:  # type: ignore[type-var]
                 for answers in steps:
                     if not self.tickets.valid(session, ticket):
                         said = views.status("plain", STOPPED)
@@ -102,12 +115,12 @@ class _Events:
         except Exception:
             log.exception("a run failed")
             raise error_toast("Something went wrong", BROKEN) from None
-        figure = self._figure(str(kind), answers)
+        figure = self._figure(str(kind), chosen, answers)
         yield (
             self._status(answers),
             self._table(str(kind), request, answers),
             gr.update(value=figure, visible=True) if figure else skip,
-            tables.downloads(self.experiment, answers),
+            tables.downloads(chosen, answers),
         )
 
     def _status(self, answers: tuple[LineAnswer, ...]) -> str:
@@ -125,8 +138,8 @@ class _Events:
             return tables.rates_table(answers, f"{what} at other blocks", "Block")
         return tables.lines_table(self.experiment, answers, sweeps.KINDS[kind])
 
-    def _figure(self, kind: str, answers: tuple[LineAnswer, ...]) -> Any:
-        trained = self.experiment.trained_range
+    def _figure(self, kind: str, chosen: Experiment, answers: tuple[LineAnswer, ...]) -> Any:
+        trained = chosen.trained_range
         if kind == "strength":
             return figures.doses(answers, "strength ρ", trained)
         if kind == "layer":
@@ -141,8 +154,8 @@ class _Events:
         return views.status("bad", FAILED)
 
 
-def add(experiment: Experiment, tickets: Tickets) -> None:
-    """The tab's components and events; call it inside ``gr.Tab``."""
+def add(experiment: Experiment, tickets: Tickets, adapter: list[gr.Dropdown]) -> None:
+    """The tab's components and events; call it inside ``gr.Tab``. ``adapter``: the picker, if any."""
     events = _Events(experiment, tickets)
     gr.HTML(
         '<h2 class="tab-title">Many answers at once</h2><p class="reading">One answer is an '
@@ -191,7 +204,7 @@ def add(experiment: Experiment, tickets: Tickets) -> None:
     files = gr.HTML("", elem_id="sweep-files")
     ticket = gr.Number(0, visible=False, precision=0)
 
-    asked = [kind, concept, strength, names]
+    asked = [kind, concept, strength, names, *adapter]
     shown = [status, table, figure, files]
     run = Run(events.run_lines, [ticket, *asked], shown, events.failed_lines, None, status, status)
     wire([go.click, concept.submit], events.begin_lines, asked, [ticket, *shown], run, None)

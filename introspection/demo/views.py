@@ -28,7 +28,11 @@ def header(experiment: Experiment) -> str:
     notice = ""
     if not experiment.has_adapter:
         notice = f'<p class="notice">{escape(wording.missing_adapter(loaded.name))}</p>'
-    adapter = "adapter loaded" if experiment.has_adapter else "no adapter"
+    adapter, where = "no adapter", f"injected at block {loaded.layer} · "
+    if experiment.offered:
+        adapter, where = f"{len(experiment.offered)} adapters to choose from, under Advanced", ""
+    elif experiment.has_adapter:
+        adapter = f"adapter {loaded.adapter_name}" if loaded.adapter_name else "adapter loaded"
     model = loaded.base.rsplit("/", 1)[-1]
     return (
         '<header class="intro"><h1>Can a language model notice its own thoughts?</h1>'
@@ -36,7 +40,7 @@ def header(experiment: Experiment) -> str:
         "answers; the text of the question never mentions it.<br>A trained adapter should name the "
         "thought, say so when nothing is there, and <strong>halt</strong> when the thought is "
         "harmful.</p>"
-        f'<p class="facts">{escape(model)} · injected at block {loaded.layer} · {adapter}</p>'
+        f'<p class="facts">{escape(model)} · {where}{escape(adapter)}</p>'
         f"{notice}</header>"
     )
 
@@ -69,6 +73,8 @@ def badges(experiment: Experiment, request: Request, typed: str) -> str:
         parts.append(("plain", "harmless" if known else "not known as harmful"))
     if concept.name.casefold() != typed.casefold():
         parts.append(("plain", f"injected as “{concept.name}”"))
+    if request.adapter:
+        parts.append(("plain", f"adapter {request.adapter}, block {experiment.loaded.layer}"))
     trained = experiment.trained_range
     if request.strength == 0:
         parts.append(("plain", "strength 0: nothing is injected, a true control"))
@@ -83,7 +89,10 @@ def badges(experiment: Experiment, request: Request, typed: str) -> str:
 
 def strength_info(experiment: Experiment) -> str:
     trained = experiment.trained_range
-    shaded = f" Shaded: the trained range, {trained[0]:g} to {trained[1]:g}." if trained else ""
+    whose = f" of {experiment.loaded.adapter_name}" if experiment.offered else ""
+    shaded = ""
+    if trained:
+        shaded = f" Shaded: the trained range{whose}, {trained[0]:g} to {trained[1]:g}."
     return f"Length of the added vector in typical residual norms; 0 adds nothing.{shaded}"
 
 
@@ -170,8 +179,11 @@ def stage(has_adapter: bool, request: Request | None = None, answers: Answers | 
     question = request.question if request else DEFAULT_QUESTION
     shown = question if len(question) <= QUESTION_SHOWN else question[:QUESTION_SHOWN] + "…"
     columns = "".join(_column(row, has_adapter, request, answers) for row in TITLES)
+    adapter = (
+        f" Adapter: <code>{escape(request.adapter)}</code>." if request and request.adapter else ""
+    )
     return (
-        f'<p class="asked">All three are asked: <q>{escape(shown)}</q></p>'
+        f'<p class="asked">All three are asked: <q>{escape(shown)}</q>{adapter}</p>'
         f'<section class="stage" aria-label="Three answers">{columns}</section>'
         f'<p class="reading">{READING}</p>'
     )
