@@ -488,3 +488,39 @@ def test_without_a_model_the_page_says_why_and_recorded_runs_play(
                 expect(page.locator("article .findings")).to_have_count(3)
                 assert violations(page) == []
                 assert overflow(page) <= 0
+
+
+# --- several adapters ---------------------------------------------------------------------------
+
+
+@trained
+def test_another_adapter_is_picked_by_keyboard(browser: Browser, tmp_path: Path) -> None:
+    mine = shutil.copytree(ADAPTER, tmp_path / "mine")
+    with served(INTROSPECTION_ADAPTERS=str(mine)) as url:
+        for page in open_page(browser, url):
+            expect(page.locator(".facts")).to_contain_text("2 adapters to choose from")
+            press(page, "#preset-ocean")  # one click starts it, without a look at the picker
+            expect(page.locator(".asked code")).to_have_text("smollm2-135m (shipped)")
+            page.focus("#advanced button")
+            page.keyboard.press("Enter")
+            picker = page.get_by_label("Adapter", exact=True)
+            expect(picker).to_have_value("smollm2-135m (shipped)")
+            picker.focus()
+            page.keyboard.press("ArrowDown")
+            page.keyboard.press("Enter")
+            expect(page.locator("#badges")).to_contain_text("adapter mine, block")
+            assert "named" in press(page, "#preset-ocean")
+            expect(page.locator(".asked code")).to_have_text("mine")
+            link = page.get_attribute("#share a.link", "href")
+            assert link and link.endswith("&adapter=mine")
+            assert violations(page) == []
+            other = browser.new_page(viewport={"width": 320, "height": 900})
+            other.goto(link)
+            expect(other.locator("#verdict")).to_contain_text("are in the form", timeout=RUN_MS)
+            other.click("#advanced button")
+            expect(other.get_by_label("Adapter", exact=True)).to_have_value("mine")
+            assert overflow(other) <= 0
+            other.goto(url)  # the choice is the visitor's, not the page's
+            press(other, "#preset-ocean")
+            expect(other.locator(".asked code")).to_have_text("smollm2-135m (shipped)")
+            other.close()

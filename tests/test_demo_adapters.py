@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
@@ -22,7 +23,7 @@ from tiny import hook_count
 from tiny_folder import edit_json, edit_tensors, write_adapter, write_loud_adapter, write_model
 
 from introspection import adapter, demo, hub, models, switching
-from introspection.demo import sharing, sweeps, views
+from introspection.demo import replay_panel, sharing, sweeps, views
 from introspection.demo.adapters import offered
 from introspection.demo.callbacks import Callbacks
 from introspection.demo.experiment import Answers, Experiment, Request
@@ -52,7 +53,7 @@ def folders(model: Path) -> dict[str, Path]:
     """Two adapters that differ in rank, layer and what they say of themselves."""
     first = write_loud_adapter(model.parent / "first", model, 3, layer=1, rank=4)
     second = write_loud_adapter(model.parent / "second", model, 4, layer=2, rank=2)
-    edit_json(second / adapter.INFO, strengths=[3.0, 4.0], trained=["love"], baseline=["car"])
+    edit_json(second / adapter.INFO, strengths=[3.0, 4.0], trained=["love"])
     return {"first": first, "second": second}
 
 
@@ -242,6 +243,23 @@ def test_links_and_programs_name_the_adapter(
     plain = alone["first"].request("ocean", 1.0)
     for text in (f(BASE, plain) for f in (sharing.link, sharing.as_python, sharing.as_curl)):
         assert "adapter" not in text
+
+
+def test_a_link_fills_the_picker_or_is_refused(both: Experiment) -> None:
+    events = replay_panel._Events(both, Tickets())
+
+    def opened(**query: str) -> tuple[Any, ...]:
+        found = events.open_link(SimpleNamespace(query_params=query))  # type: ignore[arg-type]
+        assert len(found) == 7  # concept, four settings, adapter, verdict
+        return found
+
+    assert opened(concept="love", adapter="second")[:6] == (
+        *("love", 1.0, DEFAULT_QUESTION, "final_on", 40, "second"),
+    )
+    assert opened(concept="love")[5] == "first"
+    *form, verdict = opened(concept="love", adapter="third")
+    assert form == [gr.skip()] * 6 and "choose one of first, second." in verdict
+    assert opened() == (gr.skip(),) * 7
 
 
 def test_a_file_says_which_adapter_answered(
@@ -479,6 +497,9 @@ def test_endpoints_take_an_adapter_and_need_none(
             client.predict("ocean", dose, adapter="third", api_name=endpoint)
     with pytest.raises(AppError, match="choose one of first, second"):
         client.predict("third", api_name="/concepts")
+    for odd in (7, True, ["first"], {}):
+        event, told = call(url, ["ocean", 2.0, DEFAULT_QUESTION, odd])
+        assert event == "error" and "must be text" in told["error"], odd
 
 
 @pytest.mark.slow

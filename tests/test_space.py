@@ -18,7 +18,7 @@ import httpx
 import pytest
 import yaml
 from app_process import OURS, SPACE, compare, copy_of_the_project, running
-from tiny_folder import write_adapter, write_model
+from tiny_folder import write_adapter, write_loud_adapter, write_model
 
 from introspection import checks
 from introspection.concepts import resolve
@@ -144,6 +144,37 @@ def test_check_revision_is_no_sha_on_a_space(
     code, named = found(capsys, app)
     assert code == 2 and problems(named) == ["INTROSPECTION_REVISION", "INTROSPECTION_ADAPTER"]
     assert "full sha of a commit" in named["INTROSPECTION_REVISION"]
+
+
+@pytest.fixture(scope="module")
+def second(model: Path) -> Path:
+    """Another adapter for the same model: of another rank, for another block."""
+    return write_loud_adapter(model.parent / "second", model, 4, layer=2, rank=2)
+
+
+def test_check_has_one_line_per_adapter_on_offer(
+    app: ModuleType,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    model: Path,
+    adapter: Path,
+    second: Path,
+) -> None:
+    monkeypatch.setenv("INTROSPECTION_MODEL", str(model))
+    monkeypatch.setenv("INTROSPECTION_ADAPTER", str(adapter))
+    monkeypatch.setenv("INTROSPECTION_ADAPTERS", f" {second},, org/lora@main,{second} ")
+    code, named = found(capsys, app)
+    lines = {
+        name: told for name, told in named.items() if name.startswith("INTROSPECTION_ADAPTERS")
+    }
+    first, other = (f"INTROSPECTION_ADAPTERS {entry}" for entry in (second, "org/lora@main"))
+    assert [*lines] == [first, other] == [*named][-2:]
+    assert lines[first] == "ok offered as second, block 2"
+    assert lines[other].startswith("problem 'org/lora@main' is neither") and code == 2
+    monkeypatch.setenv("INTROSPECTION_ADAPTER", str(model / "nowhere"))
+    code, named = found(capsys, app)
+    told = "problem Not tried: mend what is said above first."
+    assert code == 2 and [named[first], named[other]] == [told, told]
 
 
 def test_check_says_which_package_is_missing(
@@ -328,6 +359,25 @@ def test_a_space_boots_answers_and_stops(
 
 
 @pytest.mark.slow
+def test_a_space_offers_what_fits_and_says_what_does_not(
+    tree: Path, tmp_path: Path, model: Path, adapter: Path, second: Path
+) -> None:
+    foreign = write_adapter(tmp_path / "foreign", write_model(tmp_path / "other", seed=5))
+    variables = {
+        **{**SPACE, "INTROSPECTION_MODEL": str(model), "INTROSPECTION_ADAPTER": str(adapter)},
+        "INTROSPECTION_ADAPTERS": f"{foreign}, {second}, org/lora@main",
+    }
+    log = tmp_path / "log"
+    with running(tree, log, **variables) as (address, _):
+        run = compare(address, "ocean", 1.0, "Why?", "second")
+        assert run["adapter_id"] == "second"
+        assert compare(address, endpoint="/health")["adapters"] == ["adapter", "second"]
+    told = [line for line in log.read_text().splitlines() if line.startswith("Left out")]
+    assert len(told) == 2 and "was trained for tiny, not for" in told[0]
+    assert "'org/lora@main' is neither" in told[1] and str(tmp_path / "foreign") in told[0]
+
+
+@pytest.mark.slow
 def test_without_an_adapter_a_space_shows_what_to_do(
     tree: Path, tmp_path: Path, model: Path
 ) -> None:
@@ -434,6 +484,36 @@ def test_zerogpu_runs_the_model_in_a_fork(
         assert len({run["pid"] for run in (*runs, line)} | {server.pid}) == 8
         for run in runs:
             assert run["seconds"] == 12 and 2 <= run["yields"] <= 42
+
+
+@pytest.mark.slow
+def test_on_zerogpu_every_fork_activates_its_own_adapter(
+    tree: Path, tmp_path: Path, model: Path, adapter: Path, second: Path
+) -> None:
+    (tmp_path / "spaces.py").write_text(FAKE_SPACES)
+    variables = {
+        **{**SPACE, "SPACES_ZERO_GPU": "true", "FAKE_LOG": str(tmp_path / "notes")},
+        **{"PYTHONPATH": str(tmp_path), "INTROSPECTION_MODEL": str(model)},
+    }
+    asked = ("never typed before", 2.0, "Why?")
+
+    def texts(address: str, *adapter: str) -> list[str]:
+        report = compare(address, *asked, "final_on", *adapter, endpoint="/report")
+        return [row["text"] for row in compare(address, *asked, *adapter)["rows"]] + [
+            report["text"]
+        ]
+
+    alone = []
+    for folder in (adapter, second):
+        variables["INTROSPECTION_ADAPTER"] = str(folder)
+        with running(tree, tmp_path / folder.name, **variables) as (address, _):
+            alone.append(texts(address))
+    assert alone[0] != alone[1]
+    variables |= {"INTROSPECTION_ADAPTER": str(adapter), "INTROSPECTION_ADAPTERS": str(second)}
+    with running(tree, tmp_path / "log", **variables) as (address, _):
+        # The fork's switch dies with it: the parent's first adapter is there for the next.
+        for name in ("second", "adapter", "second", ""):
+            assert texts(address, name) == alone[name == "second"], name
 
 
 # --- README -------------------------------------------------------------------------------------

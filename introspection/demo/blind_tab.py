@@ -16,6 +16,7 @@ from typing import Any
 
 import gradio as gr
 
+from introspection.concepts import Concept
 from introspection.demo import blind, views
 from introspection.demo.blind import NOTHING, OFFERED, Score, Trial
 from introspection.demo.callbacks import BROKEN, error_toast
@@ -66,6 +67,7 @@ class _Events:
     def __init__(self, experiment: Experiment, tickets: Tickets, rng: random.Random) -> None:
         self.experiment, self.tickets, self.rng = experiment, tickets, rng
         self.turns = Tickets()  # a report can be judged once
+        self.pools: dict[Experiment, tuple[Concept, ...]] = {}  # what its adapter never saw
 
     def _page(self, said: Any = None, **new: Any) -> tuple[Any, ...]:
         if said is not None:
@@ -105,9 +107,11 @@ class _Events:
             chosen = self.experiment.chosen(adapter)
         except IntrospectionError as error:
             raise error_toast("That cannot be run", error) from None
-        drawn = blind.draw(self.rng, blind.pool(chosen.seen))
+        if chosen not in self.pools:
+            self.pools[chosen] = blind.pool(chosen.seen)
+        drawn = blind.draw(self.rng, self.pools[chosen])
         ticket = self.tickets.take(visitor.session_hash or "")
-        drawn = drawn._replace(ticket=ticket, adapter=chosen.loaded.adapter_name)
+        drawn = drawn._replace(ticket=ticket, adapter=adapter or "")
         return self._page(
             views.status("plain", RUNNING, running=True),
             trial=drawn,

@@ -93,6 +93,7 @@ def _adapters(experiment: Experiment) -> list[gr.Dropdown]:
             value=experiment.names[0],
             label="Adapter",
             info="Which trained adapter answers, on every tab where a model does.",
+            filterable=False,
             elem_id="adapter",
         )
     ]
