@@ -20,10 +20,10 @@ import yaml
 from app_process import OURS, SPACE, compare, copy_of_the_project, running
 from tiny_folder import write_adapter, write_loud_adapter, write_model
 
-from introspection import checks
+from introspection import checks, models
 from introspection.concepts import resolve
 from introspection.demo import space
-from introspection.demo.experiment import Answer, Request
+from introspection.demo.experiment import Answer, Experiment, Request
 from introspection.errors import IntrospectionError
 from introspection.trials import FINAL_ON
 
@@ -359,25 +359,6 @@ def test_a_space_boots_answers_and_stops(
 
 
 @pytest.mark.slow
-def test_a_space_offers_what_fits_and_says_what_does_not(
-    tree: Path, tmp_path: Path, model: Path, adapter: Path, second: Path
-) -> None:
-    foreign = write_adapter(tmp_path / "foreign", write_model(tmp_path / "other", seed=5))
-    variables = {
-        **{**SPACE, "INTROSPECTION_MODEL": str(model), "INTROSPECTION_ADAPTER": str(adapter)},
-        "INTROSPECTION_ADAPTERS": f"{foreign}, {second}, org/lora@main",
-    }
-    log = tmp_path / "log"
-    with running(tree, log, **variables) as (address, _):
-        run = compare(address, "ocean", 1.0, "Why?", "second")
-        assert run["adapter_id"] == "second"
-        assert compare(address, endpoint="/health")["adapters"] == ["adapter", "second"]
-    told = [line for line in log.read_text().splitlines() if line.startswith("Left out")]
-    assert len(told) == 2 and "was trained for tiny, not for" in told[0]
-    assert "'org/lora@main' is neither" in told[1] and str(tmp_path / "foreign") in told[0]
-
-
-@pytest.mark.slow
 def test_without_an_adapter_a_space_shows_what_to_do(
     tree: Path, tmp_path: Path, model: Path
 ) -> None:
@@ -490,30 +471,38 @@ def test_zerogpu_runs_the_model_in_a_fork(
 def test_on_zerogpu_every_fork_activates_its_own_adapter(
     tree: Path, tmp_path: Path, model: Path, adapter: Path, second: Path
 ) -> None:
+    """What fits is offered, and answers as it does alone; the log says what does not."""
+    asked = ("never typed before", 2.0, "Why?")
+    alone = []
+    for folder in (adapter, second):
+        loaded = models.load(str(model), folder, device="cpu")
+        for parameter in loaded.model.parameters():
+            parameter.data = parameter.data.bfloat16()
+        one = Experiment(loaded)
+        *_, answers = one.stream(one.request(*asked))
+        alone.append([answer.text for answer in answers])
+    assert alone[0] != alone[1]
     (tmp_path / "spaces.py").write_text(FAKE_SPACES)
+    foreign = write_adapter(tmp_path / "foreign", write_model(tmp_path / "other", seed=5))
     variables = {
         **{**SPACE, "SPACES_ZERO_GPU": "true", "FAKE_LOG": str(tmp_path / "notes")},
         **{"PYTHONPATH": str(tmp_path), "INTROSPECTION_MODEL": str(model)},
+        "INTROSPECTION_ADAPTER": str(adapter),
+        "INTROSPECTION_ADAPTERS": f"{foreign}, {second}, org/lora@main",
     }
-    asked = ("never typed before", 2.0, "Why?")
-
-    def texts(address: str, *adapter: str) -> list[str]:
-        report = compare(address, *asked, "final_on", *adapter, endpoint="/report")
-        return [row["text"] for row in compare(address, *asked, *adapter)["rows"]] + [
-            report["text"]
-        ]
-
-    alone = []
-    for folder in (adapter, second):
-        variables["INTROSPECTION_ADAPTER"] = str(folder)
-        with running(tree, tmp_path / folder.name, **variables) as (address, _):
-            alone.append(texts(address))
-    assert alone[0] != alone[1]
-    variables |= {"INTROSPECTION_ADAPTER": str(adapter), "INTROSPECTION_ADAPTERS": str(second)}
-    with running(tree, tmp_path / "log", **variables) as (address, _):
-        # The fork's switch dies with it: the parent's first adapter is there for the next.
+    log = tmp_path / "log"
+    with running(tree, log, **variables) as (address, _):
+        assert compare(address, endpoint="/health")["adapters"] == ["adapter", "second"]
+        # A fork's switch dies with it: the first adapter is there again for the next.
         for name in ("second", "adapter", "second", ""):
-            assert texts(address, name) == alone[name == "second"], name
+            run = compare(address, *asked, name)
+            wanted = alone[name == "second"]
+            assert [row["text"] for row in run["rows"]] == wanted, name
+            report = compare(address, *asked, "final_on", name, endpoint="/report")
+            assert report["text"] == wanted[0], name
+    told = [line for line in log.read_text().splitlines() if line.startswith("Left out")]
+    assert len(told) == 2 and "was trained for tiny, not for" in told[0]
+    assert "'org/lora@main' is neither" in told[1] and str(foreign) in told[0]
 
 
 # --- README -------------------------------------------------------------------------------------
