@@ -92,7 +92,7 @@ def _adapters(experiment: Experiment) -> list[gr.Dropdown]:
             list(experiment.names),
             value=experiment.names[0],
             label="Adapter",
-            info="Which trained adapter answers, on every tab where a model does.",
+            info="Which trained adapter answers, here and on the other tabs.",
             filterable=False,
             elem_id="adapter",
         )
