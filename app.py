@@ -26,6 +26,9 @@ def main(arguments: list[str]) -> int:
     if arguments not in ([], ["--check"]):
         return say("app.py takes no argument but --check; its settings are environment variables.")
     try:
+        from introspection.cache import name_temporary_folder
+
+        name_temporary_folder()
         from introspection.demo import space
         from introspection.errors import IntrospectionError
     except ImportError as error:

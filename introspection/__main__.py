@@ -13,6 +13,8 @@ from __future__ import annotations
 import sys
 from io import TextIOWrapper
 
+from introspection.cache import name_temporary_folder
+
 # Importing a module of commands adds them to the app, in this order.
 from introspection.commands import asking, making, measuring, serving, sharing  # noqa: F401
 from introspection.commands.common import app
@@ -25,6 +27,7 @@ def main() -> None:
         # A report may hold letters that an old terminal cannot show.
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+    name_temporary_folder()
     app()
 
 

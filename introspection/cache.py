@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-__all__ = ["atomic_folder", "cache_folder", "sha256_file", "write_text"]
+__all__ = ["atomic_folder", "cache_folder", "name_temporary_folder", "sha256_file", "write_text"]
 
 
 def cache_folder() -> Path:
@@ -23,6 +23,15 @@ def cache_folder() -> Path:
     if chosen:
         return Path(chosen)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "introspection"
+
+
+def name_temporary_folder() -> None:
+    """On a full disk Python finds no temporary folder, and Gradio, which asks for one when it is
+    imported, stops with it. It then gets the name of one; writing there fails as it does anywhere."""
+    try:
+        tempfile.gettempdir()
+    except FileNotFoundError:
+        tempfile.tempdir = str(cache_folder() / "tmp")
 
 
 def sha256_file(path: Path) -> str:

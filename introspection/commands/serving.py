@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -53,7 +54,8 @@ def demo(
         if asked or device != "auto":
             raise
         missing = str(error)
-        err.print(one_line(missing), style="red")
+        with suppress(OSError):  # a log on a full disk
+            err.print(one_line(missing), style="red")
 
     from introspection.demo import launch, launch_without, run_until_stopped
 

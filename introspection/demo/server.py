@@ -1,11 +1,12 @@
 """Serves the page: queue, limits, and everything Gradio would otherwise open to anybody.
 
-Knows: launch settings. Does not know: what the page does.
+Knows: launch settings, SIGTERM. Does not know: what the page does.
 """
 
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import threading
 from collections.abc import Callable, Sequence
@@ -117,8 +118,9 @@ def run_until_stopped(open_page: Callable[[], gr.Blocks]) -> NoReturn:
     farewell: that one stops the thread of a run that is still going in the middle of torch, which
     aborts the process. A run that is still going does not hold it back either.
     """
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     page = None
-    with suppress(SystemExit):  # how Gradio and ``space`` answer SIGTERM
+    with suppress(SystemExit):
         page = open_page()
         page.block_thread()
     watch = threading.Timer(GRACE, os._exit, (0,))
@@ -126,6 +128,7 @@ def run_until_stopped(open_page: Callable[[], gr.Blocks]) -> NoReturn:
     watch.start()
     if page is not None:
         page.close(verbose=False)
-    sys.stdout.flush()
-    sys.stderr.flush()
+    with suppress(OSError):  # a log on a full disk
+        sys.stdout.flush()
+        sys.stderr.flush()
     os._exit(0)

@@ -1,18 +1,17 @@
-"""The page as a Hugging Face Space: its variables, its ZeroGPU, its end, and what it shows when
-nothing can be loaded.
+"""The page as a Hugging Face Space: its variables, its ZeroGPU, and what it shows when nothing can be
+loaded.
 
-Knows: the environment, which part of a run asks for a lent GPU and for how long, SIGTERM. Does not
-know: how weights load (``models``), how a Hub repository is checked (``hub``), what the page says
-about a run. Off a Space every function here does what a plain start does.
+Knows: the environment, which part of a run asks for a lent GPU and for how long. Does not know:
+how weights load (``models``), how a Hub repository is checked (``hub``), what the page says about a
+run. Off a Space every function here does what a plain start does.
 """
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import re
-import signal
-import sys
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -39,6 +38,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Settings", "findings", "on_gpu", "serve", "settings", "zero_gpu"]
 
+log = logging.getLogger(__name__)
 ROWS = 3  # answers that the page asks for at once
 # Seconds of a lent GPU. What is asked for must fit into the visitor's quota, so ask for little: the
 # weights' way onto the GPU, then every token. Unmeasured; generous for a model of 7B.
@@ -224,7 +224,6 @@ def serve() -> NoReturn:
     a terminal, and wherever no variable asked for something else than what ships. Otherwise it
     raises IntrospectionError.
     """
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     from introspection import models
     from introspection.demo import launch, run_until_stopped
 
@@ -237,7 +236,7 @@ def serve() -> NoReturn:
         except IntrospectionError as error:
             if not on_space() and chosen != Settings(models.DEFAULT, None, None):
                 raise
-            sys.stderr.write(f"{error}\n")
+            log.error("%s", error)  # unlike a plain write, it survives a log on a full disk
             return _apology(str(error))
 
     run_until_stopped(open_page)
