@@ -15,6 +15,8 @@ import sys
 import tempfile
 import time
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +64,31 @@ def wait(url: str, process: subprocess.Popen[bytes], limit: float) -> None:
     sys.exit(f"app.py did not answer within {limit:.0f} s")
 
 
+@contextmanager
+def served(limit: float, **variables: str) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """The address and the process of app.py on a free port, on the CPU."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    environment = {
+        **os.environ,
+        "GRADIO_SERVER_NAME": "127.0.0.1",
+        "GRADIO_SERVER_PORT": str(port),
+        "CUDA_VISIBLE_DEVICES": "",
+        **variables,
+    }
+    process = subprocess.Popen(
+        [sys.executable, "app.py"], cwd=ROOT, env=environment, stdout=subprocess.DEVNULL
+    )
+    try:
+        url = f"http://127.0.0.1:{port}/"
+        wait(url, process, limit)
+        yield url, process
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--calls", type=int, default=20)
@@ -70,23 +97,9 @@ def main() -> None:
         "--fresh", action="store_true", help="an empty cache: the model is converted at the start"
     )
     options = parser.parse_args()
-    with socket.socket() as free, tempfile.TemporaryDirectory() as cache:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-        free.close()
-        environment = {
-            **os.environ,
-            "GRADIO_SERVER_NAME": "127.0.0.1",
-            "GRADIO_SERVER_PORT": str(port),
-            "CUDA_VISIBLE_DEVICES": "",
-            **({"INTROSPECTION_CACHE": cache} if options.fresh else {}),
-        }
-        process = subprocess.Popen(
-            [sys.executable, "app.py"], cwd=ROOT, env=environment, stdout=subprocess.DEVNULL
-        )
-        try:
-            url = f"http://127.0.0.1:{port}/"
-            wait(url, process, options.wait)
+    with tempfile.TemporaryDirectory() as cache:
+        fresh = {"INTROSPECTION_CACHE": cache} if options.fresh else {}
+        with served(options.wait, **fresh) as (url, process):
             seen: list[dict[str, float]] = [memory(process.pid)]
             client, times = Client(url, verbose=False), []
             for i in range(options.calls):
@@ -97,9 +110,6 @@ def main() -> None:
                 seen.append(memory(process.pid))
                 print(f"call {i + 1}: {times[-1]:.2f} s", seen[-1], flush=True)
             processes = len(tree(process.pid))
-        finally:
-            process.terminate()
-            process.wait(30)
     record(
         "demo_memory",
         "cpu",
