@@ -253,6 +253,23 @@ def test_an_invalid_concept_is_explained_and_kept(page: Page) -> None:
     press(page, "#preset-love")
 
 
+def test_a_second_visitor_sees_a_place_and_a_time(page: Page, browser: Browser, url: str) -> None:
+    press(page, "#preset-love")  # from now on the page knows how long a run takes
+    for other in open_page(browser, url):
+        page.click("#preset-love")
+        page.wait_for_selector("#verdict .verdict.running")
+        page.wait_for_selector("article .answer:not(:empty)")
+        other.click("#preset-ocean")
+        status = other.locator("#verdict [role=status].running")
+        expect(status).to_contain_text(re.compile(r"number 2 in line.* about \d+ s to wait"))
+        # Beside it Gradio counts on; it knows a time only where the same button was pressed before.
+        clock = other.locator("#verdict [data-testid=status-tracker]")
+        expect(clock).to_contain_text("queue: 1/1 |")
+        expect(status).not_to_contain_text("in line", timeout=RUN_MS)
+        other.wait_for_selector("#verdict .verdict:not(.running)", timeout=RUN_MS)
+        expect(other.locator("#verdict")).to_contain_text("ocean")
+
+
 def test_stop_and_impatient_clicks(page: Page) -> None:
     page.click("#preset-ocean")
     expect(page.locator("#stop")).to_be_visible()

@@ -221,7 +221,7 @@ def test_bad_input_is_one_sentence(url: str, data: list[Any]) -> None:
 
 @pytest.mark.parametrize("data", BAD, ids=lambda data: repr(data)[:40])
 def test_bad_input_on_the_page_keeps_the_page(loaded: LoadedModel, data: list[Any]) -> None:
-    callbacks = Callbacks(Experiment(loaded), Tickets(), lambda *_: "")
+    callbacks = Callbacks(Experiment(loaded), Tickets(), lambda *_: "", lambda: 0)
     with pytest.raises(gr.Error) as caught:
         callbacks.begin(*data, "final_on", 40, visitor=gr.Request(session_hash="a"))
     assert caught.value.title == "That cannot be injected" and not caught.value.print_exception
@@ -590,6 +590,37 @@ def test_a_dead_hook_is_said_before_anything_is_read(
     monkeypatch.setattr(injection, "install", lambda _, layer: injection.Installation(layer, ()))
     with pytest.raises(IntrospectionError, match="hook on block 1 is dead"):
         models.load(str(write_model(tmp_path / "m")), None, layer=1, device="cpu")
+
+
+def test_who_waits_is_told_the_place_and_for_how_long(
+    page: gr.Blocks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scripted(monkeypatch, HALTING, pause=0.02)
+    first, second, third = Visitor(page), Visitor(page), Visitor(page)
+    alone = first.call("begin", "ocean", *SETTINGS)
+    assert "The model is answering…" in alone[4] and "in line" not in alone[4]
+    *_, _ = first.stream("run", alone[3], "ocean", *SETTINGS)  # now a run's usual time is known
+    running = first.stream("run", first.call("begin", "ocean", *SETTINGS)[3], "ocean", *SETTINGS)
+    next(running)
+    begun = second.call("begin", "love", *SETTINGS)
+    assert 'role="status"' in begun[4]
+    told = re.search(r"number 2 in line, one run is before yours: about (\d+) s to wait", begun[4])
+    assert told and 1 <= int(told[1]) <= 10
+    with ThreadPoolExecutor() as pool:
+        updates = pool.submit(lambda: [*second.stream("run", begun[3], "love", *SETTINGS)])
+        while not page._queue.get_status().queue_size:
+            time.sleep(0.01)
+        last = third.call("begin", "bomb", *SETTINGS)[4]
+        assert "number 3 in line, 2 runs are before yours: about " in last
+        *_, _ = running
+        statuses = [update[0] for update in updates.result() if isinstance(update[0], str)]
+    assert "The model is answering…" in statuses[0]
+    assert not any("in line" in status for status in statuses)
+
+
+def test_before_any_run_has_ended_no_time_is_made_up(loaded: LoadedModel) -> None:
+    assert Experiment(loaded).turns.wait(1) is None
+    assert "under a minute for each run to wait" in wording.in_line(1, None)
 
 
 # --- without an adapter -------------------------------------------------------------------------

@@ -197,7 +197,7 @@ class _Api:
             "block": loaded.layer,
             "adapter_loaded": self.experiment.has_adapter,
             "adapters": list(self.experiment.names),
-            "busy": self.experiment.busy,
+            "busy": self.experiment.turns.busy,
         }
 
 

@@ -22,7 +22,16 @@ from introspection.demo.experiment import Answers, Experiment, Request
 from introspection.demo.tickets import Tickets
 from introspection.errors import IntrospectionError
 
-__all__ = ["BROKEN", "FAILED", "STOPPED", "Callbacks", "categories", "concepts_of", "error_toast"]
+__all__ = [
+    "BROKEN",
+    "FAILED",
+    "STOPPED",
+    "Callbacks",
+    "Waiting",
+    "categories",
+    "concepts_of",
+    "error_toast",
+]
 
 log = logging.getLogger(__name__)
 INTERVAL = 0.08  # seconds between two updates of the page
@@ -52,13 +61,25 @@ def error_toast(title: str, sentence: object) -> gr.Error:
 
 
 Shared = Callable[[Request, Answers, gr.Request], str]
+Waiting = Callable[[], int]
 
 
 class Callbacks:
-    """``shared`` turns a finished run into its links."""
+    """``shared`` turns a finished run into its links; ``waiting`` says how many events wait."""
 
-    def __init__(self, experiment: Experiment, tickets: Tickets, shared: Shared) -> None:
+    def __init__(
+        self, experiment: Experiment, tickets: Tickets, shared: Shared, waiting: Waiting
+    ) -> None:
         self.experiment, self.tickets, self.shared = experiment, tickets, shared
+        self.waiting = waiting
+
+    def _running(self, request: Request, before: int = 0) -> str:
+        """The status of a run behind so many others."""
+        what = f"“{request.concept.name}” is injected at strength {request.strength:g}"
+        if request.strength == 0:
+            what = "Strength 0: nothing is injected"
+        place = wording.in_line(before, self.experiment.turns.wait(before - 1))
+        return views.status("plain", f"{what}. {place}", running=True)
 
     def _stage(self, request: Request, answers: Answers | None = None) -> str:
         return views.stage(self.experiment.has_adapter, request, answers)
@@ -111,13 +132,10 @@ class Callbacks:
             )
         except IntrospectionError as error:
             raise error_toast("That cannot be injected", error) from None
-        what = f"“{request.concept.name}” is injected at strength {request.strength:g}"
-        if request.strength == 0:
-            what = "Strength 0: nothing is injected"
         ticket = self.tickets.take(visitor.session_hash or "")
-        waiting = views.status("plain", f"{what}. The model is answering…", running=True)
+        status = self._running(request, self.waiting() + self.experiment.turns.busy)
         skip = gr.skip()
-        return skip, skip, skip, ticket, waiting, "", self._stage(request), "", ""
+        return skip, skip, skip, ticket, status, "", self._stage(request), "", ""
 
     def begin_preset(self, name: str, question: str, schedule: str) -> Any:
         """:meth:`begin` for a whole experiment that a button puts into the form."""
@@ -162,7 +180,7 @@ class Callbacks:
                         said = views.status("plain", STOPPED)
                         yield said if self.tickets.stopped(session) else skip, *[skip] * 4
                         return
-                    early: Any = skip
+                    early: Any = skip if shown else self._running(request)  # no longer in line
                     banner: Any = skip
                     now = time.monotonic()
                     if answers[0].halted_at and not halted:

@@ -6,9 +6,8 @@ keeps nothing about a visitor between two runs.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,6 +15,7 @@ from introspection import generation, injection, switching, validation
 from introspection.concepts import UNSEEN_CATEGORIES, Concept, find, resolve
 from introspection.demo import lines, space
 from introspection.demo.lines import Line, LineAnswer
+from introspection.demo.turns import Turns
 from introspection.errors import IntrospectionError
 from introspection.grading import Verdict, grade
 from introspection.models import LoadedModel
@@ -121,19 +121,19 @@ def checked(
 class Experiment:
     """The three rows of the page on one model: built once, used by every visitor in turn.
 
-    Where visitors may choose, there is one for every adapter, all with the same lock. ``others`` are
+    Where visitors may choose, there is one for every adapter, all with the same turns. ``others`` are
     those of ``switching.add`` beside ``loaded``; each has its own name.
     """
 
     def __init__(self, loaded: LoadedModel, others: Sequence[LoadedModel] = ()) -> None:
         self.loaded = loaded
-        self._lock = threading.Lock()
+        self.turns = Turns(2 * SECONDS)
         self.offered: dict[str, Experiment] = {}  # by name, empty where there is no choice
         if others:
             all_ = (self, *map(Experiment, others))
             self.offered = {one.loaded.adapter_name: one for one in all_}
             for one in all_:
-                one._lock, one.offered = self._lock, self.offered
+                one.turns, one.offered = self.turns, self.offered
         info = loaded.adapter
         names = (*info.trained, *info.vocabulary) if info else None
         self._trained = frozenset(name.casefold() for name in names) if names else None
@@ -143,10 +143,6 @@ class Experiment:
     @property
     def has_adapter(self) -> bool:
         return self.loaded.adapter is not None
-
-    @property
-    def busy(self) -> bool:
-        return self._lock.locked()
 
     @property
     def depth(self) -> int:
@@ -185,33 +181,22 @@ class Experiment:
             return True, "may be trained on"
         return False, "never seen in training"
 
-    @contextmanager
-    def _model(self) -> Iterator[None]:
-        if not self._lock.acquire(timeout=2 * SECONDS):
-            raise IntrospectionError(
-                "The model is busy with another visitor: try again in a minute."
-            )
-        try:
-            yield
-        finally:
-            self._lock.release()
-
     def stream(self, request: Request) -> Iterator[Answers]:
         """The three answers after every token; closing the iterator ends the model."""
         steps_of = self.chosen(request.adapter)._steps
-        with self._model(), closing(steps_of(request)) as steps:
+        with self.turns.taken(), closing(steps_of(request)) as steps:
             yield from steps
 
     def lines(self, asked: Sequence[Line], most: int = CAP) -> Iterator[tuple[LineAnswer, ...]]:
         """All answers of a list of lines after every token, by the adapter of this experiment;
         closing it ends the model."""
-        with self._model(), closing(self._line_steps(asked, most)) as steps:
+        with self.turns.taken(), closing(self._line_steps(asked, most)) as steps:
             yield from steps
 
     def warm(self) -> None:
         """Read the words that every typed concept is measured against; they are kept."""
         for one in self.offered.values() or (self,):
-            with self._lock:
+            with self.turns.taken():
                 one._activate()
                 one.loaded.vectors_of(["ocean"])
 

@@ -17,6 +17,7 @@ __all__ = [
     "conclusion",
     "halt_notice",
     "headline",
+    "in_line",
     "missing_adapter",
 ]
 
@@ -41,6 +42,15 @@ def missing_adapter(name: str) -> str:
         f"adapters/{name} (python -m introspection train makes one) or set INTROSPECTION_ADAPTER "
         "to its folder, then start the page again."
     )
+
+
+def in_line(before: int, seconds: float | None) -> str:
+    """The place of a visitor who has to wait, and for about how long."""
+    if not before:
+        return "The model is answering…"
+    about = f"about {seconds:.0f} s" if seconds is not None else "under a minute for each run"
+    others = "one run is" if before == 1 else f"{before} runs are"
+    return f"You are number {before + 1} in line, {others} before yours: {about} to wait."
 
 
 def about_thoughts(answers: Answers) -> bool:
