@@ -15,6 +15,7 @@ __all__ = ["LIMIT", "BodyLimit", "NoBareError"]
 log = logging.getLogger(__name__)
 
 LIMIT = 64 * 1024
+NO_CALL = "This is not a call that the page answers: /gradio_api/info lists those it does."
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -63,28 +64,32 @@ class NoBareError:
     """ASGI middleware: 400 and a sentence where a posted call makes the server stumble.
 
     An unknown endpoint, a number in place of a list: Gradio raises what nobody catches. The kind of
-    error is logged, never what was sent.
+    error is logged, never what was sent. Bytes that are no text: the tools' server answers 500 itself.
     """
 
     def __init__(self, app: App) -> None:
         self.app = app
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
-        begun = False
+        begun = replaced = False
+        posted = scope["type"] == "http" and scope["method"] == "POST"
 
         async def noted(message: Message) -> None:
-            nonlocal begun
+            nonlocal begun, replaced
+            if posted and message.get("status") == 500:
+                replaced = True
+                await _answer(send, 400, NO_CALL)
             begun = True
-            await send(message)
+            if not replaced:
+                await send(message)
 
         try:
             await self.app(scope, receive, noted)
         except Exception as error:
-            if begun or scope["type"] != "http" or scope["method"] != "POST":
+            if begun or not posted:
                 raise
             log.warning("a call to %s ended in %s", scope["path"][:80], type(error).__name__)
-            told = "This is not a call that the page answers: /gradio_api/info lists those it does."
-            await _answer(send, 400, told)
+            await _answer(send, 400, NO_CALL)
 
 
 async def _refuse(send: Send, limit: int) -> None:

@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from importlib.util import find_spec
 from typing import Any, NoReturn
 
 import gradio as gr
@@ -47,7 +48,12 @@ def launch(
     experiment = Experiment(loaded, others)
     page = build(experiment)
     low, high = loaded.adapter.strengths if loaded.adapter else (0.0, 0.0)
-    _open(page, host, port, {"css": theme.range_css(low, high, MAX_STRENGTH), **settings})
+    own = {
+        "css": theme.range_css(low, high, MAX_STRENGTH),
+        # The endpoints as tools; every call goes through the queue like any other.
+        "mcp_server": find_spec("mcp") is not None,
+    }
+    _open(page, host, port, {**own, **settings})
     # While the first visitor reads the page: the baseline words, which every typed concept is
     # measured against. They are kept from then on; on ZeroGPU only a run has a model to read.
     try:
@@ -89,6 +95,7 @@ def _open(page: gr.Blocks, host: str | None, port: int | None, settings: dict[st
         "show_error": False,
         "enable_monitoring": False,
         "run_history": False,
+        "mcp_server": False,
         "strict_cors": True,
         "allowed_paths": [],
         "max_file_size": LIMIT,
