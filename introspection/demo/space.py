@@ -201,7 +201,7 @@ def _load(chosen: Settings) -> tuple[LoadedModel, list[LoadedModel]]:
     others = []
     for _, found in offered(chosen.more, loaded):
         if isinstance(found, str):
-            sys.stderr.write(f"Left out of INTROSPECTION_ADAPTERS: {found}\n")
+            log.warning("Left out of INTROSPECTION_ADAPTERS: %s", found)
         else:
             others.append(found)
     if not zero_gpu():
