@@ -79,7 +79,7 @@ def running(
             stderr=subprocess.STDOUT,
         )
     try:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 180  # a new machine fetches the model first
         while True:
             assert server.poll() is None and time.monotonic() < deadline, log.read_text()
             try:

@@ -1,26 +1,26 @@
 """The real page in Chromium: app.py with the default model and the adapter that ships with it.
 
-Every test also fails on a request to another origin, a console error or an uncaught exception.
+Every test runs twice: the page rendered in the browser (csr), and by Node on the server (ssr). It also
+fails on a request to another origin, a console error or an uncaught exception.
 """
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
-import socket
 import subprocess
-import sys
 import time
-import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
+import httpx
 import pytest
+from app_process import running
 
 pytest.importorskip("playwright")
 from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from introspection.demo.guard import LIMIT
 
 ROOT = Path(__file__).resolve().parent.parent
 ADAPTER = ROOT / "adapters" / "smollm2-135m"
@@ -40,45 +40,23 @@ trained = pytest.mark.skipif(
 )
 
 
-@contextmanager
-def served(**variables: str) -> Iterator[str]:
-    """The address of app.py under these environment variables."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    own = {"GRADIO_SERVER_PORT": str(port), "PYTHONPATH": str(ROOT), **variables}
-    server = subprocess.Popen(
-        [sys.executable, str(ROOT / "app.py")],
-        cwd=ROOT,
-        env={**os.environ, **own},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    address = f"http://127.0.0.1:{port}"
-    try:
-        for _ in range(360):
-            assert server.poll() is None, server.stdout and server.stdout.read()
-            try:
-                urllib.request.urlopen(address, timeout=2).close()
-                break
-            except OSError:
-                time.sleep(0.5)
-        else:
-            pytest.fail("app.py did not answer within three minutes")
-        yield address
-    finally:
-        server.terminate()
-        try:
-            server.wait(10)
-        except subprocess.TimeoutExpired:
-            server.kill()
-            server.wait()
+@pytest.fixture(scope="module", params=["csr", "ssr"])
+def rendering(request: pytest.FixtureRequest) -> dict[str, str]:
+    """Variables under which the page is rendered in the browser, or by Node as on a Space."""
+    if request.param == "csr":
+        return {"GRADIO_SSR_MODE": "false"}
+    node = shutil.which("node")
+    told = subprocess.run([node, "--version"], capture_output=True, text=True) if node else None
+    version = re.match(r"v(\d+)", told.stdout) if told else None
+    if node is None or version is None or int(version[1]) < 20:
+        pytest.skip("rendering on the server needs Node 20 or newer")
+    return {"GRADIO_SSR_MODE": "true", "GRADIO_NODE_PATH": node}
 
 
 @pytest.fixture(scope="module")
-def url() -> Iterator[str]:
-    with served() as address:
+def url(rendering: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of app.py. When it is stopped, neither it nor Node may stay."""
+    with running(ROOT, tmp_path_factory.mktemp("page") / "log", **rendering) as (address, _):
         yield address
 
 
@@ -150,6 +128,43 @@ def test_page_says_what_happens(page: Page) -> None:
     expect(page.locator("#stop")).to_be_hidden()
     assert ("INTROSPECTION_ADAPTER" in page.inner_text("body")) == (not ADAPTER.is_dir())
     assert page.evaluate("document.documentElement.lang")
+
+
+def test_the_page_is_rendered_where_it_should_be(
+    browser: Browser, url: str, rendering: dict[str, str]
+) -> None:
+    """With Node a visitor sees something before any script has run; without it nothing."""
+    by_node = rendering["GRADIO_SSR_MODE"] == "true"
+    assert ("x-sveltekit-page" in httpx.get(url).headers) == by_node
+    page = browser.new_page(java_script_enabled=False)
+    page.goto(url)
+    expect(page.get_by_role("button", name="Use via API")).to_have_count(1 if by_node else 0)
+    page.close()
+
+
+def test_the_policy_lets_nothing_out(browser: Browser, url: str) -> None:
+    page, left = browser.new_page(), list[str]()
+    page.on("requestfinished", lambda r: None if r.url.startswith(url) else left.append(r.url))
+    page.goto(url)
+    expect(page.locator("#inject")).to_be_visible()
+    refused = page.evaluate(
+        """() => new Promise(done => {
+            document.addEventListener("securitypolicyviolation", e => done(e.blockedURI));
+            const image = new Image();
+            image.onerror = () => setTimeout(done, 1000, "nothing");
+            image.src = "http://localhost:9/beacon.png";
+        })"""
+    )
+    assert refused == "http://localhost:9/beacon.png"
+    assert left == []
+    page.close()
+
+
+def test_a_large_body_is_refused(url: str) -> None:
+    address = f"{url}/gradio_api/call/report"
+    refused = httpx.post(address, content=b"x" * (LIMIT + 1))
+    assert refused.status_code == 413 and "64 KiB" in refused.text
+    assert httpx.post(address, content=b"x" * LIMIT).status_code not in (413, 500, 502)
 
 
 def test_one_click_gives_three_answers(page: Page) -> None:
@@ -401,7 +416,8 @@ def test_sweeps_draw_a_figure(page: Page, kind: str) -> None:
     page.locator("#sweep-kind label", has_text=kind).click()
     page.click("#sweep-run")
     expect(page.locator("#sweep .verdict")).to_contain_text("are right", timeout=3 * RUN_MS)
-    expect(page.locator("#sweep-figure .main-svg").first).to_be_visible()
+    # The first figure of a browser waits for a library of megabytes.
+    expect(page.locator("#sweep-figure .main-svg").first).to_be_visible(timeout=RUN_MS)
     assert page.locator("#sweep-table tbody tr").count() >= 6
 
 
@@ -487,10 +503,10 @@ def test_a_recorded_run_plays_without_the_model(page: Page) -> None:
 
 
 def test_without_a_model_the_page_says_why_and_recorded_runs_play(
-    browser: Browser, tmp_path: Path
+    browser: Browser, rendering: dict[str, str], tmp_path: Path
 ) -> None:
     variables = {"INTROSPECTION_CACHE": str(tmp_path), "INTROSPECTION_WHEEL": "/no/such/wheel.whl"}
-    with served(**variables) as url:
+    with running(ROOT, tmp_path / "log", **rendering, **variables) as (url, _):
         for theme, width in (("light", 1280), ("dark", 375)):
             for page in open_page(browser, url, width, theme, ready=("#play", "#verdict")):
                 expect(page.locator("[role=alert].notice")).to_contain_text("INTROSPECTION_WHEEL")
