@@ -1,0 +1,83 @@
+"""Pictures of the page for the README: ``python figures/screenshots.py``, from the repository's root.
+
+Serves app.py with the default model and the adapter that ships, runs "ocean" and "bomb" in Chromium
+and writes demo-light.png, demo-dark.png and demo-phone.png beside this file (``--out`` elsewhere).
+Needs what the browser tests need: requirements-dev.txt and Chromium.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from PIL import Image
+from playwright.sync_api import Browser, Page, sync_playwright
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+
+from app_process import running  # noqa: E402
+from test_browser import CHROMIUM, FLAGS, SETTLED, press  # noqa: E402
+
+COLOURS = 128  # of a picture: a quarter of its bytes, and nobody sees it
+MOST = 300_000  # bytes of a picture
+
+
+@contextmanager
+def opened(browser: Browser, url: str, width: int, height: int, theme: str) -> Iterator[Page]:
+    page = browser.new_page(viewport={"width": width, "height": height})
+    page.goto(f"{url}/?__theme={theme}")
+    page.locator("#badges .badge").first.wait_for()
+    yield page
+    page.close()
+
+
+def save(page: Page, last: str, target: Path) -> None:
+    """The page from its top to the end of the element ``last``, in few colours."""
+    page.mouse.move(0, 0)
+    page.evaluate("document.activeElement.blur()")
+    page.evaluate(SETTLED)
+    end = page.evaluate(
+        "last => document.querySelector(last).getBoundingClientRect().bottom + scrollY", last
+    )
+    size = page.viewport_size or {}
+    box = {"x": 0, "y": 0, "width": size["width"], "height": end + 8}
+    page.screenshot(path=target, full_page=True, clip=box)
+    with Image.open(target) as picture:
+        few = picture.convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE)
+    few.save(target, optimize=True)
+    size_of = target.stat().st_size
+    print(f"{target}: {few.width} x {few.height}, {size_of:,} bytes")  # noqa: T201
+    if size_of > MOST:
+        raise SystemExit(f"{target} has more than {MOST:,} bytes.")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent)
+    out = parser.parse_args().out
+    out.mkdir(parents=True, exist_ok=True)
+    with (
+        TemporaryDirectory() as folder,
+        running(ROOT, Path(folder) / "log") as (url, _),
+        sync_playwright() as play,
+    ):
+        browser = play.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        with opened(browser, url, 1280, 900, "light") as page:
+            press(page, "#preset-ocean")
+            save(page, "#stage .stage", out / "demo-light.png")
+        with opened(browser, url, 1280, 900, "dark") as page:
+            press(page, "#preset-bomb")
+            save(page, "#stage .stage", out / "demo-dark.png")
+        with opened(browser, url, 375, 812, "light") as page:
+            press(page, "#preset-ocean")
+            save(page, "#stage .card", out / "demo-phone.png")
+        browser.close()
+
+
+if __name__ == "__main__":
+    main()
