@@ -13,6 +13,9 @@ import httpx
 from gradio_client.exceptions import AppError
 from gradio_client.utils import apply_diff
 
+# One for all: making a client costs more than most of its calls.
+WEB = httpx.Client(timeout=60, limits=httpx.Limits(max_connections=None))
+
 
 def free_port() -> int:
     with socket.socket() as probe:
@@ -38,40 +41,38 @@ class Tab:
 
     def stream(self, name: str, *sent: Any, nth: int = 0) -> Iterator[list[Any]]:
         """Every update of one event; a failing event raises the error that the page shows."""
-        with httpx.Client(timeout=60) as web:
-            joined = web.post(f"{self.base}/queue/join", json=self.body(name, nth, sent))
-            assert joined.status_code == 200, joined.text
-            event = joined.json()["event_id"]
-            values: list[Any] = []
-            address = f"{self.base}/queue/data?session_hash={self.session}"
-            with web.stream("GET", address) as answer:
-                for line in answer.iter_lines():
-                    self.raw.append(line)
-                    message = json.loads(line.removeprefix("data: ")) if line else {}
-                    if message.get("event_id") != event:
-                        continue
-                    if message["msg"] == "process_generating":
-                        data = message["output"]["data"]
-                        values = (
-                            [apply_diff(v, d) for v, d in zip(values, data, strict=True)]
-                            if values
-                            else data
-                        )
-                        yield values
-                    elif message["msg"] == "process_completed":
-                        if not message["success"]:
-                            raise AppError(message["output"]["error"])
-                        if not values:
-                            yield message["output"]["data"]
-                        return
+        joined = WEB.post(f"{self.base}/queue/join", json=self.body(name, nth, sent))
+        assert joined.status_code == 200, joined.text
+        event = joined.json()["event_id"]
+        values: list[Any] = []
+        address = f"{self.base}/queue/data?session_hash={self.session}"
+        with WEB.stream("GET", address) as answer:
+            for line in answer.iter_lines():
+                self.raw.append(line)
+                message = json.loads(line.removeprefix("data: ")) if line else {}
+                if message.get("event_id") != event:
+                    continue
+                if message["msg"] == "process_generating":
+                    data = message["output"]["data"]
+                    values = (
+                        [apply_diff(v, d) for v, d in zip(values, data, strict=True)]
+                        if values
+                        else data
+                    )
+                    yield values
+                elif message["msg"] == "process_completed":
+                    if not message["success"]:
+                        raise AppError(message["output"]["error"])
+                    if not values:
+                        yield message["output"]["data"]
+                    return
 
     def call(self, name: str, *sent: Any, nth: int = 0) -> list[Any]:
         return list(self.stream(name, *sent, nth=nth))[-1]
 
     def light(self, name: str, *sent: Any, nth: int = 0) -> list[Any]:
         """An event outside the queue."""
-        with httpx.Client(timeout=60) as web:
-            told = web.post(f"{self.base}/run/predict", json=self.body(name, nth, sent))
+        told = WEB.post(f"{self.base}/run/predict", json=self.body(name, nth, sent))
         self.raw.append(told.text)
         assert told.status_code == 200, told.text
         data: list[Any] = told.json()["data"]

@@ -9,22 +9,27 @@ from __future__ import annotations
 import gc
 import json
 import random
+import re
+import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
-import httpx
+import psutil
 import pytest
-from tab import Tab, free_port
+from tab import WEB, Tab, free_port
 from test_demo import CONCEPTS, INFO, SETTINGS
-from tiny import LAYER, load_tiny
+from tiny import hook_count, load_tiny
 
 from introspection import demo
+from introspection.demo import blind
+from introspection.demo.experiment import Experiment
+from introspection.demo.tickets import Tickets
 from introspection.models import LoadedModel
 from introspection.prompts import DEFAULT_QUESTION
 
@@ -51,14 +56,17 @@ def page(loaded: LoadedModel) -> Iterator[gr.Blocks]:
 
 def call(url: str, name: str, concept: str) -> tuple[int, Any]:
     """(status, answer) of one visitor who comes by HTTP."""
-    body = {"data": ENDPOINTS[name](concept)}
-    with httpx.Client(timeout=300) as web:
-        asked = web.post(f"{url}/gradio_api/call/{name}", json=body)
-        if asked.status_code != 200:
-            return asked.status_code, asked.text
-        told = web.get(f"{url}/gradio_api/call/{name}/{asked.json()['event_id']}").text
-    *_, event, rest = told.strip().split("\n")  # heartbeats come before, if it takes long
-    assert event == "event: complete", told
+    return asked(url, name, *ENDPOINTS[name](concept))
+
+
+def asked(url: str, name: str, *data: Any) -> tuple[int, Any]:
+    begun = WEB.post(f"{url}/gradio_api/call/{name}", json={"data": data}, timeout=300)
+    if begun.status_code != 200:
+        return begun.status_code, begun.text
+    event = begun.json()["event_id"]
+    told = WEB.get(f"{url}/gradio_api/call/{name}/{event}", timeout=300).text
+    *_, state, rest = told.strip().split("\n")  # heartbeats come before, if it takes long
+    assert state == "event: complete", told
     return 200, json.loads(rest.removeprefix("data: "))
 
 
@@ -115,45 +123,155 @@ def test_two_hundred_who_leave_do_not_block_the_next(page: gr.Blocks) -> None:
     assert time.monotonic() - began < 5
 
 
-def resident() -> int:
-    """Resident memory of this process in bytes (the server runs in it)."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+# --- a thousand runs ----------------------------------------------------------------------------
 
-
-SESSIONS = 30  # that Gradio remembers in the next test, instead of 500
+# Of every kind that reaches the model, (how many of the thousand, wishes). Every run is another
+# visitor, with a session of its own.
+SCHEDULES = ("final_on", "final", "all", "span:3-7", "from_step:5")  # prior_turn has no turn here
+DOSES = (0.0, 0.5, 1.0, 2.0)
+SECRETS = ("burrito", "starfish", "inflation", "")
+KINDS: dict[str, tuple[int, list[tuple[Any, ...]]]] = {
+    "report": (
+        60,
+        [(c, d, DEFAULT_QUESTION, s) for c in CONCEPTS[:2] for d in DOSES[1:3] for s in SCHEDULES],
+    ),
+    "compare": (20, [(c, d, DEFAULT_QUESTION) for c in CONCEPTS[1:3] for d in DOSES]),
+    "sweep": (20, [(c, DOSES, DEFAULT_QUESTION) for c in CONCEPTS[:3]]),
+    "run": (
+        850,
+        [
+            (c, d, DEFAULT_QUESTION, s, 8)
+            for c in CONCEPTS[:4]
+            for d, s in zip((0.25, 1.0, 4.0), SCHEDULES[::2], strict=True)
+        ],
+    ),
+    "run_lines": (
+        20,
+        [
+            ("controls", "ocean", 1.0, ""),
+            ("controls", "bomb", 2.0, ""),
+            ("layer", "ocean", 1.0, ""),
+            ("strength", "bomb", 1.0, ""),
+            ("heat map", "love", 1.0, ""),
+            ("concepts", "ocean", 0.5, "bomb, love, glacier"),
+        ],
+    ),
+    "run_blind": (30, [(secret, d) for secret in SECRETS for d in blind.STRENGTHS]),
+}
+PER_VISITOR = ("pending_messages_per_session", "pending_event_ids_session", "_latest")
+RUNS = 1_000
+THREADS = 12
+SESSIONS = 40  # that Gradio remembers in this test, instead of 500
+Wish = tuple[str, tuple[Any, ...]]
 
 
 @pytest.fixture
-def forgetful(loaded: LoadedModel) -> Iterator[gr.Blocks]:
-    """A page that soon remembers as many sessions as it ever will."""
+def forgetful(loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> Iterator[gr.Blocks]:
+    """A page that soon remembers as many sessions as it ever will, and draws few blind trials."""
+    rng = random.Random(0)
+
+    def draw(*_: Any) -> blind.Trial:
+        secret, dose = rng.choice(KINDS["run_blind"][1])
+        return blind.Trial((*SECRETS[:-1], "carousel", "justice"), secret, dose if secret else 0.0)
+
+    monkeypatch.setattr(blind, "draw", draw)
     options = {"block": False, "quiet": True, "state_session_capacity": SESSIONS}
     page = demo.launch(loaded, "127.0.0.1", free_port(), **options)
     yield page
     page.close()
 
 
-def test_nothing_is_left_behind_by_many_runs(forgetful: gr.Blocks, loaded: LoadedModel) -> None:
-    """No container grows once the remembered sessions are full, no hook or thread stays."""
-    url, blocks = forgetful.local_url.rstrip("/"), loaded.model.get_decoder().layers
-    # Not simply one: transformers leaves its own where hidden states were ever asked for.
-    hooked = [len(block._forward_hooks) for block in blocks]
-    assert hooked[LAYER] >= 1
+def answer(tab: Tab, wish: Wish) -> tuple[Wish, str]:
+    """What the visitor in fact asked for (the page draws the blind trials) and what came back."""
+    (name, given), came = wish, None
+    if name in ENDPOINTS:
+        status, came = asked(tab.page.local_url.rstrip("/"), name, *given)
+        assert status == 200, came
+    elif name == "run":
+        came = tab.call("run", tab.call("begin", *given)[3], *given)
+    elif name == "run_lines":
+        came = tab.call("run_lines", tab.call("begin_lines", *given)[0], *given)
+    else:
+        tab.call("begin_blind")
+        came = tab.call("run_blind")[3]
+        told = tab.light("guess_blind", None, None)[2]
+        truth = re.search(r"“(\w+)” was injected at strength ([\d.]*\d)", told)
+        assert truth or "nothing was injected" in told, told
+        wish = name, (truth[1], float(truth[2])) if truth else ("", 0.0)
+    return wish, json.dumps(came)
 
-    def batch(count: int) -> tuple[int, int]:
-        """(containers of the process, bytes in memory) after so many runs."""
-        for i in range(count):
-            name = list(ENDPOINTS)[i % 3]
-            assert call(url, name, CONCEPTS[i % 6])[0] == 200
+
+def containers(page: gr.Blocks, loaded: LoadedModel) -> dict[str, int]:
+    """How much is in every dict, list, set and queue of Gradio's long-lived objects and of ours, and
+    in our caches of functions."""
+    kinds = (dict, list, set, deque)
+    roots: list[Any] = [page, page._queue, page.server_app, page.state_holder, page.default_config]
+    roots += [loaded, loaded.model, loaded.hooks]
+    ours = [thing for thing in gc.get_objects() if isinstance(thing, Experiment | Tickets)]
+    roots += sorted(ours, key=id)
+    found = {
+        f"{type(root).__name__} {i} {name}": len(value)
+        for i, root in enumerate(roots)
+        for name in (getattr(root, "__dict__", None) or getattr(root, "__slots__", ()))
+        if isinstance(value := getattr(root, name, None), kinds)
+    }
+    for module in [m for name, m in sys.modules.items() if name.startswith("introspection")]:
+        for name, value in vars(module).items():
+            if callable(getattr(value, "cache_info", None)):
+                found[f"{module.__name__}.{name}"] = value.cache_info().currsize
+    return found
+
+
+def test_a_thousand_runs_mix_nothing_and_leave_nothing_behind(
+    forgetful: gr.Blocks, loaded: LoadedModel
+) -> None:
+    """Many visitors at once get, byte for byte, what each of them gets alone; meanwhile no container
+    grows once the remembered sessions are full, and no memory, hook or thread stays."""
+    hooks, process = hook_count(loaded.model), psutil.Process()
+    assert hooks >= 1
+    alone: dict[Wish, str] = {}
+    for name, (_, wishes) in KINDS.items():
+        for given in wishes:
+            wish, came = answer(Tab(forgetful), (name, given))
+            assert alone.setdefault(wish, came) == came, wish
+    for secret, dose in KINDS["run_blind"][1]:
+        # The blind trial asks the usual question, as the endpoint for one report does.
+        said = ["ocean", 0.0] if not secret else [secret, dose]
+        _, (row,) = asked(
+            forgetful.local_url.rstrip("/"), "report", *said, DEFAULT_QUESTION, "final_on"
+        )
+        alone["run_blind", (secret, dose if secret else 0.0)] = json.dumps(
+            blind.report(row["text"])
+        )
+    assert len(set(alone.values())) > 0.6 * len(alone), "a mixed-up answer would hardly show"
+
+    names = [name for name, (weight, _) in KINDS.items() for _ in range(weight)]
+    assert len(names) == RUNS
+    rng = random.Random(1)
+    rng.shuffle(names)
+    wishes = [(name, rng.choice(KINDS[name][1])) for name in names]
+
+    def one(wish: Wish) -> str | None:
+        asked_for, came = answer(Tab(forgetful), wish)
+        return None if alone[asked_for] == came else f"{asked_for}: {came[:200]}"
+
+    def batch(part: list[Wish]) -> tuple[dict[str, int], int, int]:
+        """(containers by owner, containers of the process, bytes in memory) after these runs"""
+        with ThreadPoolExecutor(THREADS) as pool:
+            assert [mixed for mixed in pool.map(one, part) if mixed] == []
         gc.collect()
-        kinds = (dict, list, set)
-        return sum(isinstance(thing, kinds) for thing in gc.get_objects()), resident()
+        all_of_them = sum(isinstance(thing, dict | list | set) for thing in gc.get_objects())
+        return containers(forgetful, loaded), all_of_them, process.memory_info().rss
 
-    batch(3 * SESSIONS)  # more events, too, than Gradio remembers
-    first, memory = batch(SESSIONS)
-    second, more = batch(2 * SESSIONS)
-    # A remembered session is hundreds of containers, and one may be on its way out.
-    assert second - first < 4 * SESSIONS, "two for each run"
-    assert more - memory < 0.05 * memory
-    assert [len(block._forward_hooks) for block in blocks] == hooked
+    first, second, third = (batch(wishes[i:j]) for i, j in ((0, 200), (200, 600), (600, RUNS)))
+    grown = {k: third[0][k] - n for k, n in second[0].items() if third[0][k] > n}
+    # One entry for each visitor: two of Gradio's queue, and our tickets, which forget the oldest.
+    per_visitor = [n for k, n in grown.items() if k.endswith(PER_VISITOR)]
+    assert len(per_visitor) == len(grown) and max(per_visitor) <= RUNS - 600, grown
+    # What a remembered session holds would be hundreds for each.
+    assert third[1] - second[1] < 8 * (RUNS - 600)
+    print(first[1:], second[1:], third[1:], grown)  # noqa: T201
+    assert third[2] < 1.05 * second[2]
+    assert hook_count(loaded.model) == hooks
     names = [t.name for t in threading.enumerate()]
     assert "introspection-generate" not in names
