@@ -529,7 +529,8 @@ def test_without_a_model_the_page_says_why_and_recorded_runs_play(
 @trained
 def test_another_adapter_is_picked_by_keyboard(browser: Browser, tmp_path: Path) -> None:
     mine = shutil.copytree(ADAPTER, tmp_path / "mine")
-    with served(INTROSPECTION_ADAPTERS=str(mine)) as url:
+    log = tmp_path / "log"
+    with running(ROOT, log, INTROSPECTION_ADAPTERS=str(mine)) as (url, _):
         for page in open_page(browser, url):
             expect(page.locator(".facts")).to_contain_text("2 adapters to choose from")
             press(page, "#preset-ocean")  # one click starts it, without a look at the picker

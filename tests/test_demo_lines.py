@@ -129,9 +129,9 @@ def test_leaving_half_way_puts_the_hook_back(
     hooked = [len(b._forward_hooks) for b in loaded.model.get_decoder().layers]
     steps = experiment.lines([Line("x", resolve("ocean"), 1.0, ASKED, layer=block)], 30)
     next(iter(steps))
-    assert experiment.busy
+    assert experiment.turns.busy
     steps.close()  # type: ignore[attr-defined]
-    assert not experiment.busy
+    assert not experiment.turns.busy
     assert loaded.hooks is not None and loaded.hooks.layer == LAYER
     assert [len(b._forward_hooks) for b in loaded.model.get_decoder().layers] == hooked
 
@@ -147,7 +147,7 @@ def test_a_failing_model_puts_the_hook_back(
     with pytest.raises(RuntimeError, match="boom"):
         last(experiment, [Line("x", resolve("ocean"), 1.0, ASKED, layer=LAYER + 1)])
     assert loaded.hooks is not None and loaded.hooks.layer == LAYER
-    assert not experiment.busy
+    assert not experiment.turns.busy
 
 
 # --- which experiments there are ------------------------------------------------------------------
