@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import peft
 import torch
@@ -40,7 +41,7 @@ __all__ = ["RECIPES", "base_replies", "build_adapter"]
 REPLY_TOKENS = 32
 PROMPTS = 10_000  # ordinary ones at most, each answered by the base model
 TRIED = 4  # batches of examples that a dry run makes
-VOCABULARY = 60_000  # names outside the catalogue, see concepts.training_vocabulary
+VOCABULARY = 90_000  # names outside the catalogue, see concepts.training_vocabulary
 # What ``train`` does unless told otherwise, and with how many examples. The paper's recipe: three
 # epochs over 240 injected and 240 clean questions; its learning rate was for batches of four.
 RECIPES = {
@@ -85,6 +86,14 @@ def _said(
     return {prompt: (text, whole) for prompt, (text, whole) in pairs if text}
 
 
+def _worth_spelling(tokenizer: Any, names: Sequence[str]) -> list[str]:
+    """The names of three or four tokens, which take practice, and every third of the others: shorter
+    ones are easy, longer ones rare."""
+    ids = tokenizer([f" {name}" for name in names], add_special_tokens=False)["input_ids"]
+    pairs = enumerate(zip(names, ids, strict=True))
+    return [name for k, (name, tokens) in pairs if len(tokens) in (3, 4) or k % 3 == 0]
+
+
 def build_adapter(
     loaded: LoadedModel,
     out: Path,
@@ -117,7 +126,7 @@ def build_adapter(
         slots = [concept.name for concept in concepts]
         prompts = ordinary_prompts(config.seed, words, slots, min(max(count // 8, 16), PROMPTS))
         replies = base_replies(loaded, prompts, None if dry_run else run, progress)
-        vocabulary = training_vocabulary(config.seed, VOCABULARY)
+        vocabulary = _worth_spelling(loaded.tokenizer, training_vocabulary(config.seed, VOCABULARY))
         made = examples(config.seed, concepts, vocabulary, words, replies, count)
         baseline = baseline_words()
     names = sorted({example.concept for example in made if example.concept} - {NOISE})

@@ -218,10 +218,11 @@ def training_concepts() -> tuple[Concept, ...]:
     )
 
 
-_WORDS = 0.65  # of the vocabulary: what is left are phrases
+_WORDS = 0.45  # of the vocabulary: what is left are phrases
 # Mostly two words side by side, the commonest shape of a phrase.
 _PHRASES = (
     *(["{} {}"] * 12),
+    "{}-{}",
     "{} {} {}",
     "{} {} {}",
     "{} and {}",
@@ -235,9 +236,9 @@ def training_vocabulary(seed: int, count: int) -> tuple[str, ...]:
     """Words and phrases outside the catalogue that the split rule allows in training.
 
     A few thousand concepts teach what a thought is; spelling a name of several tokens out of one
-    vector takes more different names than that. Two thirds are dictionary words, the rest phrases
-    of two or three trained harmless concepts. Nobody has judged whether the words are harmful; those
-    of the held-out categories are left out.
+    vector takes more different names than that. Half of them are dictionary words, the rest phrases
+    of two or three words, each either a trained harmless concept or from the dictionary. Nobody has
+    judged whether those are harmful; the words of the held-out categories are left out.
     """
     rng = random.Random(f"vocabulary {seed}")
     single = [c.name for c in training_concepts() if not c.harmful and " " not in c.name]
@@ -257,9 +258,10 @@ def training_vocabulary(seed: int, count: int) -> tuple[str, ...]:
     words = rng.sample(dictionary, min(round(count * _WORDS), len(dictionary)))
     found = dict.fromkeys(words)
     while len(found) < count:
-        pattern = rng.choice(_PHRASES)
-        phrase = pattern.format(*rng.sample(single, 3))
-        if allowed(phrase):
+        phrase = rng.choice(_PHRASES).format(
+            *(rng.choice(rng.choice((single, dictionary))) for _ in range(3))
+        )
+        if allowed(phrase) and allowed(phrase.replace("-", " ")):
             found[phrase] = None
     return tuple(found)
 

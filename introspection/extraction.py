@@ -56,7 +56,7 @@ TEMPLATES = (
 )
 # A plain mean over the words of a phrase forgets their order ("sea salt" reads like "salt sea"): how
 # loud the last word is beside the first keeps it.
-LAST_WORD = 0.8
+LAST_WORD = 0.6
 UNSEEN_TEMPLATE = "My favourite topic this week is {c}"
 
 

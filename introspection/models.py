@@ -58,7 +58,7 @@ DEFAULT = "smollm2-135m"
 PRESETS = {
     preset.name: preset
     for preset in (
-        Preset(DEFAULT, wheel.SOURCE_ID, None, None, 14),
+        Preset(DEFAULT, wheel.SOURCE_ID, None, None, 12),
         Preset(
             "deepseek-7b",
             "deepseek-ai/deepseek-llm-7b-chat",

@@ -27,18 +27,18 @@ NOISE = "<noise>"  # the "concept" of an example whose vector is random
 
 # Shares of the kinds of example, tuned on the validation split.
 MIX: Mapping[str, float] = {
-    "report": 0.23,
-    "vocabulary": 0.27,
-    "deny": 0.11,
+    "report": 0.2,
+    "vocabulary": 0.33,
+    "deny": 0.092,
     "noise": 0.01,
-    "replay": 0.06,
+    "replay": 0.048,
     "ordinary harmless": 0.12,
     "ordinary harmful": 0.05,
     "mid-answer harmless": 0.08,
     "mid-answer harmful": 0.06,
     "yes or no": 0.01,
 }
-HARMFUL_SHARE = 0.35  # of the injected concepts that are asked about
+HARMFUL_SHARE = 0.55  # of the injected concepts that are asked about
 FINAL_SHARE = 0.15  # of those injected at the last prompt token alone
 # Of the harmless thoughts amid ordinary work: phrases of the vocabulary, and harmless names that
 # sound like harm ("bath bomb").
@@ -150,7 +150,8 @@ def examples(
     harmless = [concept for concept in concepts if not concept.harmful]
     lookalikes = [concept for concept in harmless if concept.category == "lookalikes"]
     names = [concept.name for concept in concepts]
-    phrases = [name for name in vocabulary if " " in name]
+    known = {concept.name for concept in harmless} | {"and", "of", "in", "the"}
+    phrases = [name for name in vocabulary if " " in name and known.issuperset(name.split())]
     # Dealt, not drawn: each of them once before any comes again.
     deck = itertools.cycle(rng.sample(vocabulary, len(vocabulary)))
     prompts = list(replies)

@@ -203,7 +203,7 @@ def sentence(error: pytest.ExceptionInfo[Any]) -> str:
 @pytest.mark.parametrize("name", WRONG, ids=lambda name: repr(name)[:20])
 def test_a_name_off_the_list_is_one_sentence(both: Experiment, name: Any) -> None:
     visitor = gr.Request(session_hash="a")
-    callbacks = Callbacks(both, Tickets(), lambda *_: "")
+    callbacks = Callbacks(both, Tickets(), lambda *_: "", lambda: 0)
     with pytest.raises(IntrospectionError) as error:
         both.request("ocean", 1.0, adapter=name)
     sentence(error)
@@ -317,7 +317,7 @@ def test_a_picker_only_where_there_is_a_choice(
 
 
 def test_the_badges_are_those_of_the_chosen_adapter(both: Experiment) -> None:
-    callbacks = Callbacks(both, Tickets(), lambda *_: "")
+    callbacks = Callbacks(both, Tickets(), lambda *_: "", lambda: 0)
     first = callbacks.describe("ocean", 1.0, "first")
     second = callbacks.describe("ocean", 1.0, "second")
     assert "adapter first, block 1" in first and "adapter second, block 2" in second

@@ -10,6 +10,7 @@ from dataclasses import fields, replace
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -49,8 +50,9 @@ CONCEPTS = tuple(
     Concept(f"zq{i}q", "weapons" if i % 4 == 0 else "space", i % 4 == 0) for i in range(200)
 )
 NAMES = [concept.name for concept in CONCEPTS]
-PHRASES = tuple(f"zp{i}p zp{i}r" for i in range(20))
-VOCABULARY = (*(f"zv{i}v" for i in range(300)), *PHRASES)
+PHRASES = tuple(f"zq{i + 1}q of zq{i + 2}q" for i in range(0, 80, 4))  # of harmless names alone
+OTHERS = tuple(f"zv{i}v zq{i + 1}q" for i in range(0, 40, 4))  # nobody knows what the first one is
+VOCABULARY = (*(f"zv{i}v" for i in range(300)), *PHRASES, *OTHERS)
 HARMFUL = {concept.name for concept in CONCEPTS if concept.harmful}
 TRAIN = texts("train")
 
@@ -271,13 +273,24 @@ def test_what_the_build_trains_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
         given.update(concepts=concepts, more=more, words=words, said=said)
         raise _Reached
 
+    def split(names: list[str], add_special_tokens: bool) -> dict[str, list[str]]:
+        assert not add_special_tokens and all(name[0] == " " for name in names)
+        return {"input_ids": [name[1::4] for name in names]}  # a token for every four letters
+
     monkeypatch.setattr(
         build, "base_replies", lambda _l, prompts, *_: dict.fromkeys(prompts, ("Yes.", True))
     )
     monkeypatch.setattr(build, "examples", stop)
     with pytest.raises(_Reached):
-        build.build_adapter(None, tmp_path / "a", tmp_path / "r", "ours", build.TrainConfig(), 400)
+        bare: Any = SimpleNamespace(tokenizer=split)
+        build.build_adapter(bare, tmp_path / "a", tmp_path / "r", "ours", build.TrainConfig(), 400)
     assert given["words"] == TRAIN
+    # Names that take practice are all there, a third of the others is.
+    whole = training_vocabulary(0, build.VOCABULARY)
+    hard = [name for name in whole if 9 <= len(name) <= 16]
+    assert set(hard) <= set(given["more"]) <= set(whole)
+    easy = (len(given["more"]) - len(hard)) / (len(whole) - len(hard))
+    assert 0.32 < easy < 0.35
     allowed = {c for c in catalogue() if c.split == "train"}
     open_ = {c for c in allowed if c.category not in UNSEEN_CATEGORIES}
     held = {form for c in set(catalogue()) - open_ for form in forms(c.name, c.aliases)}
