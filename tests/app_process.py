@@ -77,6 +77,8 @@ def running(
             },
             stdout=output,
             stderr=subprocess.STDOUT,
+            # Tests that a shell runs in the background ignore Ctrl-C and would pass that on.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
     try:
         deadline = time.monotonic() + 180  # a new machine fetches the model first

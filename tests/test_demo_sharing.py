@@ -518,7 +518,9 @@ def test_every_recorded_run_plays_as_a_live_one() -> None:
         for i, last in enumerate(run.answers):
             texts = [step[i].text for step in steps]
             assert all(b.startswith(a) for a, b in zip(texts, texts[1:], strict=False))
-            assert len(texts[0]) < len(last.text) and texts[-1] == last.text
+            # Word by word, and the untrained model may have written one long word.
+            assert len(texts[0]) < len(last.text) or len(last.text.split()) == 1
+            assert texts[-1] == last.text
             tokens = [step[i].tokens for step in steps]
             assert tokens == sorted(tokens) and tokens[-1] == last.tokens
             for step in steps:
