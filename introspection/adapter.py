@@ -276,8 +276,9 @@ def attach(model: Any, folder: Path, layer: int, slot: str = "default") -> None:
     if set(ranks) != {lora.r}:
         raise _misfit(folder, f"rank {lora.r}")
     try:
-        with warnings.catch_warnings():  # of a second adapter, which is meant
-            warnings.simplefilter("ignore")
+        with warnings.catch_warnings():
+            # A second adapter is meant.
+            warnings.filterwarnings("ignore", "Already found a `peft_config`")
             inject_adapter_in_model(lora, model, slot)
     except ValueError as error:  # none of its modules is there
         raise _misfit(folder, "its target modules") from error

@@ -1,6 +1,7 @@
 """From a model to an adapter folder: the whole of ``python -m introspection train``.
 
-Knows: the order of the steps and what goes into the folder. Does not know: how any step is done.
+Knows: the order of the steps, which names are hard for a tokenizer, what goes into the folder. Does
+not know: how any other step is done.
 """
 
 from __future__ import annotations

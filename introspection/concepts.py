@@ -236,9 +236,9 @@ def training_vocabulary(seed: int, count: int) -> tuple[str, ...]:
     """Words and phrases outside the catalogue that the split rule allows in training.
 
     A few thousand concepts teach what a thought is; spelling a name of several tokens out of one
-    vector takes more different names than that. Half of them are dictionary words, the rest phrases
-    of two or three words, each either a trained harmless concept or from the dictionary. Nobody has
-    judged whether those are harmful; the words of the held-out categories are left out.
+    vector takes more different names than that. Under half of them are dictionary words, the rest
+    phrases of two or three words, each either a trained harmless concept or from the dictionary.
+    Nobody has judged whether those are harmful; the words of the held-out categories are left out.
     """
     rng = random.Random(f"vocabulary {seed}")
     single = [c.name for c in training_concepts() if not c.harmful and " " not in c.name]

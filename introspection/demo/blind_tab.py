@@ -66,7 +66,7 @@ class _Events:
 
     def __init__(self, experiment: Experiment, tickets: Tickets, rng: random.Random) -> None:
         self.experiment, self.tickets, self.rng = experiment, tickets, rng
-        self.turns = Tickets()  # a report can be judged once
+        self.unjudged = Tickets()  # a report can be judged once
         self.pools: dict[Experiment, tuple[Concept, ...]] = {}  # what its adapter never saw
 
     def _page(self, said: Any = None, **new: Any) -> tuple[Any, ...]:
@@ -152,7 +152,7 @@ class _Events:
             return
         if answer is None or answer.verdict is None:
             raise error_toast("The trial did not finish", FAILED)
-        done = blind.answered(trial, answer, self.turns.take(session))
+        done = blind.answered(trial, answer, self.unjudged.take(session))
         yield self._page(
             views.status("plain", READY),
             trial=done,
@@ -168,7 +168,7 @@ class _Events:
             if not trial or trial.report is None:
                 running = trial is not None and self.tickets.valid(session, trial.ticket)
                 return self._page(views.status("warn", NO_REPORT, running=running))
-            if trial.guess is not None or not self.turns.claim(session, trial.turn):
+            if trial.guess is not None or not self.unjudged.claim(session, trial.turn):
                 return self._page(views.status("plain", TWICE))
             score, judged = blind.judge(score, trial, (*trial.offered, NOTHING)[number])
             return self._page(

@@ -78,6 +78,7 @@ class NoBareError:
             nonlocal begun, replaced
             if posted and message.get("status") == 500:
                 replaced = True
+                log.warning("a call to %s was answered with 500", scope["path"][:80])
                 await _answer(send, 400, NO_CALL)
             begun = True
             if not replaced:
