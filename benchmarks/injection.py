@@ -16,7 +16,7 @@ import torch
 
 from benchmarks.record import Check, record
 from benchmarks.timing import in_turns, ratios, spread
-from introspection import injection, models
+from introspection import graphs, injection, models
 from introspection.concepts import paper
 from introspection.extraction import extract
 from introspection.generation import pad_left, row_plan
@@ -26,8 +26,11 @@ from introspection.trials import FINAL_ON, Injection, Trial, ask, encode
 NAMES = (*paper().train, *paper().test)
 
 
-def sides(loaded: Any, rows: int, tokens: int) -> dict[str, Callable[[], object]]:
-    """One call of ``model.generate`` per way of running it, on the same prompts."""
+def sides(
+    loaded: Any, rows: int, tokens: int, recorded: bool = False
+) -> dict[str, Callable[[], object]]:
+    """One call of ``model.generate`` per way of running it, on the same prompts; ``recorded`` as a CUDA
+    graph, otherwise as transformers does it unless told."""
     model, norm = loaded.model, loaded.norm
     loaded.hooks.remove()  # whatever the rounds before this one left
     loaded.hooks = injection.install(model, loaded.layer)
@@ -57,10 +60,15 @@ def sides(loaded: Any, rows: int, tokens: int) -> dict[str, Callable[[], object]
         loaded.hooks.remove()
         if plan:
             loaded.hooks = injection.install(model, loaded.layer)
-        with torch.inference_mode(), injection.apply(plan) if plan else nullcontext():
+        cache = graphs.fixed_cache(model, ids.shape[1] + tokens) if recorded else None
+        planned = injection.apply(plan) if plan else nullcontext()
+        faster = graphs.replayed(model) if cache is not None else nullcontext()
+        with torch.inference_mode(), planned, faster:
             written = model.generate(
                 input_ids=ids,
                 attention_mask=mask,
+                past_key_values=cache,
+                disable_compile=True,
                 max_new_tokens=tokens,
                 min_new_tokens=tokens,
                 do_sample=False,

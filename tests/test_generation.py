@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 import time
 from collections import Counter
@@ -27,8 +28,9 @@ from tiny import (
 )
 from tokenizers import pre_tokenizers
 from torch import Tensor
+from transformers.modeling_outputs import CausalLMOutputWithPast
 
-from introspection import generation, injection
+from introspection import generation, graphs, injection
 from introspection.generation import Report, generate, stream
 from introspection.models import LoadedModel
 from introspection.trials import (
@@ -248,6 +250,70 @@ def test_other_caches_give_the_same_tokens(family: str, options: dict[str, Any])
             **options,
         )
     assert output[:, ids.shape[1] :].tolist() == list(answers(family))
+
+
+def counted_recording(counts: Counter[str]) -> graphs.Recorder:
+    """Graphs without a GPU: recording runs nothing, and a replay runs the recorded step on whatever its
+    inputs hold by then, as on a GPU."""
+
+    def record(step: Callable[[], Any]) -> tuple[Any, Callable[[], None]]:
+        output = CausalLMOutputWithPast()
+        counts["recorded"] += 1
+
+        def replay() -> None:
+            counts["replayed"] += 1
+            output.logits = step().logits
+
+        return output, replay
+
+    return record
+
+
+@pytest.mark.parametrize("batch_size", [64, 1])
+def test_recorded_steps_give_the_same_reports(
+    family: str, batch_size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded, counts, replayed = load_tiny(family), Counter[str](), graphs.replayed
+    if graphs.plain_cache(loaded.model, 8) is None:
+        assert "sliding" in str(loaded.model.config.to_dict())
+        return
+    monkeypatch.setattr(graphs, "fixed_cache", graphs.plain_cache)
+    monkeypatch.setattr(graphs, "replayed", lambda m: replayed(m, counted_recording(counts)))
+    got = generate(loaded, trials(), TOKENS, batch_size, halt=False)
+    assert got == [expected(loaded.tokenizer, ids) for ids in answers(family)]
+    batches = len(got) if batch_size == 1 else 1
+    assert counts == {"recorded": batches, "replayed": batches * (TOKENS - 2)}
+    assert not overrides(loaded.model)
+
+
+def test_a_step_that_cannot_be_recorded_runs_as_ever(
+    llama: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_step: Callable[[], Any]) -> tuple[Any, Callable[[], None]]:
+        raise RuntimeError("a copy from the CPU")
+
+    replayed = graphs.replayed
+    monkeypatch.setattr(graphs, "fixed_cache", graphs.plain_cache)
+    monkeypatch.setattr(graphs, "replayed", lambda model: replayed(model, refuse))
+    got = generate(llama, trials(), TOKENS, halt=False)
+    assert got == [expected(llama.tokenizer, ids) for ids in answers("llama")]
+
+
+def test_a_cpu_records_nothing_and_a_sliding_window_cannot_be(llama: LoadedModel) -> None:
+    assert graphs.fixed_cache(llama.model, 8) is None
+    assert graphs.plain_cache(llama.model, 8) is not None
+    assert graphs.plain_cache(load_tiny("mistral").model, 8) is None
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="records CUDA graphs")
+@pytest.mark.parametrize("batch_size", [64, 3])
+def test_recorded_steps_on_a_gpu(
+    family: str, batch_size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = replace(load_tiny(family), model=copy.deepcopy(load_tiny(family).model).cuda())
+    recorded = generate(loaded, trials(), TOKENS, batch_size)
+    monkeypatch.setattr(graphs, "fixed_cache", lambda *_: None)
+    assert generate(loaded, trials(), TOKENS, batch_size) == recorded
 
 
 @pytest.mark.parametrize("pad", [None, EOS, "<|pad|>", "<|endoftext|>"])
