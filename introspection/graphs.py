@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
@@ -67,21 +67,18 @@ def replayed(model: Any, record: Recorder = _recorded) -> Iterator[None]:
     fed: dict[str, Any] = {}
     output: Any = None
     replay: Callable[[], None] | None = None
-    calls, fits = 0, True
+    calls = 0
 
     @functools.wraps(original)  # generate looks at the signature
     def forward(**given: Any) -> Any:
-        nonlocal output, replay, calls, fits
+        nonlocal output, replay, calls
         calls += 1
         if calls == 3:
             fed.update({name: _copied(value) for name, value in given.items()})
-            try:
+            with suppress(RuntimeError):  # nothing has run: the step goes on as ever
                 output, replay = record(lambda: original(**fed))
-            except RuntimeError:  # nothing has run: the step goes on as ever
-                fits = False
-        if calls < 3 or not fits:
+        if replay is None:
             return original(**given)
-        assert replay is not None
         for name, value in given.items():
             _copy_into(fed[name], value)
         replay()

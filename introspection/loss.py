@@ -159,7 +159,7 @@ def most_tokens(loaded: LoadedModel) -> int:
     What is kept for the backward pass, per token and block above the layer: some twenty vectors of the
     width of the stream and half a dozen of the MLP's, in bf16; half as much again for the unembedding.
     That is half as much again as was measured at DeepSeek-7B's shape, where one pass more per step
-    costs a third of the speed.
+    costs a quarter of the speed.
     """
     config, device = loaded.model.config, loaded.model.get_input_embeddings().weight.device
     if device.type != "cuda":
