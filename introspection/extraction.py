@@ -16,7 +16,6 @@ import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,11 +23,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
-from introspection import injection
 from introspection.concepts import lindsey_lists
 from introspection.errors import IntrospectionError
+from introspection.reading import read_residuals
 from introspection.trials import MARK, Message, render, tokens_of
 
 __all__ = [
@@ -39,7 +37,6 @@ __all__ = [
     "extract",
     "load_vectors",
     "random_direction",
-    "read_residuals",
     "save_vectors",
 ]
 
@@ -54,9 +51,6 @@ TEMPLATES = (
     "I would like to know more about {c}",
     "Let us think for a moment about {c}",
 )
-# A plain mean over the words of a phrase forgets their order ("sea salt" reads like "salt sea"): how
-# loud the last word is beside the first keeps it.
-LAST_WORD = 0.6
 UNSEEN_TEMPLATE = "My favourite topic this week is {c}"
 
 
@@ -84,66 +78,6 @@ class ConceptVectors:
 
     def get(self, name: str) -> Tensor | None:
         return self[name] if name in self.names else None
-
-
-@lru_cache
-def _loudness(words: int) -> tuple[float, ...]:
-    """The share of each word of a name."""
-    shares = torch.linspace(1, LAST_WORD, words)
-    return tuple((shares / shares.sum()).tolist())
-
-
-@torch.no_grad()
-def read_residuals(
-    model: Any,
-    rows: Sequence[Sequence[int]],
-    words: Sequence[Sequence[tuple[int, int]]],
-    batch_size: int | None = None,
-    progress: Callable[[int], None] | None = None,
-    apart: int = 0,
-) -> tuple[Tensor, Tensor]:
-    """The residual stream [N, D] of each row, averaged over its words, and norms.
-
-    A word is a span of tokens ``first..last`` and counts as their mean; the words of a row are
-    weighted, falling linearly from 1 for the first to ``LAST_WORD`` for the last.
-
-    The second tensor [M] holds the norms of every token but the first (its norm is an outlier in
-    most models) and padding. ``progress`` is told how many rows each batch had. The first ``apart``
-    rows come first and share no batch with the others: company moves the last bits of a reading.
-    """
-    device = next(model.parameters()).device
-    batch_size = batch_size or (1024 if device.type == "cuda" else 64)
-    decoder = model.get_decoder()
-    parts = (range(apart), range(apart, len(rows)))
-    by_length = [sorted(part, key=lambda i: len(rows[i])) for part in parts]
-    found: list[Tensor | None] = [None] * len(rows)
-    norms = []
-    for chosen in (
-        part[at : at + batch_size] for part in by_length for at in range(0, len(part), batch_size)
-    ):
-        # Right padding: a plain forward numbers positions 0..T-1 whatever the mask says.
-        ids = pad_sequence([torch.tensor(rows[i]) for i in chosen], batch_first=True)
-        lengths = torch.tensor([len(rows[i]) for i in chosen])
-        mask = (torch.arange(ids.shape[1]) < lengths[:, None]).long()
-        with injection.capture() as hidden:
-            decoder(input_ids=ids.to(device), attention_mask=mask.to(device), use_cache=False)
-        state = hidden[0]  # on the device of its block, where a model is split over several
-        shares = [
-            (row, token, share / (last + 1 - first))
-            for row, i in enumerate(chosen)
-            for (first, last), share in zip(words[i], _loudness(len(words[i])), strict=True)
-            for token in range(first, last + 1)
-        ]
-        row_of, token_of, share_of = (torch.tensor(part) for part in zip(*shares, strict=True))
-        weights = torch.zeros(ids.shape)
-        weights.index_put_((row_of, token_of), share_of, accumulate=True)
-        picked = torch.einsum("bt,btd->bd", weights.to(state.device), state.float()).cpu()
-        for row, i in enumerate(chosen):
-            found[i] = picked[row]
-        norms.append(state[:, 1:].float().norm(dim=-1)[mask[:, 1:].bool().to(state.device)].cpu())
-        if progress:
-            progress(len(chosen))
-    return torch.stack([row for row in found if row is not None]), torch.cat(norms)
 
 
 def _readings(

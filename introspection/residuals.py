@@ -20,6 +20,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from introspection import injection
+from introspection.reading import read_once
 from introspection.trials import ask, prompt_ids
 
 __all__ = ["ResidualCache", "shared_opening"]
@@ -101,10 +102,7 @@ def _read(
     decoder = model.get_decoder()
     kept, first = DynamicCache(config=model.config), None
     if at and sequences:
-        with injection.capture() as hidden:
-            ids = torch.tensor([opening], device=device)
-            decoder(input_ids=ids, past_key_values=kept, use_cache=True)
-        first = hidden[0]
+        first = read_once(model, opening, kept)
     done = 0
     while done < len(sequences):
         chunk = sequences[done : done + max(1, batch_tokens // len(sequences[done]))]

@@ -21,17 +21,16 @@ from torch import Tensor
 from introspection import injection
 from introspection.errors import IntrospectionError
 from introspection.extraction import (
-    LAST_WORD,
     TEMPLATES,
     UNSEEN_TEMPLATE,
     ConceptVectors,
     baseline_words,
     extract,
     load_vectors,
-    read_residuals,
     save_vectors,
 )
 from introspection.models import LoadedModel
+from introspection.reading import LAST_WORD, read_residuals
 
 ROWS = [[5, 6], [9, 8, 7, 6, 5, 4, 11], [12], [20, 0, 3, 21], [30, 31, 32, 33]]
 # The words of each row: one, one of four tokens, two, three.
@@ -66,6 +65,32 @@ def test_reading_a_batch_equals_reading_one_row(family: str, batch_size: int) ->
     assert sum(told) == len(ROWS)
     assert max(told) <= batch_size
     assert injection._capture.get() is None
+
+
+@pytest.mark.parametrize(("common", "read_from"), [(40, 40), (40, 37), (1, 0), (20, 0)])
+def test_what_a_batch_begins_with_is_run_once(family: str, common: int, read_from: int) -> None:
+    """Where that saves enough, and never a token that is read."""
+    start = [(7 * i) % 40 + 3 for i in range(common)]
+    rows = [[*start, *row] for row in ROWS]
+    words = [[(a + common, b + common) for a, b in spans] for spans in WORDS]
+    words[3] = [(read_from, common)]
+    model = load_tiny(family).model
+    passes: list[tuple[int, ...]] = []
+    embed = model.get_input_embeddings()
+    handle = embed.register_forward_hook(lambda _m, args, _o: passes.append(tuple(args[0].shape)))
+    found, norms = read_residuals(model, rows, words)
+    handle.remove()
+    if 4 * read_from >= 128:
+        assert passes == [(1, read_from), (5, common + 7 - read_from)]
+    else:
+        assert passes == [(5, common + 7)]
+    alone = [stream_of(load_bare(family), row) for row in rows]
+    one_by_one = [
+        read_residuals(model, [row], [spans]) for row, spans in zip(rows, words, strict=True)
+    ]
+    assert torch.allclose(found, torch.cat([read for read, _ in one_by_one]), atol=1e-4)
+    sizes = torch.cat([state[1:].norm(dim=-1) for state in alone])
+    assert torch.allclose(norms.sort().values, sizes.sort().values, atol=1e-4)
 
 
 def test_reading_a_bf16_model_gives_float32() -> None:
