@@ -16,6 +16,7 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 from introspection import injection, wheel
 from introspection.extraction import extract
 from introspection.models import LoadedModel
+from introspection.weights import without_attention_plans
 
 __all__ = ["SHAPES", "random_model"]
 
@@ -46,6 +47,7 @@ def random_model(shape: str, device: str, tokenizer: Path | None = None) -> Load
         max_position_embeddings=4096,
         tie_word_embeddings=False,
     )
+    without_attention_plans()
     torch.manual_seed(0)
     dtype = torch.float32 if device == "cpu" else torch.bfloat16
     before = torch.get_default_dtype()

@@ -6,6 +6,7 @@ one run and are divided round by round.
 
 from __future__ import annotations
 
+import gc
 import os
 import random
 import statistics
@@ -61,11 +62,14 @@ def _watched(work: Callable[[], object], device: str) -> tuple[float, float]:
     """Seconds of a call on the wall clock, and the share of the processors that others used."""
     if device != "cpu":
         torch.cuda.synchronize()
+    gc.collect()
+    gc.disable()  # as timeit does: a collection takes longer than some differences measured here
     before, own, start = _busy(), time.process_time(), time.perf_counter()
     work()
     if device != "cpu":
         torch.cuda.synchronize()
     taken = time.perf_counter() - start
+    gc.enable()
     others = _busy() - before - (time.process_time() - own)
     # A rented GPU's container sees the processors of its whole host: nothing to learn there.
     return taken, max(others, 0.0) / taken / (os.cpu_count() or 1) if device == "cpu" else 0.0

@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import (
+    DynamicCache,
     LogitsProcessor,
     LogitsProcessorList,
     StoppingCriteria,
@@ -27,7 +28,7 @@ from transformers import (
 )
 from transformers.generation.streamers import BaseStreamer
 
-from introspection import graphs, injection
+from introspection import graphs, injection, openings
 from introspection.prompts import HALT_MARKER
 from introspection.trials import Row, Trial, encode, end_of_turn
 
@@ -55,15 +56,42 @@ class Report:
     finished: bool
 
 
-def pad_left(rows: Sequence[Row], pad: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Ids and mask [B, T], prompts aligned at their ends, as ``generate`` wants them."""
+def pad_left(
+    rows: Sequence[Row], pad: int, device: torch.device, opening: int = 0
+) -> tuple[Tensor, Tensor]:
+    """Ids and mask [B, T], prompts aligned at their ends, as ``generate`` wants them. The first
+    ``opening`` tokens stand before the padding."""
     width = max(len(row.ids) for row in rows)
     ids = torch.full((len(rows), width), pad, dtype=torch.long)
     mask = torch.zeros_like(ids)
     for i, row in enumerate(rows):
-        ids[i, width - len(row.ids) :] = torch.tensor(row.ids)
-        mask[i, width - len(row.ids) :] = 1
+        at = opening + width - len(row.ids)
+        for start, part in ((0, row.ids[:opening]), (at, row.ids[opening:])):
+            ids[i, start : start + len(part)] = torch.tensor(part, dtype=torch.long)
+            mask[i, start : start + len(part)] = 1
     return ids.to(device), mask.to(device)
+
+
+def _begun(model: Any, rows: Sequence[Row]) -> tuple[DynamicCache | None, int]:
+    """A cache that holds what all rows begin with, and its length; None and 0 where none is worth it.
+
+    Base and adapter differ above block L, so each is run once.
+    """
+    weight = model.get_input_embeddings().weight
+    kinds = sorted({row.adapter for row in rows})
+    written_to = (row.positions[0] for row in rows if row.delta is not None)
+    length = openings.common([row.ids for row in rows], written_to)
+    if not openings.pays((len(rows) - len(kinds)) * length, weight.device):
+        return None, 0
+    cache = openings.empty_cache(model, windows=False)
+    if cache is None:
+        return None, 0
+    ids = torch.tensor([rows[0].ids[:length]] * len(kinds))
+    plan = injection.make_plan(None, (), kinds, weight.device, weight.dtype)
+    with torch.inference_mode(), injection.apply(plan):
+        model.get_decoder()(input_ids=ids, past_key_values=cache, use_cache=True)
+        cache.batch_select_indices(torch.tensor([kinds.index(row.adapter) for row in rows]))
+    return cache, length
 
 
 def row_plan(model: Any, rows: Sequence[Row]) -> injection.Plan:
@@ -191,7 +219,8 @@ def _run(
     device = model.get_input_embeddings().weight.device
     ends = _end_ids(loaded)
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else ends[0]
-    ids, mask = pad_left(rows, pad, device)
+    begun, opening = _begun(model, rows)
+    ids, mask = pad_left(rows, pad, device, opening)
     sequences = halt_sequences(tokenizer) if halt else ()
     stop = _Stop(ids.shape[1], len(rows), sequences, cancel, deadline, device)
     pair = _Pair(tokenizer, ids.shape[1], len(rows))
@@ -201,7 +230,7 @@ def _run(
         output = model.generate(
             input_ids=ids,
             attention_mask=mask,
-            past_key_values=cache,
+            past_key_values=begun if cache is None else cache,
             disable_compile=True,
             max_new_tokens=max_new_tokens,
             do_sample=False,
@@ -282,7 +311,8 @@ def _batches(
     look: bool,
 ) -> tuple[list[Report], list[float | None]]:
     rows = [encode(loaded.tokenizer, trial, loaded.norm) for trial in trials]
-    order = sorted(range(len(rows)), key=lambda i: len(rows[i].ids))
+    # Equal prompts next to each other: a batch of them runs the prompt once.
+    order = sorted(range(len(rows)), key=lambda i: (len(rows[i].ids), rows[i].ids))
     reports: dict[int, Report] = {}
     scores: dict[int, float | None] = {}
     for start in range(0, len(order), batch_size):
@@ -361,13 +391,15 @@ def detection_scores(loaded: Any, trials: Sequence[Trial], batch_size: int = 64)
     for at in range(0, len(trials), batch_size):
         rows = [encode(tokenizer, trial, loaded.norm) for trial in trials[at : at + batch_size]]
         rows = [Row(row.ids + start, row.positions, row.delta, row.adapter) for row in rows]
-        ids, mask = pad_left(rows, 0, device)
+        begun, opening = _begun(model, rows)
+        ids, mask = pad_left(rows, 0, device, opening)
         with torch.inference_mode(), injection.apply(row_plan(model, rows)):
             logits = model(
-                input_ids=ids,
+                input_ids=ids[:, opening:],
                 attention_mask=mask,
-                position_ids=(mask.cumsum(1) - 1).clamp(min=0),
-                use_cache=False,
+                position_ids=(mask.cumsum(1) - 1).clamp(min=0)[:, opening:],
+                past_key_values=begun,
+                use_cache=begun is not None,
                 logits_to_keep=1,
             ).logits[:, -1]
         scores += logits[:, pair].float().softmax(-1)[:, 0].tolist()

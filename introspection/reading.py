@@ -1,15 +1,11 @@
 """Reading the residual stream of many prompts at the output of block L.
 
-Knows: batches, the tokens that prompts have in common, how the words of a phrase are averaged. Does
-not know: templates, sites, concept vectors.
-
-Prompts of one template begin alike, and a token's residual stream depends on nothing after it: on a
-CPU, what a batch has in common is run once, for one row, and its keys and values serve all others.
+Knows: batches, how the words of a phrase are averaged. Does not know: templates, sites, concept
+vectors.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
@@ -18,19 +14,14 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache
-from transformers.cache_utils import DynamicLayer
 
-from introspection import injection
+from introspection import injection, openings
 
 __all__ = ["LAST_WORD", "read_once", "read_residuals"]
 
 # A plain mean over the words of a phrase forgets their order ("sea salt" reads like "salt sea"): how
 # loud the last word is beside the first keeps it.
 LAST_WORD = 0.6
-# How many tokens must be saved before a pass over the beginning alone pays. At 7B on a GPU that pass
-# takes as long as 2,000 tokens in a batch, and no template saves as many.
-WORTH = {"cpu": 128, "cuda": 1 << 14}
-
 Spans = Sequence[tuple[int, int]]
 
 
@@ -74,9 +65,10 @@ def _read(
     rows: list[Sequence[int]], words: list[Spans], model: Any, device: torch.device
 ) -> tuple[Tensor, Tensor]:
     """The same for one batch, in its order."""
-    cache, norms, begin = None, [], _common(rows, words)
-    if (len(rows) - 1) * begin >= WORTH.get(device.type, WORTH["cuda"]):
-        cache = _plain_cache(model)
+    cache, norms = None, []
+    begin = openings.common(rows, (first for spans in words for first, _ in spans))
+    if openings.pays((len(rows) - 1) * begin, device):
+        cache = openings.empty_cache(model, windows=True)
     if cache is None:
         begin = 0
     else:
@@ -118,18 +110,6 @@ def read_once(model: Any, opening: Sequence[int], cache: DynamicCache) -> Tensor
     with injection.capture() as hidden:
         model.get_decoder()(input_ids=ids, past_key_values=cache, use_cache=True)
     return hidden[0]
-
-
-def _common(rows: list[Sequence[int]], words: list[Spans]) -> int:
-    """How many first tokens all rows have in common, before any that is read."""
-    same = len(os.path.commonprefix([list(row) for row in rows]))
-    return min(same, *(first for spans in words for first, _ in spans))
-
-
-def _plain_cache(model: Any) -> DynamicCache | None:
-    """An empty cache, or None where a block keeps other things than keys and values of tokens."""
-    cache = DynamicCache(config=model.config)
-    return cache if all(isinstance(layer, DynamicLayer) for layer in cache.layers) else None
 
 
 @lru_cache

@@ -34,7 +34,7 @@ from introspection.errors import IntrospectionError
 from introspection.trials import Message, render
 from introspection.validation import quoted
 
-__all__ = ["Placement", "Quantisation", "placement", "pretrained"]
+__all__ = ["Placement", "Quantisation", "placement", "pretrained", "without_attention_plans"]
 
 Quantisation = Literal["8bit", "4bit"]
 SPLIT = "split"  # over every GPU there is
@@ -83,6 +83,12 @@ def placement(
     return Placement(device, torch.float32 if precise else torch.bfloat16, quantisation)
 
 
+def without_attention_plans() -> None:
+    """Keep attention on a GPU to kernels that start at once. cuDNN first makes a plan for every new
+    shape of a batch, which takes longer than a report of a few dozen tokens."""
+    torch.backends.cuda.enable_cudnn_sdp(False)
+
+
 def pretrained(name: str, source: str, revision: str | None, where: Placement) -> tuple[Any, Any]:
     """Model and tokenizer of ``source`` (a folder or a Hub id), frozen, in evaluation mode.
 
@@ -121,6 +127,7 @@ def _nothing_sent_by_itself() -> Iterator[None]:
 def _read(
     source: str, revision: str | None, where: Placement, token: bool | None
 ) -> tuple[Any, Any]:
+    without_attention_plans()
     common = {"revision": revision, "trust_remote_code": False, "token": token}
     tokenizer = AutoTokenizer.from_pretrained(source, **common)
     render(tokenizer, (Message("user", "Hello"),))  # a broken chat template shows here

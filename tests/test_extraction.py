@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from tiny import LAYER, WIDTH, load_bare, load_tiny, make_model, make_tokenizer
 from torch import Tensor
 
-from introspection import injection
+from introspection import injection, openings
 from introspection.errors import IntrospectionError
 from introspection.extraction import (
     TEMPLATES,
@@ -80,7 +80,7 @@ def test_what_a_batch_begins_with_is_run_once(family: str, common: int, read_fro
     handle = embed.register_forward_hook(lambda _m, args, _o: passes.append(tuple(args[0].shape)))
     found, norms = read_residuals(model, rows, words)
     handle.remove()
-    if 4 * read_from >= 128:
+    if 4 * read_from >= openings.WORTH:
         assert passes == [(1, read_from), (5, common + 7 - read_from)]
     else:
         assert passes == [(5, common + 7)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import threading
 import time
 from collections import Counter
@@ -28,10 +29,12 @@ from tiny import (
 )
 from tokenizers import pre_tokenizers
 from torch import Tensor
+from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
-from introspection import generation, graphs, injection
-from introspection.generation import Report, generate, stream
+from introspection import generation, graphs, injection, openings
+from introspection.generation import Report, detection_scores, generate, stream
 from introspection.models import LoadedModel
 from introspection.trials import (
     ALL,
@@ -221,6 +224,44 @@ def test_a_mixed_batch_equals_one_row_at_a_time(family: str, batch_size: int) ->
     assert got == [expected(loaded.tokenizer, ids) for ids in answers(family)]
     assert sum(told) == len(got)
     assert max(told) <= batch_size
+
+
+@pytest.mark.parametrize("worth", [1, 10**9], ids=["shared", "alone"])
+@pytest.mark.parametrize("asked", [(LONG,), (LONG, TURNS)], ids=["one", "two"])
+def test_what_prompts_begin_with_is_run_once(
+    family: str, asked: Any, worth: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Base and adapter apart, up to where the first thought may be written; with a sliding window a
+    prompt is not taken apart."""
+    monkeypatch.setattr(openings, "WORTH", worth)
+    loaded, passes = load_tiny(family), list[tuple[int, ...]]()
+    rows = [
+        case(
+            asked[i % len(asked)], (FINAL_ON, from_step(1), None)[i % 3], i, 3.0, adapter=i % 2 == 0
+        )
+        for i in range(6)
+    ]
+    prompts = [make_tokenizer()(one.prompt, add_special_tokens=False)["input_ids"] for one in rows]
+    same = len(os.path.commonprefix(prompts))
+    same = min(same, *(len(ids) - 1 for ids in prompts))
+    assert same >= 2
+    layers = DynamicCache(config=loaded.model.config).layers
+    windows = any(type(layer) is not DynamicLayer for layer in layers)
+    embedding = loaded.model.get_input_embeddings()
+    handle = embedding.register_forward_hook(lambda _m, args, _o: passes.append(args[0].shape))
+    got = generate(loaded, [one.trial for one in rows], TOKENS, halt=False)
+    scores = detection_scores(loaded, [one.trial for one in rows])
+    handle.remove()
+    width = max(map(len, prompts))
+    if worth == 1 and not windows:
+        assert passes[:2] == [(2, same), (6, width - same)]
+        assert passes[-2][0] == 2 and passes[-1][0] == 6 and passes[-1][1] < width
+    else:
+        assert passes[0] == (6, width) and passes[-1] == (6, width + 1)
+    told = [slow_reference(family, one) for one in rows]
+    assert got == [expected(loaded.tokenizer, ids) for ids in told]
+    one_by_one = [detection_scores(loaded, [one.trial])[0] for one in rows]
+    assert torch.allclose(torch.tensor(scores), torch.tensor(one_by_one), atol=1e-4)
 
 
 @pytest.mark.parametrize(
