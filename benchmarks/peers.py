@@ -16,7 +16,6 @@ import argparse
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -39,9 +38,8 @@ from benchmarks.peer_work import (
 from benchmarks.record import Check, record
 from benchmarks.shape import SHAPES, save_random_model
 from benchmarks.timing import in_turns, ratios, spread
-from introspection import graphs, injection, models, wheel
+from introspection import generation, models, wheel
 from introspection.extraction import extract
-from introspection.generation import row_plan
 from introspection.trials import prompt_ids
 
 
@@ -55,16 +53,10 @@ def ours(work: Work) -> dict[str, Way]:
         return extract(loaded, NAMES, site="last", baseline=BASELINE).vectors
 
     def write(rows: Rows) -> Tensor:
-        model, plan = loaded.model, row_plan(loaded.model, rows.rows)
-        cache = graphs.fixed_cache(model, rows.ids.shape[1] + work.tokens)
-        faster = graphs.replayed(model) if cache is not None else nullcontext()
-        with torch.inference_mode(), injection.apply(plan), faster:
-            out: Tensor = model.generate(
-                **rows.batch, past_key_values=cache, disable_compile=True, **work.options
-            )
-        return out[:, -work.tokens :]
+        tokens = work.tokens
+        return generation.write(loaded.model, rows.rows, 0, tokens, min_new_tokens=tokens)
 
-    note = "extraction.extract; one generate under a plan, other vectors per row, recorded on a GPU"
+    note = "extraction.extract; generation.write of rows with a vector each, recorded on a GPU"
     return {"ours": Way(note, read, write)}
 
 

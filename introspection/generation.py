@@ -40,6 +40,7 @@ __all__ = [
     "pad_left",
     "row_plan",
     "stream",
+    "write",
 ]
 
 OPENING = "I"  # every trained report begins so
@@ -204,6 +205,29 @@ def _end_ids(loaded: Any) -> list[int]:
     return sorted(end for end in ends if end is not None)
 
 
+def write(model: Any, rows: Sequence[Row], pad: int, max_new_tokens: int, **options: Any) -> Tensor:
+    """The tokens [B, N] that greedy decoding writes after each row, under the plan of the rows; N is at
+    most ``max_new_tokens``. ``options`` are those of transformers' ``generate``."""
+    device = model.get_input_embeddings().weight.device
+    begun, opening = _begun(model, rows)
+    ids, mask = pad_left(rows, pad, device, opening)
+    cache = graphs.fixed_cache(model, ids.shape[1] + max_new_tokens)
+    faster = graphs.replayed(model) if cache is not None else nullcontext()
+    with torch.inference_mode(), injection.apply(row_plan(model, rows)), faster:
+        output: Tensor = model.generate(
+            input_ids=ids,
+            attention_mask=mask,
+            past_key_values=begun if cache is None else cache,
+            disable_compile=True,
+            max_new_tokens=max_new_tokens,
+            do_sample=False,
+            num_beams=1,
+            pad_token_id=pad,
+            **options,
+        )
+    return output[:, ids.shape[1] :]
+
+
 def _run(
     loaded: Any,
     rows: Sequence[Row],
@@ -219,33 +243,23 @@ def _run(
     device = model.get_input_embeddings().weight.device
     ends = _end_ids(loaded)
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else ends[0]
-    begun, opening = _begun(model, rows)
-    ids, mask = pad_left(rows, pad, device, opening)
+    width = max(len(row.ids) for row in rows)
     sequences = halt_sequences(tokenizer) if halt else ()
-    stop = _Stop(ids.shape[1], len(rows), sequences, cancel, deadline, device)
-    pair = _Pair(tokenizer, ids.shape[1], len(rows))
-    cache = graphs.fixed_cache(model, ids.shape[1] + max_new_tokens)
-    faster = graphs.replayed(model) if cache is not None else nullcontext()
-    with torch.inference_mode(), injection.apply(row_plan(model, rows)), faster:
-        output = model.generate(
-            input_ids=ids,
-            attention_mask=mask,
-            past_key_values=begun if cache is None else cache,
-            disable_compile=True,
-            max_new_tokens=max_new_tokens,
-            do_sample=False,
-            num_beams=1,
-            pad_token_id=pad,
-            eos_token_id=ends,
-            logits_processor=LogitsProcessorList([pair] if look else []),
-            stopping_criteria=StoppingCriteriaList([stop]),
-            streamer=_Feed(feed) if feed else None,
-        )
+    stop = _Stop(width, len(rows), sequences, cancel, deadline, device)
+    pair = _Pair(tokenizer, width, len(rows))
+    written = write(
+        model,
+        rows,
+        pad,
+        max_new_tokens=max_new_tokens,
+        eos_token_id=ends,
+        logits_processor=LogitsProcessorList([pair] if look else []),
+        stopping_criteria=StoppingCriteriaList([stop]),
+        streamer=_Feed(feed) if feed else None,
+    )
     reports = [
         _report(tokenizer, row, ends, halted)
-        for row, halted in zip(
-            output[:, ids.shape[1] :].tolist(), stop.halted_at.tolist(), strict=True
-        )
+        for row, halted in zip(written.tolist(), stop.halted_at.tolist(), strict=True)
     ]
     return reports, pair.seen
 

@@ -63,7 +63,7 @@ def replayed(model: Any, record: Recorder = _recorded) -> Iterator[None]:
     those of the recording. A model with a step that cannot be recorded (falcon makes a tensor on the
     CPU in its own) is run as ever. The plan of the call must not change meanwhile.
     """
-    original = model.forward
+    original, head = model.forward, model.get_output_embeddings()
     fed: dict[str, Any] = {}
     output: Any = None
     replay: Callable[[], None] | None = None
@@ -84,7 +84,15 @@ def replayed(model: Any, record: Recorder = _recorded) -> Iterator[None]:
         replay()
         return output
 
-    with replaced_forward(model, forward):
+    unembed = head.forward
+
+    def unembed_once(states: Tensor) -> Tensor:
+        # The last tokens of many prompts are a slice, for which torch would read the unembedding
+        # once per row.
+        logits: Tensor = unembed(states.contiguous())
+        return logits
+
+    with replaced_forward(model, forward), replaced_forward(head, unembed_once):
         yield
 
 

@@ -320,8 +320,17 @@ def test_recorded_steps_give_the_same_reports(
         return
     monkeypatch.setattr(graphs, "fixed_cache", graphs.plain_cache)
     monkeypatch.setattr(graphs, "replayed", lambda m: replayed(m, counted_recording(counts)))
+    whole: list[bool] = []
+    head = loaded.model.get_output_embeddings()
+    linear = torch.nn.functional.linear
+    monkeypatch.setattr(
+        torch.nn.functional,
+        "linear",
+        lambda x, w, *b: (w is head.weight and whole.append(x.is_contiguous())) or linear(x, w, *b),
+    )
     got = generate(loaded, trials(), TOKENS, batch_size, halt=False)
     assert got == [expected(loaded.tokenizer, ids) for ids in answers(family)]
+    assert whole and all(whole)
     batches = len(got) if batch_size == 1 else 1
     assert counts == {"recorded": batches, "replayed": batches * (TOKENS - 2)}
     assert not overrides(loaded.model)

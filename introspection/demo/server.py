@@ -81,8 +81,10 @@ def launch_without(
 def _open(page: gr.Blocks, host: str | None, port: int | None, settings: dict[str, Any]) -> None:
     if port is None and "GRADIO_SERVER_PORT" in os.environ:
         port = int(os.environ["GRADIO_SERVER_PORT"])  # Gradio would go on to the next free one
-    # Gradio remembers this many finished events and sums all of them up after every further one.
+    # Gradio remembers this many finished events and sums all of them up, with pandas, after so many
+    # further ones: for a page of statistics that is closed here.
     os.environ.setdefault("GRADIO_ANALYTICS_MAX_EVENTS", str(QUEUE))
+    os.environ.setdefault("GRADIO_ANALYTICS_CACHE_FREQUENCY", str(10**9))
     # The queue is the only way to the model: api_open would let a POST to /run skip it.
     page.queue(max_size=QUEUE, api_open=False, default_concurrency_limit=1)
     options: dict[str, Any] = {
