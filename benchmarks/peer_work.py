@@ -64,7 +64,8 @@ class Rows:
 @dataclass(frozen=True, slots=True, eq=False)
 class Work:
     """``prompts`` are the baseline's, then the concepts', and ``prompt_ids`` the same as tokens;
-    ``tokens`` is how many are written for each row.
+    ``tokens`` is how many are written for each row. ``many`` ask a question each, ``same`` all the same
+    one, as the paper's evaluation and our sweeps do.
 
     The model in ``loaded`` is ours alone: some libraries change what they are given.
     """
@@ -74,6 +75,7 @@ class Work:
     prompts: list[str]
     prompt_ids: list[list[int]]
     many: Rows
+    same: Rows
     one: Rows
     tokens: int
 
@@ -168,12 +170,12 @@ def prepare(folder: Path, layer: int | None, device: str | None, count: int, tok
     vectors = extract(loaded, NAMES, site="last", baseline=BASELINE).vectors
     questions = texts("train").questions
 
-    def rows(n: int) -> Rows:
+    def rows(n: int, asked: int) -> Rows:
         chosen = [
             trials.encode(
                 tokenizer,
                 trials.Trial(
-                    trials.ask(questions[i % len(questions)]),
+                    trials.ask(questions[i % asked]),
                     trials.Injection(vectors[i], 1.0, trials.FINAL_ON),
                 ),
                 loaded.norm,
@@ -184,4 +186,13 @@ def prepare(folder: Path, layer: int | None, device: str | None, count: int, tok
         deltas = torch.stack([row.delta for row in chosen if row.delta is not None])
         return Rows(chosen, padded, mask, deltas.to(loaded.model.device, loaded.model.dtype))
 
-    return Work(str(folder), loaded, prompts, ids, rows(count), rows(1), tokens)
+    return Work(
+        str(folder),
+        loaded,
+        prompts,
+        ids,
+        rows(count, len(questions)),
+        rows(count, 1),
+        rows(1, 1),
+        tokens,
+    )

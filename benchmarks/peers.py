@@ -138,9 +138,13 @@ def measure(work: Work, names: list[str], rounds: int) -> tuple[list[Check], dic
     what = f"extract {len(NAMES)} + {len(BASELINE)} words"
     reads = {name: way.extract for name, way in ways.items() if way.extract}
     checks, figures[what] = compare(what, reads, ways, rounds, work)
-    for rows in (work.many, work.one):
-        count = len(rows.ids)
-        what = f"{work.tokens} tokens, {count} row{'s' if count > 1 else ''}"
+    count = len(work.many.ids)
+    for rows, label in (
+        (work.many, f"{count} rows, a question each"),
+        (work.same, f"{count} rows, one question"),
+        (work.one, "1 row"),
+    ):
+        what = f"{work.tokens} tokens, {label}"
         writes = {name: partial(w.generate, rows) for name, w in ways.items() if w.generate}
         more, figures[what] = compare(what, writes, ways, rounds, work)
         checks += more
