@@ -60,10 +60,9 @@ def sides(
         loaded.hooks.remove()
         if plan:
             loaded.hooks = injection.install(model, loaded.layer)
-        cache = graphs.fixed_cache(model, ids.shape[1] + tokens) if recorded else None
         planned = injection.apply(plan) if plan else nullcontext()
-        faster = graphs.replayed(model) if cache is not None else nullcontext()
-        with torch.inference_mode(), planned, faster:
+        faster = graphs.decoding(model, ids.shape[1] + tokens) if recorded else nullcontext()
+        with torch.inference_mode(), planned, faster as cache:
             written = model.generate(
                 input_ids=ids,
                 attention_mask=mask,

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from introspection.concepts import lindsey_lists
 from introspection.errors import IntrospectionError
-from introspection.reading import read_residuals
+from introspection.residuals import read_residuals
 from introspection.trials import MARK, Message, render, tokens_of
 
 __all__ = [

@@ -13,7 +13,6 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,7 +42,7 @@ __all__ = [
     "write",
 ]
 
-OPENING = "I"  # every trained report begins so
+FIRST_WORD = "I"  # every trained report begins so
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,13 +153,13 @@ class _Stop(StoppingCriteria):
 
 
 class _Pair(LogitsProcessor):
-    """Looks at the weights of " detect" and " do" in the rows that have just written the opening, and
-    changes nothing."""
+    """Looks at the weights of " detect" and " do" in the rows that have just written the first word,
+    and changes nothing."""
 
     def __init__(self, tokenizer: Any, width: int, rows: int) -> None:
         self.width = width
         self.seen: list[float | None] = [None] * rows
-        self.start, self.pair = _opening_and_pair(tokenizer)
+        self.start, self.pair = _first_and_pair(tokenizer)
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         if input_ids.shape[1] == self.width + len(self.start):
@@ -174,11 +173,11 @@ class _Pair(LogitsProcessor):
         return scores
 
 
-def _opening_and_pair(tokenizer: Any) -> tuple[tuple[int, ...], list[int]]:
+def _first_and_pair(tokenizer: Any) -> tuple[tuple[int, ...], list[int]]:
     def ids(text: str) -> list[int]:
         return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
-    return tuple(ids(OPENING)), [ids(" detect")[0], ids(" do")[0]]
+    return tuple(ids(FIRST_WORD)), [ids(" detect")[0], ids(" do")[0]]
 
 
 class _Feed(BaseStreamer):
@@ -211,9 +210,8 @@ def write(model: Any, rows: Sequence[Row], pad: int, max_new_tokens: int, **opti
     device = model.get_input_embeddings().weight.device
     begun, opening = _begun(model, rows)
     ids, mask = pad_left(rows, pad, device, opening)
-    cache = graphs.fixed_cache(model, ids.shape[1] + max_new_tokens)
-    faster = graphs.replayed(model) if cache is not None else nullcontext()
-    with torch.inference_mode(), injection.apply(row_plan(model, rows)), faster:
+    faster = graphs.decoding(model, ids.shape[1] + max_new_tokens)
+    with torch.inference_mode(), injection.apply(row_plan(model, rows)), faster as cache:
         output: Tensor = model.generate(
             input_ids=ids,
             attention_mask=mask,
@@ -394,13 +392,13 @@ def stream(
 def detection_scores(loaded: Any, trials: Sequence[Trial], batch_size: int = 64) -> list[float]:
     """p(detect) of each trial: how the model splits its weight between detecting and denying.
 
-    Teacher-forced, no text is generated: after the prompt and the opening "I", the probability of
+    Teacher-forced, no text is generated: after the prompt and the first word "I", the probability of
     " detect" over that of " detect" or " do" (not detect). Every trained report begins so; for an
     untrained model it is a poor measure of anything.
     """
     tokenizer, model = loaded.tokenizer, loaded.model
     device = model.get_input_embeddings().weight.device
-    start, pair = _opening_and_pair(tokenizer)
+    start, pair = _first_and_pair(tokenizer)
     scores: list[float] = []
     for at in range(0, len(trials), batch_size):
         rows = [encode(tokenizer, trial, loaded.norm) for trial in trials[at : at + batch_size]]

@@ -22,7 +22,7 @@ from transformers.cache_utils import StaticLayer
 
 from introspection.injection import replaced_forward
 
-__all__ = ["Recorder", "fixed_cache", "plain_cache", "replayed"]
+__all__ = ["Recorder", "decoding", "fixed_cache", "plain_cache", "replayed"]
 
 # Runs a function once as a recording and returns what it returned with the way to run it again.
 Recorder = Callable[[Callable[[], Any]], tuple[Any, Callable[[], None]]]
@@ -52,6 +52,18 @@ def _recorded(step: Callable[[], Any]) -> tuple[Any, Callable[[], None]]:
     with torch.cuda.graph(graph, capture_error_mode="thread_local"):
         output = step()
     return output, graph.replay
+
+
+@contextmanager
+def decoding(model: Any, length: int) -> Iterator[StaticCache | None]:
+    """Record and replay the steps of the next ``generate`` with the cache of ``length`` tokens that is
+    given; with None, where nothing can be recorded, they run as ever."""
+    cache = fixed_cache(model, length)
+    if cache is None:
+        yield None
+        return
+    with replayed(model):
+        yield cache
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from transformers import DynamicCache
 from introspection import injection
 from introspection.models import LoadedModel
 from introspection.recipe import Example
-from introspection.residuals import ResidualCache
+from introspection.residual_cache import ResidualCache
 from introspection.teacher import Teacher
 from introspection.trials import end_of_turn, render
 

@@ -1,128 +1,119 @@
-"""Residuals that training replays: ``h_L`` of every sequence, read once.
+"""Reading the residual stream of many prompts at the output of block L.
 
-Knows: how to read them, that most sequences begin alike and need one pass over that beginning. Does
-not know: what is trained on them (``loss``).
-
-An adapter above block L cannot change the residual stream at L, and neither does the injection
-before it is added there: so ``h_L`` depends on the tokens alone, and every epoch, strength and vector
-is replayed from it (``injection.resume_from``).
+Knows: batches, how the words of a phrase are averaged. Does not know: templates, sites, concept
+vectors.
 """
 
 from __future__ import annotations
 
-import copy
-import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache
 
-from introspection import injection
-from introspection.reading import read_once
-from introspection.trials import ask, prompt_ids
+from introspection import injection, openings
 
-__all__ = ["ResidualCache", "shared_opening"]
+__all__ = ["LAST_WORD", "read_once", "read_residuals"]
 
-WORTH_SHARING = 8  # tokens: below that a pass of its own costs more than it saves
-
-
-def shared_opening(tokenizer: Any) -> tuple[int, ...]:
-    """The tokens that stand before any first message of a user: most examples begin with them."""
-    one, other = (prompt_ids(tokenizer, ask(text)) for text in ("One", "two"))
-    same = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False))
-    shared = tuple(token for token, _ in same)
-    return shared if len(shared) >= WORTH_SHARING else ()
-
-
-class ResidualCache:
-    """``h_L`` of every distinct token sequence, read once, kept end to end in one tensor.
-
-    Sequences that begin with ``opening`` share one pass over it, and one copy of it.
-    """
-
-    def __init__(
-        self,
-        model: Any,
-        sequences: Sequence[tuple[int, ...]],
-        batch_tokens: int,
-        progress: Callable[[int], None] | None = None,
-        opening: tuple[int, ...] = (),
-    ) -> None:
-        distinct = sorted(set(sequences), key=len)
-        fits = [len(s) > len(opening) and s[: len(opening)] == opening for s in distinct]
-        weight = model.get_input_embeddings().weight
-        self.shared = len(opening) if any(fits) else 0
-        # The opening stands first. One row of zeros at the end: where a shorter sequence of a batch
-        # has no more tokens.
-        total = self.shared + 1
-        total += sum(len(s) - self.shared * fit for s, fit in zip(distinct, fits, strict=True))
-        self.states = weight.new_zeros(total, weight.shape[1])
-        self.start: dict[tuple[int, ...], int] = {}  # of what is the sequence's own
-        self.begins: set[tuple[int, ...]] = set()
-        at = self.shared
-        for begins, start in ((True, opening), (False, ())):
-            chosen = [s for s, fit in zip(distinct, fits, strict=True) if fit is begins]
-            own = len(start)
-            for states, chunk in _read(model, chosen, batch_tokens, start):
-                self.states[:own] = states[0, :own]
-                for sequence, row in zip(chunk, states, strict=True):
-                    self.start[sequence] = at
-                    end = at + len(sequence) - own
-                    self.states[at:end] = row[own : len(sequence)]
-                    at = end
-                if progress:
-                    progress(len(chunk))
-            if begins and own:
-                self.begins.update(chosen)
-        if weight.is_cuda:
-            torch.cuda.empty_cache()  # what reading and generating left behind in odd sizes
-
-    def batch(self, sequences: Sequence[tuple[int, ...]], width: int) -> Tensor:
-        """Residuals [B, width, D], zeros after the end of each sequence."""
-        own = torch.tensor([self.shared * (s in self.begins) for s in sequences])[:, None]
-        start = torch.tensor([self.start[sequence] for sequence in sequences])[:, None]
-        length = torch.tensor([len(sequence) for sequence in sequences])[:, None]
-        at = torch.arange(width)
-        index = torch.where(at < own, at, start + at - own)
-        index = torch.where(at < length, index, len(self.states) - 1)
-        return self.states[index.to(self.states.device)]
+# A plain mean over the words of a phrase forgets their order ("sea salt" reads like "salt sea"): how
+# loud the last word is beside the first keeps it.
+LAST_WORD = 0.6
+Spans = Sequence[tuple[int, int]]
 
 
 @torch.no_grad()
-def _read(
-    model: Any, sequences: Sequence[tuple[int, ...]], batch_tokens: int, opening: tuple[int, ...]
-) -> Iterator[tuple[Tensor, Sequence[tuple[int, ...]]]]:
-    """Residuals [B, T, D] of chunks of sequences (shortest first) that all begin with ``opening``.
+def read_residuals(
+    model: Any,
+    rows: Sequence[Sequence[int]],
+    words: Sequence[Spans],
+    batch_size: int | None = None,
+    progress: Callable[[int], None] | None = None,
+    apart: int = 0,
+) -> tuple[Tensor, Tensor]:
+    """The residual stream [N, D] of each row, averaged over its words, and norms.
 
-    No mask: under causal attention no token of a sequence sees the padding behind it.
+    A word is a span of tokens ``first..last`` and counts as their mean; the words of a row are
+    weighted, falling linearly from 1 for the first to ``LAST_WORD`` for the last.
+
+    The second tensor [M] holds the norms of every token but the first (its norm is an outlier in
+    most models) and padding. ``progress`` is told how many rows each batch had. The first ``apart``
+    rows come first and share no batch with the others: company moves the last bits of a reading.
     """
-    device, at = next(model.parameters()).device, len(opening)
-    decoder = model.get_decoder()
-    kept, first = DynamicCache(config=model.config), None
-    if at and sequences:
-        first = read_once(model, opening, kept)
-    done = 0
-    while done < len(sequences):
-        chunk = sequences[done : done + max(1, batch_tokens // len(sequences[done]))]
-        done += len(chunk)
-        ids = torch.zeros(len(chunk), len(chunk[-1]), dtype=torch.long)
-        for row, sequence in enumerate(chunk):
-            ids[row, : len(sequence)] = torch.tensor(sequence)
-        past = None
-        if at:
-            past = copy.deepcopy(kept)
-            past.batch_repeat_interleave(len(chunk))
-        places = torch.arange(at, ids.shape[1], device=device).expand(len(chunk), -1)
-        with injection.capture() as hidden:
-            decoder(
-                input_ids=ids[:, at:].to(device),
-                position_ids=places,
-                past_key_values=past,
-                use_cache=bool(at),
-            )
-        states = hidden[0]
-        if first is not None:
-            states = torch.cat([first.expand(len(chunk), -1, -1), states], 1)
-        yield states, chunk
+    device = next(model.parameters()).device
+    batch_size = batch_size or (1024 if device.type == "cuda" else 64)
+    parts = (range(apart), range(apart, len(rows)))
+    by_length = [sorted(part, key=lambda i: len(rows[i])) for part in parts]
+    found: list[Tensor | None] = [None] * len(rows)
+    norms = []
+    for chosen in (
+        part[at : at + batch_size] for part in by_length for at in range(0, len(part), batch_size)
+    ):
+        picked, theirs = _read([rows[i] for i in chosen], [words[i] for i in chosen], model, device)
+        for row, i in enumerate(chosen):
+            found[i] = picked[row]
+        norms.append(theirs)
+        if progress:
+            progress(len(chosen))
+    return torch.stack([row for row in found if row is not None]), torch.cat(norms)
+
+
+def _read(
+    rows: list[Sequence[int]], words: list[Spans], model: Any, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """The same for one batch, in its order."""
+    cache, norms = None, []
+    begin = openings.common(rows, (first for spans in words for first, _ in spans))
+    if openings.pays((len(rows) - 1) * begin, device):
+        cache = openings.empty_cache(model, windows=True)
+    if cache is None:
+        begin = 0
+    else:
+        state = read_once(model, rows[0][:begin], cache)
+        cache.batch_repeat_interleave(len(rows))
+        norms.append(state[0, 1:].float().norm(dim=-1).cpu().repeat(len(rows)))
+    # Right padding: a plain forward numbers positions one after the other whatever the mask says.
+    ids = pad_sequence([torch.tensor(row[begin:]) for row in rows], batch_first=True)
+    lengths = torch.tensor([len(row) for row in rows])
+    mask = (torch.arange(begin + ids.shape[1]) < lengths[:, None]).long()
+    with injection.capture() as hidden:
+        model.get_decoder()(
+            input_ids=ids.to(device),
+            attention_mask=mask.to(device),
+            past_key_values=cache,
+            use_cache=cache is not None,
+        )
+    state = hidden[0]  # on the device of its block, where a model is split over several
+    shares = [
+        (row, token - begin, share / (last + 1 - first))
+        for row, spans in enumerate(words)
+        for (first, last), share in zip(spans, _loudness(len(spans)), strict=True)
+        for token in range(first, last + 1)
+    ]
+    row_of, token_of, share_of = (torch.tensor(part) for part in zip(*shares, strict=True))
+    weights = torch.zeros(ids.shape)
+    weights.index_put_((row_of, token_of), share_of, accumulate=True)
+    picked = torch.einsum("bt,btd->bd", weights.to(state.device), state.float()).cpu()
+    first = max(1 - begin, 0)  # of the tokens in this pass whose norms count
+    kept = mask[:, begin + first :].bool().to(state.device)
+    norms.append(state[:, first:].float().norm(dim=-1)[kept].cpu())
+    return picked, torch.cat(norms)
+
+
+def read_once(model: Any, opening: Sequence[int], cache: DynamicCache) -> Tensor:
+    """The residual stream [1, T, D] of what sequences begin with, whose keys and values are left in
+    ``cache``."""
+    ids = torch.tensor([list(opening)], device=next(model.parameters()).device)
+    with injection.capture() as hidden:
+        model.get_decoder()(input_ids=ids, past_key_values=cache, use_cache=True)
+    return hidden[0]
+
+
+@lru_cache
+def _loudness(words: int) -> tuple[float, ...]:
+    """The share of each word of a name."""
+    shares = torch.linspace(1, LAST_WORD, words)
+    return tuple((shares / shares.sum()).tolist())

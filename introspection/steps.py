@@ -21,7 +21,7 @@ from introspection.errors import IntrospectionError
 from introspection.loss import Tokens, autocast, batch_loss, most_tokens, starts_with
 from introspection.models import LoadedModel
 from introspection.recipe import NOISE
-from introspection.residuals import ResidualCache, shared_opening
+from introspection.residual_cache import ResidualCache, shared_opening
 from introspection.teacher import Teacher
 
 __all__ = ["Forecast", "Prepared", "TrainConfig"]

@@ -19,7 +19,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttenti
 
 from introspection import injection
 from introspection.models import LoadedModel
-from introspection.residuals import ResidualCache
+from introspection.residual_cache import ResidualCache
 
 __all__ = ["Teacher"]
 

@@ -275,6 +275,9 @@ def test_a_thousand_runs_mix_nothing_and_leave_nothing_behind(
     # What a remembered session holds would be hundreds for each.
     assert third[1] - second[1] < 8 * sessions
     assert third[2] < 1.05 * second[2], (first[1:], second[1:], third[1:])
+    assert forgetful._queue.cached_event_analytics_summary == {"functions": {}}, (
+        "a summary each run"
+    )
     assert hook_count(loaded.model) == hooks
     names = [t.name for t in threading.enumerate()]
     assert "introspection-generate" not in names

@@ -30,7 +30,7 @@ from introspection.extraction import (
     save_vectors,
 )
 from introspection.models import LoadedModel
-from introspection.reading import LAST_WORD, read_residuals
+from introspection.residuals import LAST_WORD, read_residuals
 
 ROWS = [[5, 6], [9, 8, 7, 6, 5, 4, 11], [12], [20, 0, 3, 21], [30, 31, 32, 33]]
 # The words of each row: one, one of four tokens, two, three.

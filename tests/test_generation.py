@@ -428,7 +428,7 @@ def test_a_score_seen_on_the_way_is_the_one_asked_for(
     first = Counter(ids[0] for ids in answers(family) if len(ids) > 2)
     texts = {token: loaded.tokenizer.decode([token]) for token in first}
     whole = [t for t in first if loaded.tokenizer(texts[t])["input_ids"] == [t]]
-    monkeypatch.setattr(generation, "OPENING", texts[max(whole, key=first.__getitem__)])
+    monkeypatch.setattr(generation, "FIRST_WORD", texts[max(whole, key=first.__getitem__)])
     expected = generation.detection_scores(loaded, trials(), batch_size=64)
     again: list[int] = []
 

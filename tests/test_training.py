@@ -28,14 +28,14 @@ from tiny import (
 from torch import Tensor
 from torch.nn import functional
 
-from introspection import checkpoints, injection, loss, residuals, steps, training
+from introspection import checkpoints, injection, loss, residual_cache, steps, training
 from introspection.checkpoints import open_log
 from introspection.errors import IntrospectionError
 from introspection.extraction import TEMPLATES, extract
 from introspection.loss import Tokens, batch_loss, cast_once, tokenize
 from introspection.models import LoadedModel
 from introspection.recipe import NOISE, Example
-from introspection.residuals import ResidualCache, shared_opening
+from introspection.residual_cache import ResidualCache, shared_opening
 from introspection.steps import TrainConfig
 from introspection.teacher import Teacher
 from introspection.training import add_lora, stacked, train
@@ -319,7 +319,7 @@ def test_the_opening_is_what_stands_before_the_first_message() -> None:
     )
     tokenizer = make_tokenizer(template=CHATML.replace("{% for message in messages %}", system, 1))
     found = shared_opening(tokenizer)
-    assert len(found) >= residuals.WORTH_SHARING
+    assert len(found) >= residual_cache.WORTH_SHARING
     for text in ("Tell me.", "ocean"):
         assert prompt_ids(tokenizer, ask(text))[: len(found)] == found
     assert shared_opening(make_tokenizer()) == ()  # too short to be worth a pass
