@@ -1,18 +1,18 @@
 """Writes concept vectors into the residual stream, per row, and reads it at the same site.
 
-Knows: decoder blocks, forward hooks, the plan of the current call and the adapter gate. It is the
-only file that touches hooks. Does not know: prompts, tokenizers, concepts or what a report is.
+Knows: decoder blocks, forward hooks and the plan of the current call. It is the only file that
+touches hooks. Does not know: prompts, tokenizers, concepts or what a report is.
 
 One permanent hook sits on the output of block ``L`` (0-based; equal to ``hidden_states[L + 1]`` of
-transformers). What it does is *data*: a ``ContextVar`` holds the :class:`Plan` of the current
-call, so two threads with two plans never see each other, and a call without a plan is the plain
-model, bit for bit. Positions come from ``position_ids``, which stay right under left padding, the
-KV cache, chunked prefill and a static cache.
+transformers). What it does is *data*: a ``ContextVar`` holds the plan of the current call, so two
+threads with two plans never see each other, and a call without a plan is the plain model, bit for
+bit. Positions come from ``position_ids``, which stay right under left padding, the KV cache, chunked
+prefill and a static cache.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -22,7 +22,9 @@ import torch
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
+from introspection import gate
 from introspection.errors import IntrospectionError
+from introspection.plan import Plan, apply, current, make_plan
 
 __all__ = [
     "Installation",
@@ -38,24 +40,6 @@ __all__ = [
     "self_test",
 ]
 
-FOREVER = 2**31 - 1  # "to the end of the answer", as a position
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What one forward or ``generate`` call adds to the residual stream, one entry per row.
-
-    ``delta`` [B, 1, D] is added at positions ``first <= position <= last``; ``first`` and ``last``
-    are [B, 1] int64, and ``last`` is None when every row goes on to the end (one comparison less
-    per token). ``gate`` [B, 1, 1] multiplies every LoRA update: 1 is the adapter, 0 the base model.
-    None means the adapter everywhere.
-    """
-
-    delta: Tensor | None
-    first: Tensor | None
-    last: Tensor | None
-    gate: Tensor | None
-
 
 class _StopForward(Exception):
     """Ends a forward pass at block L once the residual stream there has been read."""
@@ -67,49 +51,7 @@ class _Capture:
     hidden: list[Tensor] = field(default_factory=list)
 
 
-_plan: ContextVar[Plan | None] = ContextVar("introspection_plan", default=None)
 _capture: ContextVar[_Capture | None] = ContextVar("introspection_capture", default=None)
-
-
-def make_plan(
-    delta: Tensor | None,
-    spans: Sequence[tuple[int, int | None]],
-    adapter: Sequence[bool] | None,
-    device: torch.device | str,
-    dtype: torch.dtype,
-) -> Plan:
-    """Turn rows into a plan on ``device``.
-
-    ``delta`` [B, D] (vector x strength x residual norm, zeros for rows without an injection) or
-    None; ``spans`` [B] of (first, last) positions counted without padding, last None for "to the
-    end"; ``adapter`` [B] of True (adapter) or False (base model), or None when no adapter is
-    loaded or every row uses it.
-    """
-    gate = None
-    if adapter is not None and not all(adapter):
-        gate = torch.tensor(adapter, device=device, dtype=dtype)[:, None, None]
-    if delta is None:
-        return Plan(None, None, None, gate)
-    first = torch.tensor([start for start, _ in spans], device=device)[:, None]
-    last = None
-    if any(end is not None for _, end in spans):
-        ends = [FOREVER if end is None else end for _, end in spans]
-        last = torch.tensor(ends, device=device)[:, None]
-    return Plan(delta.to(device, dtype)[:, None, :], first, last, gate)
-
-
-@contextmanager
-def apply(plan: Plan) -> Iterator[None]:
-    """Make ``plan`` the plan of every forward in this context (thread or task), then forget it.
-
-    Never hold it open across a ``yield`` of a generator that somebody else steps: the steps may run
-    in different contexts.
-    """
-    token = _plan.set(plan)
-    try:
-        yield
-    finally:
-        _plan.reset(token)
 
 
 @contextmanager
@@ -131,7 +73,7 @@ def capture(stop: bool = True) -> Iterator[list[Tensor]]:
 def _at_block(
     layer: nn.Module, _args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
 ) -> Any | None:
-    reading, plan = _capture.get(), _plan.get()
+    reading, plan = _capture.get(), current.get()
     if reading is None and (plan is None or plan.delta is None):
         return None
     bare = isinstance(output, Tensor)  # falcon and bloom return a tuple
@@ -157,15 +99,6 @@ def _at_block(
     delta = plan.delta.to(hidden)
     hidden = torch.addcmul(hidden, on[..., None].to(hidden), delta)
     return hidden if bare else (hidden, *output[1:])
-
-
-def _gate_rows(_module: nn.Module, _args: tuple[Any, ...], output: Tensor) -> Tensor | None:
-    plan = _plan.get()
-    if plan is None or plan.gate is None:
-        return None
-    if plan.gate.shape[0] != output.shape[0]:
-        raise RuntimeError(f"the plan has {plan.gate.shape[0]} rows, the batch {output.shape[0]}")
-    return output * plan.gate.to(output)
 
 
 def blocks(model: Any) -> nn.ModuleList:
@@ -204,11 +137,10 @@ def install(model: nn.Module, layer: int) -> Installation:
         raise IntrospectionError(
             f"Layer {layer} does not exist: this model has blocks 0 to {len(stack) - 1}."
         )
-    handles = [stack[layer].register_forward_hook(_at_block, with_kwargs=True)]
+    handles: list[Any] = [stack[layer].register_forward_hook(_at_block, with_kwargs=True)]
     for module in model.modules():
         if isinstance(module, LoraLayer):
-            for lora_a in module.lora_A.values():
-                handles.append(lora_a.register_forward_hook(_gate_rows))
+            handles += [gate.put_on(module.scaling, adapter) for adapter in module.scaling]
     return Installation(layer, tuple(handles))
 
 

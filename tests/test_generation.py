@@ -36,6 +36,7 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 from introspection import generation, graphs, injection, openings
 from introspection.generation import Report, detection_scores, generate, stream
 from introspection.models import LoadedModel
+from introspection.plan import current
 from introspection.trials import (
     ALL,
     FINAL,
@@ -684,7 +685,7 @@ def test_an_exception_in_generate_leaves_nothing_behind(
             pytest.raises(ZeroDivisionError),
         ):
             generate(llama, trials(), TOKENS, halt=False)
-    assert injection._plan.get() is None
+    assert current.get() is None
     assert injection._capture.get() is None
     assert hook_count(llama.model) == hooks
     assert overrides(llama.model) == []

@@ -31,6 +31,7 @@ from torch import Tensor
 from introspection import injection
 from introspection.adapter import lora_config
 from introspection.errors import IntrospectionError
+from introspection.plan import current
 
 IDS = torch.randint(5, 330, (4, 9), generator=torch.Generator().manual_seed(2))
 DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
@@ -148,6 +149,34 @@ def test_gate_rows_are_the_base_and_the_adapter(family: str, dtype: torch.dtype)
             assert torch.equal(logits(model), expected), adapter
 
 
+@pytest.mark.parametrize("scaling", [2.0, 1 / 3, 0.1])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
+def test_gate_keeps_every_scaling_to_the_bit(dtype: torch.dtype, scaling: float) -> None:
+    """bf16 has no third, so the gate times the scaling is not always one tensor."""
+    bare, adapted, model = prepared("llama", dtype)
+    for which in (adapted, model):
+        for module in which.modules():
+            if isinstance(module, BaseTunerLayer):
+                module.scaling["default"] = scaling
+    injection.install(model, LAYER)
+    rows = [False, True, True, False]
+    expected = torch.where(torch.tensor(rows)[:, None, None], logits(adapted), logits(bare))
+    with injection.apply(plan(None, adapter=rows, dtype=dtype)):
+        assert torch.equal(logits(model), expected)
+
+
+def test_a_removed_gate_leaves_the_scaling_that_peft_set() -> None:
+    model = make_adapted("llama")
+    updates = [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
+    before = [dict(module.scaling) for module in updates]
+    installed = injection.install(model, LAYER)
+    injection.install(model, LAYER).remove()
+    updates[0].delete_adapter("default")
+    installed.remove()
+    assert [dict(module.scaling) for module in updates[1:]] == before[1:]
+    assert all(type(s) is float for module in updates for s in module.scaling.values())
+
+
 def test_gate_and_delta_meet_in_one_batch(family: str, bare: Callable, adapted: Callable) -> None:
     _, _, model = prepared(family)
     delta, spans = thought(), [(3, None)] * 4
@@ -170,7 +199,7 @@ def test_a_plan_with_the_wrong_number_of_rows_raises(llama: Any, rows: int) -> N
     for wrong in (delta, gate):
         with pytest.raises(RuntimeError, match=f"{rows} rows"), injection.apply(wrong):
             logits(llama.model)
-    assert injection._plan.get() is None
+    assert current.get() is None
 
 
 @pytest.mark.parametrize("layer", [-1, DEPTH, 99])
@@ -414,7 +443,7 @@ def test_an_exception_leaves_nothing_behind(family: str, manager: str, tiny: Cal
     with pytest.raises(ZeroDivisionError), open_one():
         logits(model)
     handle.remove()
-    assert injection._plan.get() is None
+    assert current.get() is None
     assert injection._capture.get() is None
     assert overrides(model) == []
     assert hook_count(model) == hooks
@@ -427,12 +456,12 @@ def test_contexts_nest_and_give_back_the_outer_plan(llama: Any) -> None:
         expected = logits(llama.model)
         with pytest.raises(ZeroDivisionError), injection.apply(inner):
             raise ZeroDivisionError
-        assert injection._plan.get() is outer
+        assert current.get() is outer
         with injection.capture(), injection.capture(stop=False) as mine:
             logits(llama.model)
         assert len(mine) == 1
         assert torch.equal(logits(llama.model), expected)
-    assert injection._plan.get() is None
+    assert current.get() is None
 
 
 # --- the self-test ----------------------------------------------------------------------------
@@ -445,7 +474,7 @@ def test_self_test_passes_and_leaves_no_hook(family: str, dtype: torch.dtype) ->
     injection.self_test(model, LAYER)
     injection.self_test(model, LAYER, norm=500.0)
     assert hook_count(model) == hooks
-    assert injection._plan.get() is None
+    assert current.get() is None
 
 
 @DTYPES
@@ -475,7 +504,7 @@ def test_self_test_catches_a_dead_hook(
             monkeypatch.setattr(block, "_call_impl", block.forward)
     with pytest.raises(IntrospectionError, match=f"hook on block {LAYER} is dead"):
         injection.self_test(model, LAYER)
-    assert injection._plan.get() is None
+    assert current.get() is None
 
 
 def halved(make: Callable) -> Callable:

@@ -85,13 +85,13 @@ def test_a_token_is_sent_only_after_a_refusal(model: Path, monkeypatch: pytest.M
     assert "hf_secret" not in str(refused.value)
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="says what a machine without a GPU says")
 def test_attention_on_a_gpu_makes_no_plans(model: Path) -> None:
     torch.backends.cuda.enable_cudnn_sdp(True)
     models.load(str(model), adapter=None, device="cpu")
     assert not torch.backends.cuda.cudnn_sdp_enabled()
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="says what a machine without a GPU says")
 def test_what_needs_a_gpu_says_so(model: Path) -> None:
     with pytest.raises(IntrospectionError, match="no GPU to split"):
         models.load(str(model), adapter=None, device="split")

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, inject_adapter_in_model
+from peft.tuners.lora import LoraLayer
 from tokenizers import Tokenizer, decoders, pre_tokenizers, trainers
 from tokenizers import models as token_models
 from transformers import (
@@ -21,7 +22,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from introspection import injection
+from introspection import gate, injection
 from introspection.extraction import extract
 from introspection.models import LoadedModel
 
@@ -187,7 +188,11 @@ def vector(seed: int) -> torch.Tensor:
 
 
 def hook_count(model: torch.nn.Module) -> int:
-    return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules())
+    """Hooks and gates on the model."""
+    hooks = sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules())
+    updates = [m for m in model.modules() if isinstance(m, LoraLayer)]
+    gates = [type(s) is gate.Scaling for m in updates for s in m.scaling.values()]
+    return hooks + sum(gates)
 
 
 def overrides(model: torch.nn.Module) -> list[str]:

@@ -1,0 +1,92 @@
+"""What one forward or ``generate`` call writes into the residual stream, and which rows are gated.
+
+Knows: the plan of the current call, in a ``ContextVar``. Does not know: models, hooks, PEFT.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+__all__ = ["Plan", "apply", "current", "make_plan"]
+
+FOREVER = 2**31 - 1  # "to the end of the answer", as a position
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What one forward or ``generate`` call adds to the residual stream, one entry per row.
+
+    ``delta`` [B, 1, D] is added at positions ``first <= position <= last``; ``first`` and ``last``
+    are [B, 1] int64, and ``last`` is None when every row goes on to the end (one comparison less
+    per token). ``gate`` [B, 1, 1] multiplies every LoRA update: 1 is the adapter, 0 the base model.
+    None means the adapter everywhere.
+    """
+
+    delta: Tensor | None
+    first: Tensor | None
+    last: Tensor | None
+    gate: Tensor | None
+    _scaled: dict[Any, Tensor | None] = field(
+        default_factory=dict, init=False, compare=False, repr=False
+    )
+
+    def scaled(self, scaling: float, like: Tensor) -> Tensor | None:
+        """The gate times ``scaling`` as a tensor like ``like``, made once; None where the dtype would
+        round the number, which the product with a Python float does not."""
+        key = (scaling, like.dtype, like.device)
+        if key not in self._scaled:
+            assert self.gate is not None
+            exact = float(torch.tensor(scaling, dtype=like.dtype)) == scaling
+            self._scaled[key] = self.gate.to(like) * scaling if exact else None
+        return self._scaled[key]
+
+
+current: ContextVar[Plan | None] = ContextVar("introspection_plan", default=None)
+
+
+def make_plan(
+    delta: Tensor | None,
+    spans: Sequence[tuple[int, int | None]],
+    adapter: Sequence[bool] | None,
+    device: torch.device | str,
+    dtype: torch.dtype,
+) -> Plan:
+    """Turn rows into a plan on ``device``.
+
+    ``delta`` [B, D] (vector x strength x residual norm, zeros for rows without an injection) or
+    None; ``spans`` [B] of (first, last) positions counted without padding, last None for "to the
+    end"; ``adapter`` [B] of True (adapter) or False (base model), or None when no adapter is
+    loaded or every row uses it.
+    """
+    gate = None
+    if adapter is not None and not all(adapter):
+        gate = torch.tensor(adapter, device=device, dtype=dtype)[:, None, None]
+    if delta is None:
+        return Plan(None, None, None, gate)
+    first = torch.tensor([start for start, _ in spans], device=device)[:, None]
+    last = None
+    if any(end is not None for _, end in spans):
+        ends = [FOREVER if end is None else end for _, end in spans]
+        last = torch.tensor(ends, device=device)[:, None]
+    return Plan(delta.to(device, dtype)[:, None, :], first, last, gate)
+
+
+@contextmanager
+def apply(plan: Plan) -> Iterator[None]:
+    """Make ``plan`` the plan of every forward in this context (thread or task), then forget it.
+
+    Never hold it open across a ``yield`` of a generator that somebody else steps: the steps may run
+    in different contexts.
+    """
+    token = current.set(plan)
+    try:
+        yield
+    finally:
+        current.reset(token)
