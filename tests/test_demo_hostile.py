@@ -15,7 +15,7 @@ import httpx
 import pytest
 from gradio_client.exceptions import AppError
 from tab import free_port
-from test_demo import INFO, SETTINGS, Visitor, call
+from test_demo import INFO, SETTINGS, Visitor, call, scripted
 from tiny import load_tiny
 from typer.testing import CliRunner
 
@@ -96,6 +96,7 @@ TYPED: list[tuple[Any, ...]] = [
 ]
 
 
+ARGUMENTS = ("concept", "strength", "question")
 PATHS = ("call/compare", "call/nowhere", "queue/join", "run/compare", "run/nowhere", "run/predict")
 
 
@@ -140,10 +141,37 @@ def test_the_endpoint_refuses_in_words(page: gr.Blocks) -> None:
         if case[3:] not in (("final_on", "40"), ("final_on", 40)):
             continue  # /compare takes neither
         event, told = call(url, list(case[:3]))
-        if event != "error" or wrong(told["error"]):
+        good = ("ocean", "1" if isinstance(case[1], str) else 1.0, "Why?")
+        names = [n for n, a, b in zip(ARGUMENTS, case, good, strict=False) if repr(a) != repr(b)]
+        if event != "refused" or list(told) != names or any(map(wrong, told.values())):
             passed.append((case, event, told))
     assert passed == []
     assert call(url, ["ocean", 1.0, "Why?"])[0] == "complete"
+
+
+def test_behind_somebodys_run_the_endpoint_refuses_at_once(
+    page: gr.Blocks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = page.local_url.rstrip("/")
+    seen, visitor = scripted(monkeypatch, ["never"] * 3, pause=0.5), Visitor(page)
+    ticket = visitor.call("begin", "ocean", *SETTINGS)[3]
+    goes_on = visitor.stream("run", ticket, "ocean", *SETTINGS)
+    next(goes_on)
+    for name, sent, bad in (
+        ("compare", ["<s>", 1.0, "Why?"], "concept"),
+        ("report", ["ocean", 9, "Why?", "final_on", ""], "strength"),
+        ("report", ["ocean", 1, "Why?", "later"], "schedule"),
+        ("report", ["ocean", 1, "Why?", "final", "mine"], "adapter"),
+        ("sweep", ["ocean", [1, 99], "Why?", ""], "strengths"),
+        ("sweep", ["ocean", [1] * 9], "strengths"),
+    ):
+        told = httpx.post(f"{url}/gradio_api/call/{name}", json={"data": sent}, timeout=5)
+        assert told.status_code == 422
+        refused = [part for part in told.json()["detail"] if not part["is_valid"]]
+        assert [part["parameter_name"] for part in refused] == [bad]
+        assert not wrong(refused[0]["message"])
+    assert seen["running"] == 1
+    goes_on.close()
 
 
 def test_a_run_cannot_be_joined_without_a_ticket(page: gr.Blocks) -> None:

@@ -103,7 +103,7 @@ def test_two_hundred_at_once_get_an_answer_or_a_clean_no(page: gr.Blocks, alone:
             assert (200, answer) == alone[wish], wish
         else:
             assert status == 503 and "queue" in answer.casefold(), (status, answer)
-    assert served >= 60
+    assert 60 <= served < 150  # the queue has its bound
     url = page.local_url.rstrip("/")
     assert call(url, "report", "ocean") == alone["report", "ocean"]
 
@@ -140,7 +140,7 @@ KINDS: dict[str, tuple[int, list[tuple[Any, ...]]]] = {
     "run": (
         850,
         [
-            (c, d, DEFAULT_QUESTION, s, 8)
+            (c, d, DEFAULT_QUESTION, s, 4)
             for c in CONCEPTS[:4]
             for d, s in zip((0.25, 1.0, 4.0), SCHEDULES[::2], strict=True)
         ],

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from functools import partial, wraps
 from html import escape
 from inspect import Parameter, signature
 from typing import Any
 
 import gradio as gr
+from gradio.context import get_blocks_context
 
 from introspection.concepts import catalogue
 from introspection.demo import sweeps, wording
@@ -39,6 +41,24 @@ def _plainly(work: Callable[[], Any]) -> Any:
         raise gr.Error(BROKEN, print_exception=False) from None
 
 
+def _verdicts(check: Callable[..., Any], good: tuple[Any, ...], *given: Any) -> list[Any]:
+    """What Gradio asks before a request may join the queue: of every argument whether it is one, or a
+    sentence that says why not. Each is checked among ``good`` ones, then all together."""
+    alone = [(*good[:i], value, *good[i + 1 :]) for i, value in enumerate(given)]
+    told = [_refusal(check, *arguments) for arguments in alone]
+    if not any(told):
+        told[0] = _refusal(check, *given)
+    return [gr.validate(not sentence, sentence) for sentence in told]
+
+
+def _refusal(check: Callable[..., Any], *arguments: Any) -> str:
+    try:
+        check(*arguments)
+    except IntrospectionError as error:
+        return escape(str(error), quote=False)
+    return ""
+
+
 class Page(gr.Blocks):
     """Blocks whose endpoints may be called without their last values by anybody who speaks HTTP, not
     only through ``gradio_client``: programs from before an argument was added go on working."""
@@ -46,7 +66,7 @@ class Page(gr.Blocks):
     async def preprocess_data(
         self, block_fn: Any, inputs: list[Any], *options: Any, **named: Any
     ) -> Any:
-        if block_fn.api_visibility == "public":
+        if block_fn.api_visibility == "public" or block_fn.is_validator_function:
             usual = [parameter.default for parameter in signature(block_fn.fn).parameters.values()]
             missing = usual[len(inputs) :]
             if all(value is not Parameter.empty for value in missing):
@@ -86,7 +106,7 @@ class _Api:
         """
 
         def work() -> dict[str, Any]:
-            asked = self.experiment.request(concept, strength, question, schedule, adapter=adapter)
+            asked = self.asked_report(concept, strength, question, schedule, adapter)
             line = Line(
                 asked.concept.name,
                 asked.concept,
@@ -98,6 +118,11 @@ class _Api:
 
         found: dict[str, Any] = _plainly(work)
         return found
+
+    def asked_report(
+        self, concept: str, strength: float, question: str, schedule: str, adapter: str
+    ) -> Request:
+        return self.experiment.request(concept, strength, question, schedule, adapter=adapter)
 
     def compare(
         self,
@@ -118,7 +143,7 @@ class _Api:
         """
 
         def work() -> dict[str, Any]:
-            asked = self.experiment.request(concept, strength, question, adapter=adapter)
+            asked = self.asked_compare(concept, strength, question, adapter)
             chosen = self.experiment.chosen(asked.adapter)
             answers: Any = None
             for answers in self.experiment.stream(asked):  # noqa: B007
@@ -130,6 +155,9 @@ class _Api:
 
         found: dict[str, Any] = _plainly(work)
         return found
+
+    def asked_compare(self, concept: str, strength: float, question: str, adapter: str) -> Request:
+        return self.experiment.request(concept, strength, question, adapter=adapter)
 
     def sweep(
         self,
@@ -150,20 +178,25 @@ class _Api:
         """
 
         def work() -> list[dict[str, Any]]:
-            if not isinstance(strengths, list) or not 1 <= len(strengths) <= MOST_STRENGTHS:
-                raise IntrospectionError(
-                    f"The strengths must be a list of 1 to {MOST_STRENGTHS} numbers: send for "
-                    "example [0, 0.5, 1]."
-                )
-            asked: list[Request] = [
-                self.experiment.request(concept, strength, question, adapter=adapter)
-                for strength in strengths
-            ]
+            asked = self.asked_sweep(concept, strengths, question, adapter)
             lines = [Line(f"{a.strength:g}", a.concept, a.strength, a.question) for a in asked]
             return self._rows(lines, asked[0].adapter)
 
         found: list[dict[str, Any]] = _plainly(work)
         return found
+
+    def asked_sweep(
+        self, concept: str, strengths: list[float], question: str, adapter: str
+    ) -> list[Request]:
+        if not isinstance(strengths, list) or not 1 <= len(strengths) <= MOST_STRENGTHS:
+            raise IntrospectionError(
+                f"The strengths must be a list of 1 to {MOST_STRENGTHS} numbers: send for "
+                "example [0, 0.5, 1]."
+            )
+        return [
+            self.experiment.request(concept, strength, question, adapter=adapter)
+            for strength in strengths
+        ]
 
     def concepts(self, adapter: str = "") -> list[dict[str, Any]]:
         """The catalogue: name, category, whether it is harmful and whether training has seen it.
@@ -204,8 +237,16 @@ class _Api:
 def add(experiment: Experiment) -> None:
     """The five endpoints; call it inside ``gr.Blocks``."""
     api = _Api(experiment)
-    gr.api(api.report, api_name="report", **MODEL)
-    gr.api(api.compare, api_name="compare", **MODEL)
-    gr.api(api.sweep, api_name="sweep", **MODEL)
+    usual = (1.0, DEFAULT_QUESTION)
+    for work, check, good in (
+        (api.report, api.asked_report, ("ocean", *usual, "final_on", "")),
+        (api.compare, api.asked_compare, ("ocean", *usual, "")),
+        (api.sweep, api.asked_sweep, ("ocean", [1.0], DEFAULT_QUESTION, "")),
+    ):
+        endpoint = gr.api(work, api_name=work.__name__, **MODEL)
+        # Refused at once, not when its turn comes. gr.api itself takes no validator.
+        page = get_blocks_context()
+        assert page is not None
+        page.fns[endpoint["id"]].validator = wraps(work)(partial(_verdicts, check, good))
     gr.api(api.concepts, api_name="concepts", concurrency_limit=4)
     gr.api(api.health, api_name="health", concurrency_limit=4)

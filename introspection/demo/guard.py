@@ -1,16 +1,17 @@
 """Refuses request bodies over a limit, which Gradio reads into memory whatever their size, and calls
-that it would answer with a bare HTTP 500.
+that it would answer with a bare HTTP 500; lets one caller at a time join the queue.
 
-Knows: ASGI. Does not know: routes or what a body says.
+Knows: ASGI, and how the ways into the queue end. Does not know: what a body says.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-__all__ = ["LIMIT", "BodyLimit", "NoBareError"]
+__all__ = ["LIMIT", "BodyLimit", "NoBareError", "OneByOne"]
 
 log = logging.getLogger(__name__)
 
@@ -91,6 +92,26 @@ class NoBareError:
                 raise
             log.warning("a call to %s ended in %s", scope["path"][:80], type(error).__name__)
             await _answer(send, 400, NO_CALL)
+
+
+class OneByOne:
+    """ASGI middleware: whoever joins the queue does so before the next one is looked at.
+
+    Gradio looks whether the queue is full, then checks what was sent, elsewhere, and then lets it in:
+    a crowd would all see the same free place. Stands behind :class:`BodyLimit`, which has the whole
+    body, so that nobody holds the others up by sending slowly.
+    """
+
+    def __init__(self, app: App) -> None:
+        self.app, self.turn = app, asyncio.Lock()
+
+    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        path = scope.get("path", "")
+        if scope.get("method") == "POST" and ("/call/" in path or path.endswith("/queue/join")):
+            async with self.turn:
+                await self.app(scope, receive, send)
+        else:
+            await self.app(scope, receive, send)
 
 
 async def _refuse(send: Send, limit: int) -> None:

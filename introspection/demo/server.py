@@ -19,7 +19,7 @@ from starlette.middleware import Middleware
 
 from introspection.demo import space, theme, without
 from introspection.demo.experiment import MAX_STRENGTH, Experiment
-from introspection.demo.guard import LIMIT, BodyLimit, NoBareError
+from introspection.demo.guard import LIMIT, BodyLimit, NoBareError, OneByOne
 from introspection.demo.layout import TITLE, build
 from introspection.errors import IntrospectionError
 from introspection.models import LoadedModel
@@ -105,7 +105,11 @@ def _open(page: gr.Blocks, host: str | None, port: int | None, settings: dict[st
         "footer_links": ["api", "gradio", "settings"],
         "share": False,
         "app_kwargs": {
-            "middleware": [Middleware(NoBareError), Middleware(BodyLimit)],
+            "middleware": [
+                Middleware(NoBareError),
+                Middleware(BodyLimit),
+                Middleware(OneByOne),
+            ],
             "docs_url": None,
             "redoc_url": None,
             "openapi_url": None,
