@@ -13,6 +13,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -97,17 +98,29 @@ def _begun(model: Any, rows: Sequence[Row]) -> tuple[DynamicCache | None, int]:
 def row_plan(model: Any, rows: Sequence[Row]) -> injection.Plan:
     """The plan of a batch of rows; rows without an injection get a zero vector."""
     weight = model.get_input_embeddings().weight
-    delta = None
-    if any(row.delta is not None for row in rows):
-        nothing = torch.zeros(weight.shape[1])
-        delta = torch.stack([nothing if row.delta is None else row.delta for row in rows])
+    nothing = torch.zeros(weight.shape[1])
+    deltas = {
+        block: torch.stack(
+            [nothing if r.delta is None or r.block != block else r.delta for r in rows]
+        )
+        for block in {row.block for row in rows if row.delta is not None}
+    }
     return injection.make_plan(
-        delta,
+        deltas.pop(None, None),
         [row.positions for row in rows],
         [row.adapter for row in rows],
         weight.device,
         weight.dtype,
+        {block: delta for block, delta in deltas.items() if block is not None},
     )
+
+
+@contextmanager
+def _planned(model: Any, rows: Sequence[Row]) -> Iterator[None]:
+    """Make the plan of ``rows`` that of every forward in this context, at whatever blocks they have."""
+    plan = row_plan(model, rows)
+    with injection.also_at(model, plan.elsewhere), injection.apply(plan):
+        yield
 
 
 def halt_sequences(tokenizer: Any) -> tuple[tuple[int, ...], ...]:
@@ -211,7 +224,7 @@ def write(model: Any, rows: Sequence[Row], pad: int, max_new_tokens: int, **opti
     begun, opening = _begun(model, rows)
     ids, mask = pad_left(rows, pad, device, opening)
     faster = graphs.decoding(model, ids.shape[1] + max_new_tokens)
-    with torch.inference_mode(), injection.apply(row_plan(model, rows)), faster as cache:
+    with torch.inference_mode(), _planned(model, rows), faster as cache:
         output: Tensor = model.generate(
             input_ids=ids,
             attention_mask=mask,
@@ -405,7 +418,7 @@ def detection_scores(loaded: Any, trials: Sequence[Trial], batch_size: int = 64)
         rows = [Row(row.ids + start, row.positions, row.delta, row.adapter) for row in rows]
         begun, opening = _begun(model, rows)
         ids, mask = pad_left(rows, 0, device, opening)
-        with torch.inference_mode(), injection.apply(row_plan(model, rows)):
+        with torch.inference_mode(), _planned(model, rows):
             logits = model(
                 input_ids=ids[:, opening:],
                 attention_mask=mask,

@@ -12,10 +12,11 @@ prefill and a static cache.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -29,6 +30,7 @@ from introspection.plan import Plan, apply, current, make_plan
 __all__ = [
     "Installation",
     "Plan",
+    "also_at",
     "apply",
     "blocks",
     "capture",
@@ -82,11 +84,21 @@ def _at_block(
         reading.hidden.append(hidden)
         if reading.stop:
             raise _StopForward
-    if plan is None or plan.delta is None or plan.first is None:
+    if plan is None or plan.delta is None:
         return None
-    if plan.delta.shape[0] != hidden.shape[0]:
+    return _added(layer, kwargs, output, plan, plan.delta)
+
+
+def _added(
+    layer: nn.Module, kwargs: dict[str, Any], output: Any, plan: Plan, delta: Tensor
+) -> Any | None:
+    """The output of a block with ``delta`` added at the positions of the plan."""
+    bare = isinstance(output, Tensor)
+    hidden: Tensor = output if bare else output[0]
+    assert plan.first is not None
+    if delta.shape[0] != hidden.shape[0]:
         # A one-row delta would broadcast over the batch without a word.
-        raise RuntimeError(f"the plan has {plan.delta.shape[0]} rows, the batch {hidden.shape[0]}")
+        raise RuntimeError(f"the plan has {delta.shape[0]} rows, the batch {hidden.shape[0]}")
     positions = kwargs.get("position_ids")
     if positions is None:
         raise RuntimeError(
@@ -96,9 +108,31 @@ def _at_block(
     on = positions >= plan.first.to(positions.device)
     if plan.last is not None:
         on &= positions <= plan.last.to(positions.device)
-    delta = plan.delta.to(hidden)
-    hidden = torch.addcmul(hidden, on[..., None].to(hidden), delta)
+    hidden = torch.addcmul(hidden, on[..., None].to(hidden), delta.to(hidden))
     return hidden if bare else (hidden, *output[1:])
+
+
+@contextmanager
+def also_at(model: Any, others: Iterable[int]) -> Iterator[None]:
+    """Let plans write at blocks ``others`` too, what they have there (``elsewhere``).
+
+    For sweeps over blocks, in one batch. Other threads have other plans and notice nothing.
+    """
+
+    def write(
+        block: int, layer: nn.Module, _args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
+    ) -> Any | None:
+        plan = current.get()
+        if plan is None or block not in plan.elsewhere:
+            return None
+        return _added(layer, kwargs, output, plan, plan.elsewhere[block])
+
+    stack = blocks(model)
+    with ExitStack() as open_:
+        for block in sorted(set(others)):
+            hook = stack[block].register_forward_hook(partial(write, block), with_kwargs=True)
+            open_.callback(hook.remove)
+        yield
 
 
 def blocks(model: Any) -> nn.ModuleList:

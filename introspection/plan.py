@@ -5,7 +5,7 @@ Knows: the plan of the current call, in a ``ContextVar``. Does not know: models,
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -25,14 +25,16 @@ class Plan:
 
     ``delta`` [B, 1, D] is added at positions ``first <= position <= last``; ``first`` and ``last``
     are [B, 1] int64, and ``last`` is None when every row goes on to the end (one comparison less
-    per token). ``gate`` [B, 1, 1] multiplies every LoRA update: 1 is the adapter, 0 the base model.
-    None means the adapter everywhere.
+    per token). ``elsewhere`` holds such a delta for each further block at which rows have theirs,
+    and zeros for all other rows. ``gate`` [B, 1, 1] multiplies every LoRA update: 1 is the adapter,
+    0 the base model. None means the adapter everywhere.
     """
 
     delta: Tensor | None
     first: Tensor | None
     last: Tensor | None
     gate: Tensor | None
+    elsewhere: Mapping[int, Tensor] = field(default_factory=dict)
     _scaled: dict[Any, Tensor | None] = field(
         default_factory=dict, init=False, compare=False, repr=False
     )
@@ -57,25 +59,28 @@ def make_plan(
     adapter: Sequence[bool] | None,
     device: torch.device | str,
     dtype: torch.dtype,
+    elsewhere: Mapping[int, Tensor] | None = None,
 ) -> Plan:
     """Turn rows into a plan on ``device``.
 
     ``delta`` [B, D] (vector x strength x residual norm, zeros for rows without an injection) or
     None; ``spans`` [B] of (first, last) positions counted without padding, last None for "to the
     end"; ``adapter`` [B] of True (adapter) or False (base model), or None when no adapter is
-    loaded or every row uses it.
+    loaded or every row uses it. ``elsewhere`` maps blocks other than L to their own ``delta``.
     """
     gate = None
     if adapter is not None and not all(adapter):
         gate = torch.tensor(adapter, device=device, dtype=dtype)[:, None, None]
-    if delta is None:
+    if delta is None and not elsewhere:
         return Plan(None, None, None, gate)
     first = torch.tensor([start for start, _ in spans], device=device)[:, None]
     last = None
     if any(end is not None for _, end in spans):
         ends = [FOREVER if end is None else end for _, end in spans]
         last = torch.tensor(ends, device=device)[:, None]
-    return Plan(delta.to(device, dtype)[:, None, :], first, last, gate)
+    deltas = {block: d.to(device, dtype)[:, None, :] for block, d in (elsewhere or {}).items()}
+    own = None if delta is None else delta.to(device, dtype)[:, None, :]
+    return Plan(own, first, last, gate, deltas)
 
 
 @contextmanager

@@ -105,12 +105,14 @@ class Injection:
     """A unit concept vector [D] (float32, CPU), its strength and its schedule.
 
     ``strength`` is rho = |added vector| / typical residual norm at block L, so the same number
-    means the same dose on every model. A negative strength subtracts the vector.
+    means the same dose on every model. A negative strength subtracts the vector. ``block`` is where
+    the vector is added if not at block L.
     """
 
     vector: Tensor
     strength: float
     schedule: Schedule = FINAL_ON
+    block: int | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -129,12 +131,14 @@ def ask(question: str, *before: Message) -> tuple[Message, ...]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Row:
-    """A trial as tokens: prompt ids, (first, last) injected position, delta [D] or None."""
+    """A trial as tokens: prompt ids, (first, last) injected position, delta [D] or None, and the block
+    where it is added if not block L."""
 
     ids: tuple[int, ...]
     positions: tuple[int, int | None]
     delta: Tensor | None
     adapter: bool
+    block: int | None = None
 
 
 @lru_cache(maxsize=65536)
@@ -236,4 +240,4 @@ def encode(tokenizer: Any, trial: Trial, norm: float) -> Row:
         return Row(ids, (0, None), None, trial.adapter)
     positions = injected_span(tokenizer, trial.messages, trial.injection.schedule)
     delta = trial.injection.vector.to(torch.float32) * (trial.injection.strength * norm)
-    return Row(ids, positions, delta, trial.adapter)
+    return Row(ids, positions, delta, trial.adapter, trial.injection.block)

@@ -65,7 +65,7 @@ def prepared(family: str, dtype: torch.dtype = torch.float32) -> tuple[Any, Any,
 
 @contextmanager
 def written_by_hand(
-    model: Any, delta: Tensor, spans: list[tuple[int, int | None]]
+    model: Any, delta: Tensor, spans: list[tuple[int, int | None]], block: int = LAYER
 ) -> Iterator[None]:
     """An independent injection: adds to the named tokens one by one."""
 
@@ -79,7 +79,7 @@ def written_by_hand(
 
     stack = model.base_model
     stack = stack.layers if hasattr(stack, "layers") else stack.h
-    handle = stack[LAYER].register_forward_hook(write)
+    handle = stack[block].register_forward_hook(write)
     try:
         yield
     finally:
@@ -118,6 +118,28 @@ def test_each_row_gets_its_own_delta_at_its_own_tokens(family: str, dtype: torch
         assert torch.equal(got[row, :first], plain[row, :first])
         assert not torch.allclose(got[row, first:], plain[row, first:])
     assert torch.equal(logits(model), plain), "the plan is forgotten"
+
+
+@DTYPES
+def test_each_row_gets_its_delta_at_its_own_block(family: str, dtype: torch.dtype) -> None:
+    """A row alone, the hook at its block, against all of them in one batch."""
+    _, adapted, model = prepared(family, dtype)
+    delta, spans = thought(), [(8, 8), (4, None), (2, 5), (0, None)]
+    blocks, hooks = (LAYER, LAYER + 1, LAYER - 1, LAYER + 1), hook_count(model)
+    expected = []
+    for row, block in enumerate(blocks):
+        alone = torch.zeros_like(delta)
+        alone[row] = delta[row]
+        with written_by_hand(adapted, alone, spans, block):
+            expected.append(logits(adapted)[row])
+    at = {b: delta * torch.tensor([[float(b == own)] for own in blocks]) for b in set(blocks)}
+    own = at.pop(LAYER)
+    for here, spread in ((own, at), (None, at | {LAYER: own})):
+        whole = injection.make_plan(here, spans, None, "cpu", dtype, spread)
+        with injection.also_at(model, whole.elsewhere), injection.apply(whole):
+            assert torch.equal(logits(model), torch.stack(expected))
+    assert hook_count(model) == hooks
+    assert torch.equal(logits(model), logits(adapted)), "the plan is forgotten"
 
 
 @DTYPES

@@ -7,13 +7,12 @@ adapter's. Does not know: Gradio, HTML, locks or visitors.
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
-from contextlib import ExitStack, closing
+from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Literal
 from zlib import crc32
 
 from introspection import generation, injection
-from introspection.adapter import AdapterInfo
 from introspection.concepts import Concept
 from introspection.extraction import random_direction
 from introspection.grading import Verdict, grade
@@ -66,58 +65,63 @@ def run(
 ) -> Generator[tuple[LineAnswer, ...], None, None]:
     """All answers so far after every token, in the order of ``lines``; closing it ends the model.
 
-    ``most`` tokens per answer, ``seconds`` for each batch. Lines of one block share batches; for
-    another block than the adapter's the hook is moved there while they last, so nobody else may use
-    the model meanwhile.
+    ``most`` tokens per answer, ``seconds`` for each batch, in which lines of all blocks stand side by
+    side. To read the vectors of another block than the adapter's the hook is moved there for a
+    moment, so nobody else may use the model meanwhile.
     """
     answers = [LineAnswer(line) for line in lines]
-    blocks = {line.layer for line in lines}
-    for block in sorted(blocks, key=lambda b: (b is not None, b or 0)):
-        chosen = [i for i, line in enumerate(lines) if line.layer == block]
-        with ExitStack() as stack:
-            model = loaded
-            if block is not None and block != loaded.layer:
-                stack.callback(_move, loaded, loaded.layer)
-                _move(loaded, block)
-                model = replace(loaded, layer=block, vectors=None, adapter=_briefly(loaded))
-                model.norm = model.vectors_of(["ocean"]).norm
-            for at in range(0, len(chosen), BATCH):
-                part = chosen[at : at + BATCH]
-                trials = [_trial(model, lines[i]) for i in part]
-                reports: list[generation.Report] = []
-                with closing(
-                    generation.stream(model, trials, most, seconds=seconds)  # type: ignore[type-var]
-                ) as steps:
-                    for reports in steps:
-                        for i, report in zip(part, reports, strict=True):
-                            answers[i] = _answer(lines[i], report, report.finished)
-                        yield tuple(answers)
+    sites: dict[int | None, LoadedModel] = {None: loaded, loaded.layer: loaded}
+    for block in sorted({line.layer for line in lines if line.layer is not None} - {loaded.layer}):
+        sites[block] = _read_at(loaded, block, [line for line in lines if line.layer == block])
+        yield tuple(answers)  # whoever has left is noticed here
+    for at in range(0, len(lines), BATCH):
+        part = range(at, min(at + BATCH, len(lines)))
+        trials = [_trial(loaded, sites[lines[i].layer], lines[i]) for i in part]
+        reports: list[generation.Report] = []
+        with closing(
+            generation.stream(loaded, trials, most, seconds=seconds)  # type: ignore[type-var]
+        ) as steps:
+            for reports in steps:
                 for i, report in zip(part, reports, strict=True):
-                    answers[i] = _answer(lines[i], report, True)
+                    answers[i] = _answer(lines[i], report, report.finished)
                 yield tuple(answers)
+        for i, report in zip(part, reports, strict=True):
+            answers[i] = _answer(lines[i], report, True)
+        yield tuple(answers)
 
 
-def _briefly(loaded: LoadedModel) -> AdapterInfo | None:
-    """The adapter's site with fewer baseline words: they are read anew at every other block."""
+def _read_at(loaded: LoadedModel, block: int, lines: Sequence[Line]) -> LoadedModel:
+    """The model with the vectors and the typical norm of another block, where a short baseline is read
+    anew."""
     info = loaded.adapter
-    return info and replace(info, baseline=info.baseline[:BASELINE])
-
-
-def _move(loaded: LoadedModel, block: int) -> None:
+    brief = info and replace(info, baseline=info.baseline[:BASELINE])
+    there = replace(loaded, layer=block, vectors=None, adapter=brief)
+    names = sorted({line.concept.name for line in lines if line.concept}) or ["ocean"]
     assert loaded.hooks is not None
+    own = loaded.hooks.layer
     loaded.hooks = injection.move(loaded.model, loaded.hooks, block)
+    try:
+        there.vectors = there.vectors_of(names)
+    finally:
+        loaded.hooks = injection.move(loaded.model, loaded.hooks, own)
+    there.norm = there.vectors.norm
+    return there
 
 
-def _trial(loaded: LoadedModel, line: Line) -> Trial:
+def _trial(loaded: LoadedModel, site: LoadedModel, line: Line) -> Trial:
+    """The trial of a line at a site, which is ``loaded`` itself or has another block."""
     given = None
     if line.injected:
         assert line.concept is not None
-        vector = loaded.vector(line.concept.name)
+        vector = site.vector(line.concept.name)
         if line.vector == "negated":
             vector = -vector
         elif line.vector == "random":
             vector = random_direction(crc32(line.concept.name.encode()), len(vector))
         given = Injection(vector, line.strength, line.schedule)
+        if site is not loaded:  # a strength counts in norms of its own block
+            dose = line.strength * site.norm / loaded.norm
+            given = replace(given, strength=dose, block=site.layer)
     return Trial(ask(line.question), given, line.adapter)
 
 
