@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -38,6 +38,7 @@ __all__ = [
     "generate",
     "generate_scored",
     "pad_left",
+    "planned",
     "row_plan",
     "stream",
     "write",
@@ -116,10 +117,10 @@ def row_plan(model: Any, rows: Sequence[Row]) -> injection.Plan:
 
 
 @contextmanager
-def _planned(model: Any, rows: Sequence[Row]) -> Iterator[None]:
+def planned(model: Any, rows: Sequence[Row]) -> Iterator[None]:
     """Make the plan of ``rows`` that of every forward in this context, at whatever blocks they have."""
     plan = row_plan(model, rows)
-    with injection.also_at(model, plan.elsewhere), injection.apply(plan):
+    with injection.also_at(model, plan), injection.apply(plan):
         yield
 
 
@@ -224,7 +225,7 @@ def write(model: Any, rows: Sequence[Row], pad: int, max_new_tokens: int, **opti
     begun, opening = _begun(model, rows)
     ids, mask = pad_left(rows, pad, device, opening)
     faster = graphs.decoding(model, ids.shape[1] + max_new_tokens)
-    with torch.inference_mode(), _planned(model, rows), faster as cache:
+    with torch.inference_mode(), planned(model, rows), faster as cache:
         output: Tensor = model.generate(
             input_ids=ids,
             attention_mask=mask,
@@ -415,10 +416,10 @@ def detection_scores(loaded: Any, trials: Sequence[Trial], batch_size: int = 64)
     scores: list[float] = []
     for at in range(0, len(trials), batch_size):
         rows = [encode(tokenizer, trial, loaded.norm) for trial in trials[at : at + batch_size]]
-        rows = [Row(row.ids + start, row.positions, row.delta, row.adapter) for row in rows]
+        rows = [replace(row, ids=row.ids + start) for row in rows]
         begun, opening = _begun(model, rows)
         ids, mask = pad_left(rows, 0, device, opening)
-        with torch.inference_mode(), _planned(model, rows):
+        with torch.inference_mode(), planned(model, rows):
             logits = model(
                 input_ids=ids[:, opening:],
                 attention_mask=mask,

@@ -12,7 +12,7 @@ prefill and a static cache.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -113,24 +113,22 @@ def _added(
 
 
 @contextmanager
-def also_at(model: Any, others: Iterable[int]) -> Iterator[None]:
-    """Let plans write at blocks ``others`` too, what they have there (``elsewhere``).
+def also_at(model: Any, plan: Plan) -> Iterator[None]:
+    """Let ``plan`` write at its other blocks too, what it has there (``elsewhere``).
 
-    For sweeps over blocks, in one batch. Other threads have other plans and notice nothing.
+    For sweeps over blocks, in one batch. The hooks are this plan's own: another thread, whose plan
+    may have the same blocks, notices nothing of them.
     """
 
     def write(
-        block: int, layer: nn.Module, _args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
+        delta: Tensor, layer: nn.Module, _args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
     ) -> Any | None:
-        plan = current.get()
-        if plan is None or block not in plan.elsewhere:
-            return None
-        return _added(layer, kwargs, output, plan, plan.elsewhere[block])
+        return _added(layer, kwargs, output, plan, delta) if current.get() is plan else None
 
     stack = blocks(model)
     with ExitStack() as open_:
-        for block in sorted(set(others)):
-            hook = stack[block].register_forward_hook(partial(write, block), with_kwargs=True)
+        for block, delta in plan.elsewhere.items():
+            hook = stack[block].register_forward_hook(partial(write, delta), with_kwargs=True)
             open_.callback(hook.remove)
         yield
 

@@ -225,7 +225,7 @@ def test_bad_input_is_one_sentence(url: str, data: list[Any]) -> None:
 
 @pytest.mark.parametrize("data", BAD, ids=lambda data: repr(data)[:40])
 def test_bad_input_on_the_page_keeps_the_page(loaded: LoadedModel, data: list[Any]) -> None:
-    callbacks = Callbacks(Experiment(loaded), Tickets(), lambda *_: "", lambda: 0)
+    callbacks = Callbacks(Experiment(loaded), Tickets(), lambda *_: "")
     with pytest.raises(gr.Error) as caught:
         callbacks.begin(*data, "final_on", 40, visitor=gr.Request(session_hash="a"))
     assert caught.value.title == "That cannot be injected" and not caught.value.print_exception
@@ -610,6 +610,12 @@ def test_who_waits_is_told_the_place_and_for_how_long(
     assert 'role="status"' in begun[4]
     told = re.search(r"number 2 in line, one run is before yours: about (\d+) s to wait", begun[4])
     assert told and 1 <= int(told[1]) <= 10
+    for begin, given, said in (
+        ("begin_lines", ["controls", "ocean", 1.0, ""], "7 answers to write. "),
+        ("begin_blind", [], "Something, or nothing, is injected. "),
+    ):
+        shown = [part for part in Visitor(page).call(begin, *given) if isinstance(part, str)]
+        assert f"{said}You are number 2 in line, one run is before yours: about " in shown[0]
     with ThreadPoolExecutor() as pool:
         updates = pool.submit(lambda: [*second.stream("run", begun[3], "love", *SETTINGS)])
         while not page._queue.get_status().queue_size:
@@ -623,7 +629,10 @@ def test_who_waits_is_told_the_place_and_for_how_long(
 
 
 def test_before_any_run_has_ended_no_time_is_made_up(loaded: LoadedModel) -> None:
-    assert Experiment(loaded).turns.wait(1) is None
+    turns = Experiment(loaded).turns
+    turns.waiting = lambda: 3
+    with turns.taken():
+        assert turns.place() == (4, None)
     assert "under a minute for each run to wait" in wording.in_line(1, None)
 
 

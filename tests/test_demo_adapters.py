@@ -16,7 +16,7 @@ import gradio as gr
 import pytest
 import torch
 from gradio_client import Client
-from gradio_client.exceptions import AppError
+from gradio_client.exceptions import AppError, ValidationError
 from tab import Tab, free_port
 from test_demo import SETTINGS, call
 from tiny import hook_count
@@ -203,7 +203,7 @@ def sentence(error: pytest.ExceptionInfo[Any]) -> str:
 @pytest.mark.parametrize("name", WRONG, ids=lambda name: repr(name)[:20])
 def test_a_name_off_the_list_is_one_sentence(both: Experiment, name: Any) -> None:
     visitor = gr.Request(session_hash="a")
-    callbacks = Callbacks(both, Tickets(), lambda *_: "", lambda: 0)
+    callbacks = Callbacks(both, Tickets(), lambda *_: "")
     with pytest.raises(IntrospectionError) as error:
         both.request("ocean", 1.0, adapter=name)
     sentence(error)
@@ -317,7 +317,7 @@ def test_a_picker_only_where_there_is_a_choice(
 
 
 def test_the_badges_are_those_of_the_chosen_adapter(both: Experiment) -> None:
-    callbacks = Callbacks(both, Tickets(), lambda *_: "", lambda: 0)
+    callbacks = Callbacks(both, Tickets(), lambda *_: "")
     first = callbacks.describe("ocean", 1.0, "first")
     second = callbacks.describe("ocean", 1.0, "second")
     assert "adapter first, block 1" in first and "adapter second, block 2" in second
@@ -493,13 +493,15 @@ def test_endpoints_take_an_adapter_and_need_none(
     assert client.predict("ocean", 2.0, api_name="/compare") == found["first"]
     for endpoint in ("/compare", "/report", "/sweep"):
         dose: Any = [2.0] if endpoint == "/sweep" else 2.0
-        with pytest.raises(AppError, match="no adapter 'third' here: choose one of first, second"):
+        with pytest.raises(
+            ValidationError, match="no adapter 'third' here: choose one of first, second"
+        ):
             client.predict("ocean", dose, adapter="third", api_name=endpoint)
     with pytest.raises(AppError, match="choose one of first, second"):
         client.predict("third", api_name="/concepts")
     for odd in (7, True, ["first"], {}):
         event, told = call(url, ["ocean", 2.0, DEFAULT_QUESTION, odd])
-        assert event == "error" and "must be text" in told["error"], odd
+        assert event == "refused" and "must be text" in told["adapter"], odd
 
 
 @pytest.mark.slow

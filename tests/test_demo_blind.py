@@ -24,6 +24,7 @@ from introspection.demo import blind, blind_tab
 from introspection.demo.blind import NOTHING, Score, Tally, Trial
 from introspection.demo.lines import Line, LineAnswer
 from introspection.demo.tickets import Tickets
+from introspection.demo.turns import Turns
 from introspection.errors import IntrospectionError
 from introspection.grading import grade
 
@@ -187,6 +188,7 @@ class Model:
         self.text, self.pause, self.asked = DENIAL, 0.0, list[Line]()
         self.running = self.overlap = self.closed = 0
         self.error: Exception | None = None
+        self.turns = Turns(1.0)
 
     def chosen(self, _adapter: object) -> Model:
         return self

@@ -136,7 +136,7 @@ def test_each_row_gets_its_delta_at_its_own_block(family: str, dtype: torch.dtyp
     own = at.pop(LAYER)
     for here, spread in ((own, at), (None, at | {LAYER: own})):
         whole = injection.make_plan(here, spans, None, "cpu", dtype, spread)
-        with injection.also_at(model, whole.elsewhere), injection.apply(whole):
+        with injection.also_at(model, whole), injection.apply(whole):
             assert torch.equal(logits(model), torch.stack(expected))
     assert hook_count(model) == hooks
     assert torch.equal(logits(model), logits(adapted)), "the plan is forgotten"

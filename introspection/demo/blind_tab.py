@@ -17,7 +17,7 @@ from typing import Any
 import gradio as gr
 
 from introspection.concepts import Concept
-from introspection.demo import blind, views
+from introspection.demo import blind, views, wording
 from introspection.demo.blind import NOTHING, OFFERED, Score, Trial
 from introspection.demo.callbacks import BROKEN, error_toast
 from introspection.demo.experiment import CAP, Experiment
@@ -33,7 +33,7 @@ INTERVAL = 0.08  # seconds between two updates of the page
 START = "Inject something, or nothing"
 NO_GUESS = "nothing was injected"
 IDLE = f"Press “{START}” to begin."
-RUNNING = "Something, or nothing, is injected. The model is answering…"
+RUNNING = "Something, or nothing, is injected."
 READY = "The report is written. What was injected?"
 WAITING = "Guess first: the report of this trial is waiting."
 NO_REPORT = f"There is no report to judge yet: press “{START}” and wait until it is written."
@@ -83,6 +83,10 @@ class _Events:
         return self._page(views.status(tone, said), next=hidden, **new)
 
     @staticmethod
+    def _running(place: str) -> str:
+        return views.status("plain", f"{RUNNING} {place}", running=True)
+
+    @staticmethod
     def _guesses(trial: Trial, open_: bool) -> tuple[Any, ...]:
         """The six buttons; once the guess is made they show which one was right."""
 
@@ -113,7 +117,7 @@ class _Events:
         ticket = self.tickets.take(visitor.session_hash or "")
         drawn = drawn._replace(ticket=ticket, adapter=adapter or "")
         return self._page(
-            views.status("plain", RUNNING, running=True),
+            self._running(wording.in_line(*self.experiment.turns.place())),
             trial=drawn,
             report=blind.report("", running=True),
             guesses=self._guesses(drawn, False),
@@ -136,8 +140,9 @@ class _Events:
                     if not self.tickets.valid(session, trial.ticket):
                         break
                     if time.monotonic() - shown >= INTERVAL:
+                        status = gr.skip() if shown else self._running(wording.ANSWERING)
                         shown = time.monotonic()
-                        yield self._page(report=blind.report(answer.text, running=True))
+                        yield self._page(status, report=blind.report(answer.text, running=True))
         except IntrospectionError as error:
             told = str(error)
             secret = trial.secret and trial.secret.casefold() in told.casefold()

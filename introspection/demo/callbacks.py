@@ -27,7 +27,6 @@ __all__ = [
     "FAILED",
     "STOPPED",
     "Callbacks",
-    "Waiting",
     "categories",
     "concepts_of",
     "error_toast",
@@ -61,24 +60,19 @@ def error_toast(title: str, sentence: object) -> gr.Error:
 
 
 Shared = Callable[[Request, Answers, gr.Request], str]
-Waiting = Callable[[], int]
 
 
 class Callbacks:
-    """``shared`` turns a finished run into its links; ``waiting`` says how many events wait."""
+    """``shared`` turns a finished run into its links."""
 
-    def __init__(
-        self, experiment: Experiment, tickets: Tickets, shared: Shared, waiting: Waiting
-    ) -> None:
+    def __init__(self, experiment: Experiment, tickets: Tickets, shared: Shared) -> None:
         self.experiment, self.tickets, self.shared = experiment, tickets, shared
-        self.waiting = waiting
 
-    def _running(self, request: Request, before: int = 0) -> str:
-        """The status of a run behind so many others."""
+    def _running(self, request: Request, place: str) -> str:
+        """The status of a run that has this place in the line."""
         what = f"“{request.concept.name}” is injected at strength {request.strength:g}"
         if request.strength == 0:
             what = "Strength 0: nothing is injected"
-        place = wording.in_line(before, self.experiment.turns.wait(before - 1))
         return views.status("plain", f"{what}. {place}", running=True)
 
     def _stage(self, request: Request, answers: Answers | None = None) -> str:
@@ -133,7 +127,7 @@ class Callbacks:
         except IntrospectionError as error:
             raise error_toast("That cannot be injected", error) from None
         ticket = self.tickets.take(visitor.session_hash or "")
-        status = self._running(request, self.waiting() + self.experiment.turns.busy)
+        status = self._running(request, wording.in_line(*self.experiment.turns.place()))
         skip = gr.skip()
         return skip, skip, skip, ticket, status, "", self._stage(request), "", ""
 
@@ -180,7 +174,7 @@ class Callbacks:
                         said = views.status("plain", STOPPED)
                         yield said if self.tickets.stopped(session) else skip, *[skip] * 4
                         return
-                    early: Any = skip if shown else self._running(request)  # no longer in line
+                    early: Any = skip if shown else self._running(request, wording.ANSWERING)
                     banner: Any = skip
                     now = time.monotonic()
                     if answers[0].halted_at and not halted:

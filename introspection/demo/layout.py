@@ -12,7 +12,7 @@ import gradio as gr
 
 from introspection.concepts import catalogue
 from introspection.demo import about, api, blind_tab, evidence, replay_panel, sweeps_tab, views
-from introspection.demo.callbacks import Callbacks, Waiting, categories
+from introspection.demo.callbacks import Callbacks, categories
 from introspection.demo.experiment import (
     CAP,
     FEWEST_TOKENS,
@@ -70,9 +70,7 @@ def build(experiment: Experiment) -> gr.Blocks:
         gr.HTML(views.header(experiment))
         with gr.Tabs(elem_id="tabs"):
             with gr.Tab("Try it", id="try"):
-                adapter = _first_tab(
-                    experiment, tickets, lambda: page._queue.get_status().queue_size
-                )
+                adapter = _first_tab(experiment, tickets)
             with gr.Tab("Many at once", id="many"):
                 sweeps_tab.add(experiment, tickets, adapter)
             with gr.Tab("Blind trial", id="blind"):
@@ -82,6 +80,7 @@ def build(experiment: Experiment) -> gr.Blocks:
             with gr.Tab("How it works", id="about"):
                 about.add(experiment)
         api.add(experiment)
+    experiment.turns.waiting = lambda: page._queue.get_status().queue_size
     return page
 
 
@@ -101,13 +100,13 @@ def _adapters(experiment: Experiment) -> list[gr.Dropdown]:
     ]
 
 
-def _first_tab(experiment: Experiment, tickets: Tickets, waiting: Waiting) -> list[gr.Dropdown]:
+def _first_tab(experiment: Experiment, tickets: Tickets) -> list[gr.Dropdown]:
     """One concept, three answers. Returns the picker of adapters, for the other tabs."""
 
     def shared(request: Request, answers: Answers, visitor: gr.Request) -> str:
         return replay_panel.share(experiment, request, answers, replay_panel.address(visitor))
 
-    callbacks = Callbacks(experiment, tickets, shared, waiting)
+    callbacks = Callbacks(experiment, tickets, shared)
     with gr.Column():
         with gr.Row(elem_id="presets"):
             chips = [

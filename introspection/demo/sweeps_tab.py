@@ -14,7 +14,7 @@ from typing import Any
 
 import gradio as gr
 
-from introspection.demo import figures, sweeps, tables, views
+from introspection.demo import figures, sweeps, tables, views, wording
 from introspection.demo.callbacks import BROKEN, FAILED, STOPPED, error_toast
 from introspection.demo.experiment import MAX_STRENGTH, Experiment, Request
 from introspection.demo.lines import Line, LineAnswer
@@ -71,8 +71,9 @@ class _Events:
         except IntrospectionError as error:
             raise error_toast("That cannot be run", error) from None
         ticket = self.tickets.take(visitor.session_hash or "")
-        waiting = views.status("plain", f"{len(lines)} answers are to be written…", running=True)
-        return ticket, waiting, "", gr.update(value=None, visible=False), ""
+        place = wording.in_line(*self.experiment.turns.place())
+        status = views.status("plain", f"{len(lines)} answers to write. {place}", running=True)
+        return ticket, status, "", gr.update(value=None, visible=False), ""
 
     def run_lines(
         self,

@@ -1,13 +1,14 @@
 """Taking turns at the model: one run at a time, and how long the next one has to wait.
 
-Knows: the one lock, how long runs take. Does not know: what a run is, who waits (Gradio's queue does).
+Knows: the one lock, how long runs take. Does not know: what a run is, who waits (Gradio's queue does
+and is asked).
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from introspection.errors import IntrospectionError
@@ -16,22 +17,25 @@ __all__ = ["Turns"]
 
 
 class Turns:
-    """The lock around a model. ``patience`` is how many seconds a run waits for it."""
+    """The lock around a model. ``patience`` is how many seconds a run waits for it, ``waiting`` tells
+    how many runs wait."""
 
     def __init__(self, patience: float) -> None:
         self._lock, self._patience = threading.Lock(), patience
+        self.waiting: Callable[[], int] = lambda: 0
         self._began, self._usual = 0.0, 0.0  # the run that goes on, and how long one takes
 
     @property
     def busy(self) -> bool:
         return self._lock.locked()
 
-    def wait(self, waiting: int) -> float | None:
-        """Seconds until a run begins before which so many wait, None while no run has ended."""
+    def place(self) -> tuple[int, float | None]:
+        """(runs, seconds) before one that joins the line now; no seconds while no run has ended."""
+        waiting, busy = self.waiting(), self.busy
         if not self._usual:
-            return None
-        left = max(self._usual - (time.monotonic() - self._began), 1.0) if self.busy else 0.0
-        return left + waiting * self._usual
+            return waiting + busy, None
+        left = max(self._usual - (time.monotonic() - self._began), 1.0) if busy else 0.0
+        return waiting + busy, left + max(waiting - (not busy), 0) * self._usual
 
     @contextmanager
     def taken(self) -> Iterator[None]:

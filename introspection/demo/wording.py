@@ -44,10 +44,13 @@ def missing_adapter(name: str) -> str:
     )
 
 
+ANSWERING = "The model is answering…"
+
+
 def in_line(before: int, seconds: float | None) -> str:
     """The place of a visitor who has to wait, and for about how long."""
     if not before:
-        return "The model is answering…"
+        return ANSWERING
     about = f"about {seconds:.0f} s" if seconds is not None else "under a minute for each run"
     others = "one run is" if before == 1 else f"{before} runs are"
     return f"You are number {before + 1} in line, {others} before yours: {about} to wait."
