@@ -5,6 +5,7 @@ Knows: launch settings, SIGTERM. Does not know: what the page does.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import sys
@@ -27,6 +28,8 @@ from introspection.models import LoadedModel
 __all__ = ["launch", "launch_without", "run_until_stopped"]
 
 QUEUE = 64  # visitors who may wait; further ones are told that the page is full
+ARENAS = 2  # heaps of the C library
+M_ARENA_MAX = -8  # what glibc's <malloc.h> calls their number
 GRACE = 4.0  # seconds that a stopped server may take to close what is open
 
 
@@ -45,6 +48,7 @@ def launch(
     server is stopped; without it the caller closes the page. ``others`` are further adapters on the
     same model, from ``switching.add``. Further ``settings`` go to Gradio's ``launch``.
     """
+    _keep_memory_together()
     experiment = Experiment(loaded, others)
     page = build(experiment)
     low, high = loaded.adapter.strengths if loaded.adapter else (0.0, 0.0)
@@ -65,6 +69,14 @@ def launch(
     if block:
         page.block_thread()
     return page
+
+
+def _keep_memory_together() -> None:
+    """Let all threads share two heaps. Every run has a thread of its own, and glibc would give eight of
+    them for each core a heap that keeps what is freed: a tenth more memory after a thousand runs."""
+    if sys.platform == "linux":
+        with suppress(OSError, AttributeError):  # another C library than glibc
+            ctypes.CDLL(None).mallopt(M_ARENA_MAX, ARENAS)
 
 
 def launch_without(
