@@ -17,9 +17,10 @@ train: $(VENV)/.installed
 evaluate: $(VENV)/.installed
 	$(RUN) -m introspection evaluate $(ARGS)
 
-# Everything, with the real default model and the browser.
+# Everything, with the real default model and the browser. Visitors often wait, hence one worker more
+# than the two cores it is meant for; the browser's tests are long, hence the stealing.
 test: $(VENV)/.installed-dev
-	$(RUN) -m pytest -n 2 $(ARGS)
+	$(RUN) -m pytest -n 3 --dist worksteal $(ARGS)
 
 # What a change should pass before it is committed.
 check: $(VENV)/.installed-dev

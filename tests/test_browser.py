@@ -438,6 +438,18 @@ def test_one_click_leads_to_how_often_it_is_wrong(page: Page) -> None:
     expect(rows.nth(1)).to_contain_text("%")
 
 
+@trained
+def test_on_a_phone_one_press_leads_there_too(phone: Page) -> None:
+    """There the tab is hidden in a menu; the button says the rate itself."""
+    link = phone.locator("#how-wrong")
+    expect(link).to_contain_text(re.compile(r"How often is it wrong\? False alarms: [\d.]+\s"))
+    link.focus()
+    phone.keyboard.press("Enter")
+    expect(phone.locator("#evidence")).to_be_visible()
+    expect(phone.locator("#evidence-table tbody").first).to_contain_text("False positives")
+    assert overflow(phone) <= 0
+
+
 # What fades in has no contrast to measure until it is there.
 SETTLED = """() => Promise.all(document.getAnimations()
     .filter(animation => animation.effect.getComputedTiming().iterations !== Infinity)

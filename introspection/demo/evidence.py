@@ -21,7 +21,7 @@ from introspection.demo.figures import GRID, INK, plain_figure
 from introspection.errors import IntrospectionError
 from introspection.report import HEADLINE
 
-__all__ = ["Row", "add", "evaluation", "figure", "headline", "rows", "table"]
+__all__ = ["Row", "add", "evaluation", "figure", "headline", "link", "rows", "table"]
 
 LARGEST = 4_000_000  # bytes of evaluation.json
 LONGEST = 200  # characters shown of the record's name and of the run's
@@ -112,10 +112,15 @@ def _range(values: Sequence[float]) -> str:
     return f"{low} %" if low == high else f"{low} to {high} %"
 
 
+def false_alarms(found: Mapping[str, Any]) -> list[float]:
+    """In how many percent of answers, by kind of question, it reports a thought that is not there."""
+    return [row.percent for row in rows(found) if row.group == CLEAN]
+
+
 def headline(found: Mapping[str, Any]) -> str:
     """One sentence that answers the question of the tab, from the numbers."""
     measured = rows(found)
-    false = [row.percent for row in measured if row.group == CLEAN]
+    false = false_alarms(found)
     unnamed = [
         100 - row.percent
         for row in measured
@@ -221,6 +226,19 @@ def _source(found: Mapping[str, Any]) -> str:
         "the wordings of the questions and the sentence that vectors are read from are not those of "
         "training.</p>"
     )
+
+
+def link(experiment: Experiment) -> gr.Button | None:
+    """The way to the tab from everywhere on the page, which a narrow screen hides in a menu. Says the
+    rate of false alarms, if it was measured."""
+    try:
+        false = false_alarms(evaluation(experiment))
+    except IntrospectionError:
+        return None
+    said = ["How often is it wrong?"]
+    if false:
+        said += ["False alarms:", _range(false).replace(" ", "\N{NO-BREAK SPACE}")]
+    return gr.Button(" ".join(said), size="sm", elem_id="how-wrong")
 
 
 def add(experiment: Experiment) -> None:

@@ -68,7 +68,8 @@ def build(experiment: Experiment) -> gr.Blocks:
     tickets = Tickets()
     with api.Page(title=TITLE, analytics_enabled=False, elem_id="page") as page:
         gr.HTML(views.header(experiment))
-        with gr.Tabs(elem_id="tabs"):
+        wrong = evidence.link(experiment)
+        with gr.Tabs(elem_id="tabs") as tabs:
             with gr.Tab("Try it", id="try"):
                 adapter = _first_tab(experiment, tickets)
             with gr.Tab("Many at once", id="many"):
@@ -79,6 +80,8 @@ def build(experiment: Experiment) -> gr.Blocks:
                 evidence.add(experiment)
             with gr.Tab("How it works", id="about"):
                 about.add(experiment)
+        if wrong:
+            wrong.click(lambda: gr.Tabs(selected="evidence"), None, tabs, **LIGHT)
         api.add(experiment)
     experiment.turns.waiting = lambda: page._queue.get_status().queue_size
     return page
