@@ -85,7 +85,8 @@ def open_page(
     )
     page.goto(f"{url}/?__theme={theme}")
     for part in ready:
-        expect(page.locator(part).first).to_be_visible()
+        # Beside other tests; how soon it is there with the machine to itself has a test of its own.
+        expect(page.locator(part).first).to_be_visible(timeout=30_000)
     page.wait_for_load_state("load")  # never idle: Gradio keeps a heartbeat for the blind trial
     yield page
     page.close()

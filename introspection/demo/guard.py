@@ -99,7 +99,8 @@ class OneByOne:
 
     Gradio looks whether the queue is full, then checks what was sent, elsewhere, and then lets it in:
     a crowd would all see the same free place. Stands behind :class:`BodyLimit`, which has the whole
-    body, so that nobody holds the others up by sending slowly.
+    body, so that nobody holds the others up by sending slowly. Whoever has nothing left in the queue
+    is struck off its list of visitors, which Gradio would keep for ever.
     """
 
     def __init__(self, app: App) -> None:
@@ -109,6 +110,9 @@ class OneByOne:
         path = scope.get("path", "")
         if scope.get("method") == "POST" and ("/call/" in path or path.endswith("/queue/join")):
             async with self.turn:
+                pending = scope["app"].get_blocks()._queue.pending_event_ids_session
+                for session in [session for session, events in pending.items() if not events]:
+                    del pending[session]
                 await self.app(scope, receive, send)
         else:
             await self.app(scope, receive, send)
