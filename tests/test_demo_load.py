@@ -184,8 +184,10 @@ def forgetful(loaded: LoadedModel) -> Iterator[gr.Blocks]:
     options = {"block": False, "quiet": True, "state_session_capacity": SESSIONS}
     with mock.patch.object(blind, "draw", draw):
         page = demo.launch(loaded, "127.0.0.1", free_port(), **options)
-        yield page
-        page.close()
+        try:
+            yield page
+        finally:
+            page.close()
 
 
 def answer(tab: Tab, wish: Wish) -> tuple[Wish, str]:

@@ -1,5 +1,6 @@
 """Refuses request bodies over a limit, which Gradio reads into memory whatever their size, and calls
-that it would answer with a bare HTTP 500; lets one caller at a time join the queue.
+that it would answer with a bare HTTP 500; lets one caller at a time join the queue, and keeps the
+list of those in it short.
 
 Knows: ASGI, and how the ways into the queue end. Does not know: what a body says.
 """
