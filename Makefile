@@ -18,9 +18,9 @@ evaluate: $(VENV)/.installed
 	$(RUN) -m introspection evaluate $(ARGS)
 
 # Everything, with the real default model and the browser. Visitors often wait, hence one worker more
-# than the two cores it is meant for; the browser's tests are long, hence the stealing.
+# than the two cores it is meant for. What shares a server stays together: see tests/conftest.py.
 test: $(VENV)/.installed-dev
-	$(RUN) -m pytest -n 3 --dist worksteal $(ARGS)
+	$(RUN) -m pytest -n 3 --dist loadgroup --no-loadscope-reorder $(ARGS)
 
 # What a change should pass before it is committed.
 check: $(VENV)/.installed-dev
@@ -31,13 +31,19 @@ check: $(VENV)/.installed-dev
 
 venv: $(VENV)/.installed-dev
 
-# A stamp is newer than the files it was made from, or the packages are installed again.
+# A stamp is newer than the files it was made from, or the packages are installed again. pip compiles
+# on one core; compileall does it on all, and fails where a package has files for other Pythons.
+INSTALL = $(RUN) -m pip install --disable-pip-version-check --no-compile -c constraints.txt -r
+COMPILE = $(RUN) -m compileall -qq -j 0 $(VENV)/lib || true
+
 $(VENV)/.installed: requirements.txt constraints.txt | $(RUN)
-	$(RUN) -m pip install --disable-pip-version-check -r requirements.txt -c constraints.txt
+	$(INSTALL) requirements.txt
+	@$(COMPILE)
 	@touch $@
 
 $(VENV)/.installed-dev: requirements-dev.txt $(VENV)/.installed | $(RUN)
-	$(RUN) -m pip install --disable-pip-version-check -r requirements-dev.txt -c constraints.txt
+	$(INSTALL) requirements-dev.txt
+	@$(COMPILE)
 	@touch $@
 
 $(RUN):
