@@ -12,6 +12,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import httpx
 import pytest
@@ -29,6 +30,7 @@ FLAGS = [
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
 ]
+THEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
 RUN_MS = 60_000  # a shared machine may be slow; test_a_verdict_comes_quickly measures
 
 pytestmark = [
@@ -106,6 +108,14 @@ def phone(browser: Browser, url: str) -> Iterator[Page]:
     yield from open_page(browser, url, width=375)
 
 
+@pytest.fixture(scope="module")
+def ocean(browser: Browser, url: str) -> Iterator[Page]:
+    """A page after a run, for tests that only look at it."""
+    for page in open_page(browser, url):
+        press(page, "#preset-ocean")
+        yield page
+
+
 def press(page: Page, button: str) -> str:
     """Press and wait for the verdict of the run that this starts."""
     page.click(button)
@@ -118,6 +128,12 @@ def press(page: Page, button: str) -> str:
 def finding(page: Page, row: str, name: str) -> str:
     item = page.locator(f"article[data-row={row}] .findings div", has_text=name)
     return item.locator("dd").inner_text()
+
+
+def look_in(page: Page, theme: Literal["light", "dark"]) -> None:
+    """On a page that follows the system."""
+    page.emulate_media(color_scheme=theme)
+    expect(page.locator("body.dark")).to_have_count(int(theme == "dark"))
 
 
 def overflow(page: Page) -> int:
@@ -181,8 +197,6 @@ def test_one_click_gives_three_answers(page: Page) -> None:
 
 
 def test_a_verdict_comes_quickly(page: Page) -> None:
-    press(page, "#preset-ocean")
-    page.wait_for_load_state("load")  # never idle: Gradio keeps a heartbeat for the blind trial
     started = time.monotonic()
     page.click("#preset-ocean")
     page.wait_for_selector("#verdict .verdict.running:not(.good)")
@@ -196,17 +210,16 @@ def test_a_verdict_comes_quickly(page: Page) -> None:
 
 
 @trained
-def test_ocean_is_named_and_the_controls_are_silent(page: Page) -> None:
-    press(page, "#preset-ocean")
-    assert finding(page, "adapter_thought", "Correct") == "yes"
-    assert "ocean" in finding(page, "adapter_thought", "Named").casefold()
-    assert finding(page, "base_thought", "Detected") == "no"
-    assert finding(page, "base_thought", "Correct") == "no"
-    expect(page.locator("#verdict strong")).to_contain_text("named the injected thought, “ocean”")
-    expect(page.locator("#verdict .verdict.good")).to_contain_text("did not report a thought")
-    assert finding(page, "adapter_clean", "Detected") == "no"
-    assert finding(page, "adapter_clean", "Correct") == "yes"
-    expect(page.locator(".halt")).to_have_count(0)
+def test_ocean_is_named_and_the_controls_are_silent(ocean: Page) -> None:
+    assert finding(ocean, "adapter_thought", "Correct") == "yes"
+    assert "ocean" in finding(ocean, "adapter_thought", "Named").casefold()
+    assert finding(ocean, "base_thought", "Detected") == "no"
+    assert finding(ocean, "base_thought", "Correct") == "no"
+    expect(ocean.locator("#verdict strong")).to_contain_text("named the injected thought, “ocean”")
+    expect(ocean.locator("#verdict .verdict.good")).to_contain_text("did not report a thought")
+    assert finding(ocean, "adapter_clean", "Detected") == "no"
+    assert finding(ocean, "adapter_clean", "Correct") == "yes"
+    expect(ocean.locator(".halt")).to_have_count(0)
 
 
 @trained
@@ -247,13 +260,12 @@ def test_strength_zero_says_that_nothing_is_injected(page: Page) -> None:
     assert finding(page, "adapter_thought", "Detected") == "no"
 
 
-def test_every_row_says_what_it_is(page: Page) -> None:
-    press(page, "#preset-ocean")
-    said = page.locator("article").all_inner_texts()
+def test_every_row_says_what_it_is(ocean: Page) -> None:
+    said = ocean.locator("article").all_inner_texts()
     assert ["“ocean” injected" in row for row in said] == [True, True, False]
     assert "nothing injected" in said[2] and "Untrained model" in said[1]
-    expect(page.locator(".asked")).to_contain_text("Do you detect an injected thought?")
-    expect(page.locator("#stage .reading")).to_contain_text("What is measured")
+    expect(ocean.locator(".asked")).to_contain_text("Do you detect an injected thought?")
+    expect(ocean.locator("#stage .reading")).to_contain_text("What is measured")
 
 
 def test_an_invalid_concept_is_explained_and_kept(page: Page) -> None:
@@ -360,14 +372,16 @@ def test_a_phone_shows_everything(phone: Page) -> None:
     expect(phone.locator("#verdict")).to_be_in_viewport()
 
 
-@pytest.mark.parametrize("width", [320, 768, 1920])
-@pytest.mark.parametrize("theme", ["light", "dark"])
-def test_no_width_overflows(browser: Browser, url: str, width: int, theme: str) -> None:
-    for page in open_page(browser, url, width, theme):
+def test_no_width_overflows(browser: Browser, url: str) -> None:
+    for page in open_page(browser, url, 320, "system"):
         page.click("#advanced button")
         page.click("#catalogue button")
-        assert overflow(page) <= 0
-        assert page.evaluate("document.body.classList.contains('dark')") == (theme == "dark")
+        for theme in THEMES:
+            look_in(page, theme)
+            for width in (320, 768, 1280, 1920):
+                page.set_viewport_size({"width": width, "height": 900})
+                page.wait_for_timeout(200)  # the tabs move into a menu or out of it
+                assert overflow(page) <= 0, (theme, width)
 
 
 # --- the other tabs -----------------------------------------------------------------------------
@@ -385,17 +399,16 @@ def tab(page: Page, name: str) -> None:
 
 
 @trained
-def test_the_strip_shows_where_the_thought_is(page: Page) -> None:
-    press(page, "#preset-ocean")
-    strips = page.locator("#strip .strip")
+def test_the_strip_shows_where_the_thought_is(ocean: Page) -> None:
+    strips = ocean.locator("#strip .strip")
     expect(strips).to_have_count(2)
-    darkest = page.evaluate(
+    darkest = ocean.evaluate(
         "[...document.querySelectorAll('#strip .strip')].map(p => Math.max("
         "...[...p.querySelectorAll('.tok:not(.given)')].map(t => +t.style.getPropertyValue('--s'))))"
     )
     assert darkest[0] > 0.8 > 0.5 > darkest[1], darkest
-    page.click("#strip summary")
-    expect(page.locator("#strip table")).to_be_visible()
+    ocean.click("#strip summary")
+    expect(ocean.locator("#strip table")).to_be_visible()
 
 
 @trained
@@ -482,9 +495,8 @@ def test_axe_finds_nothing(browser: Browser, url: str, width: int) -> None:
             tab(page, name)
             if name == "How often is it wrong?" and ADAPTER.is_dir():
                 page.wait_for_selector("#evidence-figure .main-svg")
-            for theme in ("light", "dark"):
-                page.emulate_media(color_scheme=theme)
-                expect(page.locator("body.dark")).to_have_count(int(theme == "dark"))
+            for theme in THEMES:
+                look_in(page, theme)
                 page.wait_for_timeout(300)
                 found += [(name, theme, *violation) for violation in violations(page)]
                 assert overflow(page) <= 0, (name, theme)
