@@ -20,7 +20,7 @@ evaluate: $(VENV)/.installed
 # Everything, with the real default model and the browser. Visitors often wait, hence one worker more
 # than the two cores it is meant for. What shares a server stays together: see tests/conftest.py.
 test: $(VENV)/.installed-dev
-	$(RUN) -m pytest -n 3 --dist loadgroup --no-loadscope-reorder $(ARGS)
+	$(RUN) -m pytest -n 3 --dist loadscope --no-loadscope-reorder $(ARGS)
 
 # What a change should pass before it is committed.
 check: $(VENV)/.installed-dev

@@ -6,8 +6,9 @@ out tests to the others never does.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -31,15 +32,24 @@ FAMILIES = (
 )
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """For ``make test``: files with slow tests first, and each file on one worker, which starts its
-    servers and trains its models once. A file may set smaller groups itself."""
+    """Files with slow tests first, so that the short ones fill what is left at the end."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
-    for item in items:
-        if not item.get_closest_marker("xdist_group"):
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object:
+    """With ``--dist loadscope``: a file on one worker, which starts its servers and trains its models
+    once; the browser's file on two, one for each place where the page is rendered."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByServer(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            rendering = re.search(r"\[(csr|ssr)\b", nodeid)
+            return nodeid.split("::")[0] + (rendering[1] if rendering else "")
+
+    return ByServer(config, log) if config.getvalue("dist") == "loadscope" else None
 
 
 @pytest.fixture(params=FAMILIES)
