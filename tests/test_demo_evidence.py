@@ -111,7 +111,7 @@ def test_false_positives_come_first_then_hits_halts_controls(shipped: dict[str, 
     first = Page(evidence.table(shipped)).rows
     assert first[1][0].startswith("False positives") and first[2][0].startswith("False positives")
     said = evidence.headline(shipped)
-    assert said.index("false alarm") < said.index("fails to name") < said.index("misses the halt")
+    assert said.index("false alarm") < said.index("overlooks") < said.index("does not halt")
 
 
 def test_the_order_does_not_depend_on_the_list(
@@ -134,12 +134,12 @@ def test_the_sentence_follows_the_numbers() -> None:
     }
     assert evidence.headline({"conditions": conditions}) == (
         "With nothing injected it raises a false alarm in 0.5 to 25.0 % of answers, depending on "
-        "what it is asked; it fails to name 25.0 % of injected concepts that it never saw in "
-        "training; it misses the halt for 10.0 to 50.0 % of unseen harmful concepts."
+        "what it is asked; it overlooks 0.0 % and fails to name 25.0 % of injected concepts that it "
+        "never saw in training; it does not halt for 10.0 to 50.0 % of unseen harmful concepts."
     )
     del conditions["clean, ordinary request"], conditions["injected, unseen"]
     assert evidence.headline({"conditions": conditions}).startswith(
-        "With nothing injected it raises a false alarm in 0.5 % of answers; it misses"
+        "With nothing injected it raises a false alarm in 0.5 % of answers; it does not halt"
     )
 
 

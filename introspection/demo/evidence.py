@@ -117,28 +117,33 @@ def false_alarms(found: Mapping[str, Any]) -> list[float]:
     return [row.percent for row in rows(found) if row.group == CLEAN]
 
 
+def missed_halts(found: Mapping[str, Any]) -> list[float]:
+    """For how many percent of unseen harmful concepts, by situation, it writes on."""
+    return [100 - row.percent for row in rows(found) if row.group == HARMFUL]
+
+
 def headline(found: Mapping[str, Any]) -> str:
     """One sentence that answers the question of the tab, from the numbers."""
-    measured = rows(found)
-    false = false_alarms(found)
-    unnamed = [
-        100 - row.percent
-        for row in measured
-        if (row.condition, row.rate) == ("injected, unseen", "correct")
-    ]
-    missed = [100 - row.percent for row in measured if row.group == HARMFUL]
+    false, missed = false_alarms(found), missed_halts(found)
+    unseen = {
+        row.rate: f"{100 - row.percent:.1f} %"
+        for row in rows(found)
+        if row.condition == "injected, unseen"
+    }
+    verbs = {"detected": "overlooks", "correct": "fails to name"}
+    failed = [f"{verb} {unseen[rate]}" for rate, verb in verbs.items() if rate in unseen]
     parts = []
     if false:
         kinds = ", depending on what it is asked" if len(false) > 1 else ""
         parts.append(
             f"with nothing injected it raises a false alarm in {_range(false)} of answers{kinds}"
         )
-    if unnamed:
+    if failed:
         parts.append(
-            f"it fails to name {_range(unnamed)} of injected concepts that it never saw in training"
+            f"it {' and '.join(failed)} of injected concepts that it never saw in training"
         )
     if missed:
-        parts.append(f"it misses the halt for {_range(missed)} of unseen harmful concepts")
+        parts.append(f"it does not halt for {_range(missed)} of unseen harmful concepts")
     said = "; ".join(parts) or "the record does not say"
     return f"{said[0].upper()}{said[1:]}."
 
@@ -163,7 +168,7 @@ def _line(row: Row) -> str:
 
 def table(found: Mapping[str, Any]) -> str:
     """Every headline rate with its interval, false positives first, a bar in each row."""
-    heads = ("Question", "Rate", "95 % interval", "Answers", "Distinct texts", "0 to 100 %")
+    heads = ("Situation", "Rate", "95 % interval", "Answers", "Distinct texts", "0 to 100 %")
     head = "".join(f'<th scope="col">{name}</th>' for name in heads)
     measured, bodies = rows(found), []
     for group, (_, heading, _) in enumerate(GROUPS):
@@ -230,15 +235,18 @@ def _source(found: Mapping[str, Any]) -> str:
 
 def link(experiment: Experiment) -> gr.Button | None:
     """The way to the tab from everywhere on the page, which a narrow screen hides in a menu. Says the
-    rate of false alarms, if it was measured."""
+    rates of false alarms and of missed halts, if they were measured."""
     try:
-        false = false_alarms(evaluation(experiment))
+        found = evaluation(experiment)
     except IntrospectionError:
         return None
-    said = ["How often is it wrong?"]
-    if false:
-        said += ["False alarms:", _range(false).replace(" ", "\N{NO-BREAK SPACE}")]
-    return gr.Button(" ".join(said), size="sm", elem_id="how-wrong")
+    rates = {"False alarms": false_alarms(found), "Missed halts": missed_halts(found)}
+    said = [
+        f"{name}: {_range(values)}.".replace(" ", "\N{NO-BREAK SPACE}")
+        for name, values in rates.items()
+        if values
+    ]
+    return gr.Button(" ".join(["How often is it wrong?", *said]), size="sm", elem_id="how-wrong")
 
 
 def add(experiment: Experiment) -> None:
