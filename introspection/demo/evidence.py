@@ -126,7 +126,7 @@ def headline(found: Mapping[str, Any]) -> str:
     """One sentence that answers the question of the tab, from the numbers."""
     false, missed = false_alarms(found), missed_halts(found)
     unseen = {
-        row.rate: f"{100 - row.percent:.1f} %"
+        row.rate: _range([100 - row.percent])
         for row in rows(found)
         if row.condition == "injected, unseen"
     }
