@@ -12,7 +12,7 @@ prefill and a static cache.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -40,6 +40,7 @@ __all__ = [
     "replaced_forward",
     "resume_from",
     "self_test",
+    "watch",
 ]
 
 
@@ -70,6 +71,22 @@ def capture(stop: bool = True) -> Iterator[list[Tensor]]:
         pass
     finally:
         _capture.reset(token)
+
+
+@contextmanager
+def watch(model: Any, where: Sequence[int]) -> Iterator[list[Tensor]]:
+    """Collect the residual stream [B, T, D] (float32, CPU) that leaves each of these blocks, in the
+    order in which they run, with everything added that a plan adds there."""
+    seen: list[Tensor] = []
+
+    def look(_block: nn.Module, _args: Any, output: Any) -> None:
+        seen.append((output if isinstance(output, Tensor) else output[0]).float().cpu())
+
+    stack = blocks(model)
+    with ExitStack() as open_:
+        for block in where:  # after the permanent hook and those of also_at, which came first
+            open_.callback(stack[block].register_forward_hook(look).remove)
+        yield seen
 
 
 def _at_block(
@@ -246,21 +263,13 @@ def self_test(model: Any, layer: int, norm: float = 1.0) -> None:
     ids = torch.tensor([[5, 6, 7, 8, 9]] * 2, device=device)
     unit = torch.randn(width, generator=torch.Generator().manual_seed(0)) / width**0.5
     probe = torch.zeros(2, width)
-    seen: list[Tensor] = []
-
-    def look(_block: nn.Module, _args: Any, output: Any) -> None:
-        seen.append((output if isinstance(output, Tensor) else output[0]).float().cpu())
-
-    watcher = blocks(model)[layer].register_forward_hook(look)  # runs after the permanent hook
-    try:
+    with watch(model, [layer]) as seen:
         model.get_decoder()(input_ids=ids, use_cache=False)
         if seen:  # as loud as what it is added to, or bf16 would round it away
             norm = max(norm, float(seen[0][:, 2:4].norm(dim=-1).max()))
         probe[0] = unit * norm
         with apply(make_plan(probe, [(2, 3), (0, None)], None, device, dtype)):
             model.get_decoder()(input_ids=ids, use_cache=False)
-    finally:
-        watcher.remove()
     if seen and not bool(torch.isfinite(seen[0]).all()):
         raise IntrospectionError(
             f"The model's own weights give NaN or infinite values at block {layer}: download the model "

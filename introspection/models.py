@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from introspection import adapter as adapters
-from introspection import injection, wheel
+from introspection import few_rows, injection, wheel
 from introspection.adapter import AdapterInfo
 from introspection.cache import cache_folder, sha256_file
 from introspection.errors import IntrospectionError
@@ -228,6 +228,7 @@ def load(
         adapters.attach(base, folder, chosen)
         base.eval().requires_grad_(False)
         vectors = fitting_vectors(base, folder, chosen)
+    few_rows.quicken(base)
     hooks = injection.install(base, chosen)
     injection.self_test(base, chosen)
     loaded = LoadedModel(

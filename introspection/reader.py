@@ -1,11 +1,12 @@
-"""What a plain linear reader finds in the residual stream at block L, token by token.
+"""What a plain linear reader finds in the residual stream, token by token: at block L, or at every
+block.
 
 Knows: projections on concept vectors, where a trial adds its own. Does not know: what the model
 says about it, HTML.
 
-The reader stands at the very place where the vector is added, so under an injection it sees what was
-put there: that is the point. The information is in the stream of the untrained model as well; only a
-report says whether the model itself can tell.
+At block L the reader stands at the very place where the vector is added, so under an injection it
+sees what was put there: that is the point. The information is in the stream of the untrained model as
+well; only a report says whether the model itself can tell.
 """
 
 from __future__ import annotations
@@ -17,11 +18,11 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from introspection import injection
+from introspection import generation, injection
 from introspection.models import LoadedModel
 from introspection.trials import Row, Trial, encode
 
-__all__ = ["Token", "read"]
+__all__ = ["Map", "Token", "read", "read_everywhere"]
 
 SHOWN = 12  # prompt tokens before the answer
 NEAREST = 3
@@ -39,6 +40,21 @@ class Token:
     nearest: tuple[tuple[str, float], ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Map:
+    """One answer at every block. ``projections`` and ``cosines`` hold [block][token] the concept's
+    share of the residual stream above a clean answer: in typical residual norms of that block, and
+    as the cosine. ``injected`` are the places of the first and last token to which the vector is
+    added, at ``block``; None where there is none."""
+
+    tokens: tuple[str, ...]
+    prompt: int  # how many of them are the prompt's
+    block: int
+    injected: tuple[int, int] | None
+    projections: tuple[tuple[float, ...], ...]
+    cosines: tuple[tuple[float, ...], ...]
+
+
 @torch.inference_mode()
 def read(
     loaded: LoadedModel, trials: Sequence[Trial], texts: Sequence[str], vector: Tensor
@@ -48,17 +64,12 @@ def read(
     What is common to every answer is taken away: the mean over the answers of the trials without an
     injection, or over all of them if each has one.
     """
-    rows = [encode(loaded.tokenizer, trial, loaded.norm) for trial in trials]
-    answers = [loaded.tokenizer(t, add_special_tokens=False)["input_ids"] for t in texts]
-    clean = _residuals(loaded, rows, answers)
-    states = [_with_thought(row, hidden) for row, hidden in zip(rows, clean, strict=True)]
-    plain = [
-        hidden[len(row.ids) - 1 :]
-        for row, hidden in zip(rows, clean, strict=True)
-        if row.delta is None
-    ]
-    center = torch.cat(plain or [h[len(r.ids) - 1 :] for r, h in zip(rows, clean, strict=True)])
-    center = center.mean(0)
+    rows, answers = _tokens(loaded, trials, texts)
+    with injection.capture() as stream:
+        _forward(loaded, rows, answers)
+    clean = _apart(stream[0].float().cpu(), rows, answers)
+    states = [_with_thought(row, state) for row, state in zip(rows, clean, strict=True)]
+    center = _clean_answers(rows, clean).mean(0)
     found = []
     for row, answer, hidden in zip(rows, answers, states, strict=True):
         start = max(len(row.ids) - SHOWN, 0)
@@ -82,17 +93,82 @@ def read(
     return found
 
 
-def _residuals(
-    loaded: LoadedModel, rows: Sequence[Row], answers: Sequence[Sequence[int]]
-) -> list[Tensor]:
-    """The residual stream [T, D] (float32, CPU) of every row, before anything is added."""
+@torch.inference_mode()
+def read_everywhere(
+    loaded: LoadedModel, trials: Sequence[Trial], texts: Sequence[str], vector: Tensor
+) -> list[Map]:
+    """The same tokens as :func:`read`, after every block, with the vectors added and every row's
+    adapter as in its trial. At block L the projections are those of :func:`read`."""
+    rows, answers = _tokens(loaded, trials, texts)
+    depth = len(injection.blocks(loaded.model))
+    with (
+        generation.planned(loaded.model, rows),
+        injection.watch(loaded.model, range(depth)) as seen,
+    ):
+        _forward(loaded, rows, answers)
+    states = [_apart(state, rows, answers) for state in seen]  # [block][row] of [T, D]
+    plain = [_clean_answers(rows, state) for state in states]
+    loudness = [float(answer.norm(dim=-1).mean()) for answer in plain]
+    unit, found = vector.float(), []
+    for i, (row, answer) in enumerate(zip(rows, answers, strict=True)):
+        start = max(len(row.ids) - SHOWN, 0)
+        projections, cosines = [], []
+        for state, clean, loud in zip(states, plain, loudness, strict=True):
+            above = state[i][start:] - clean.mean(0)
+            along = above @ unit
+            typical = loaded.norm * loud / loudness[loaded.layer]
+            projections.append(tuple((along / typical).tolist()))
+            cosines.append(tuple((along / above.norm(dim=-1).clamp(min=1e-6)).tolist()))
+        ids = [*row.ids, *answer]
+        place = None
+        if row.delta is not None and row.positions[0] < len(ids):
+            first, last = row.positions
+            end = len(ids) - 1 if last is None else min(last, len(ids) - 1)
+            place = (max(first - start, 0), end - start) if end >= start else None
+        found.append(
+            Map(
+                tuple(loaded.tokenizer.decode([token]) for token in ids[start:]),
+                len(row.ids) - start,
+                loaded.layer if row.block is None else row.block,
+                place,
+                tuple(projections),
+                tuple(cosines),
+            )
+        )
+    return found
+
+
+def _tokens(
+    loaded: LoadedModel, trials: Sequence[Trial], texts: Sequence[str]
+) -> tuple[list[Row], list[list[int]]]:
+    """The prompts, and the tokens of the answers."""
+    rows = [encode(loaded.tokenizer, trial, loaded.norm) for trial in trials]
+    return rows, [loaded.tokenizer(t, add_special_tokens=False)["input_ids"] for t in texts]
+
+
+def _forward(loaded: LoadedModel, rows: Sequence[Row], answers: Sequence[Sequence[int]]) -> None:
     device = loaded.model.get_input_embeddings().weight.device
     ids = [torch.tensor([*row.ids, *answer]) for row, answer in zip(rows, answers, strict=True)]
     # On the right, and causal: what stands before it never sees the padding.
     batch = pad_sequence(ids, batch_first=True).to(device)
-    with injection.capture() as hidden:
-        loaded.model.get_decoder()(input_ids=batch, use_cache=False)
-    return [h[: len(one)].float().cpu() for h, one in zip(hidden[0], ids, strict=True)]
+    loaded.model.get_decoder()(input_ids=batch, use_cache=False)
+
+
+def _apart(states: Tensor, rows: Sequence[Row], answers: Sequence[Sequence[int]]) -> list[Tensor]:
+    """The rows [T, D] of a batch [B, T, D], without the padding."""
+    return [
+        state[: len(row.ids) + len(answer)]
+        for state, row, answer in zip(states, rows, answers, strict=True)
+    ]
+
+
+def _clean_answers(rows: Sequence[Row], states: Sequence[Tensor]) -> Tensor:
+    """The states [N, D] of the answers without an injection, or of all if each has one."""
+    found = [
+        (row.delta is None, state[len(row.ids) - 1 :])
+        for row, state in zip(rows, states, strict=True)
+    ]
+    return torch.cat([state for clean, state in found if clean] or [state for _, state in found])
 
 
 def _with_thought(row: Row, hidden: Tensor) -> Tensor:

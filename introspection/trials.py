@@ -27,6 +27,7 @@ __all__ = [
     "Row",
     "Schedule",
     "Trial",
+    "answer_tokens",
     "ask",
     "encode",
     "end_of_turn",
@@ -45,17 +46,18 @@ class Schedule:
     """Where a vector is added, in token positions of the prompt and answer (0-based, no padding).
 
     ``final`` the last prompt token · ``final_on`` from there through the answer · ``span`` prompt
-    tokens ``start..end`` · ``from_step`` once ``start`` answer tokens are written · ``all`` every
-    token · ``prior_turn`` the turns before the last user message, and nothing after them.
+    tokens ``start..end``, without an end through the answer · ``from_step`` once ``start`` answer
+    tokens are written · ``all`` every token · ``prior_turn`` the turns before the last user message,
+    and nothing after them.
     """
 
     kind: Kind = "final_on"
     start: int = 0
-    end: int = 0
+    end: int | None = 0
 
     def __str__(self) -> str:
         if self.kind == "span":
-            return f"span:{self.start}-{self.end}"
+            return f"span:{self.start}-{'' if self.end is None else self.end}"
         return f"from_step:{self.start}" if self.kind == "from_step" else self.kind
 
     @classmethod
@@ -64,9 +66,10 @@ class Schedule:
         kind, _, rest = text.strip().partition(":")
         try:
             if kind == "span":
-                start, end = (int(part) for part in rest.split("-"))
-                if 0 <= start <= end:
-                    return cls("span", start, end)
+                begin, end = rest.split("-")
+                start, last = int(begin), int(end) if end else None
+                if 0 <= start <= (start if last is None else last):
+                    return cls("span", start, last)
             elif kind == "from_step":
                 if 0 <= int(rest) <= 4096:
                     return cls("from_step", int(rest))
@@ -86,7 +89,7 @@ ALL = Schedule("all")
 PRIOR_TURN = Schedule("prior_turn")
 
 
-def span(start: int, end: int) -> Schedule:
+def span(start: int, end: int | None) -> Schedule:
     return Schedule("span", start, end)
 
 
@@ -187,24 +190,38 @@ def tokens_of(offsets: Sequence[tuple[int, int]], start: int, end: int) -> tuple
 MARK = "\ufffc"  # OBJECT REPLACEMENT CHARACTER: no template and no message holds it
 
 
+def _around(tokenizer: Any, messages: tuple[Message, ...], i: int) -> tuple[str, str]:
+    """The rendered text before and after message i. A mark finds it: its own words may also stand in
+    a system prompt or a header, and many templates strip them."""
+    marked = (*messages[:i], Message(messages[i].role, MARK), *messages[i + 1 :])
+    before, _, after = render(tokenizer, marked).partition(MARK)
+    return before, after
+
+
+def _offsets(tokenizer: Any, text: str) -> list[tuple[int, int]]:
+    encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+    return list(encoded["offset_mapping"])
+
+
 def _prior_turn(tokenizer: Any, messages: tuple[Message, ...]) -> tuple[int, int]:
     earlier = [i for i, m in enumerate(messages[:-1]) if m.role != "system" and m.content.strip()]
     if not earlier:
         raise IntrospectionError(
             "The schedule prior_turn needs an earlier turn: add a first message and its answer."
         )
-
-    def around(i: int) -> tuple[str, str]:
-        """The rendered text before and after message i. A mark finds it: its own words may also
-        stand in a system prompt or a header, and many templates strip them."""
-        marked = (*messages[:i], Message(messages[i].role, MARK), *messages[i + 1 :])
-        before, _, after = render(tokenizer, marked).partition(MARK)
-        return before, after
-
     text = render(tokenizer, messages)
-    start, end = len(around(earlier[0])[0]), len(text) - len(around(earlier[-1])[1])
-    encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-    return tokens_of(encoded["offset_mapping"], start, end)
+    start = len(_around(tokenizer, messages, earlier[0])[0])
+    end = len(text) - len(_around(tokenizer, messages, earlier[-1])[1])
+    return tokens_of(_offsets(tokenizer, text), start, end)
+
+
+def answer_tokens(tokenizer: Any, messages: tuple[Message, ...], i: int) -> tuple[int, int]:
+    """Where ``final_on`` put a vector while message ``i``, an assistant's, was written: from the last
+    token before it to its own last, as positions in the prompt that ``messages`` are now."""
+    text = render(tokenizer, messages)
+    end = len(text) - len(_around(tokenizer, messages, i)[1])
+    first = len(prompt_ids(tokenizer, messages[:i])) - 1
+    return first, max(first, sum(a < end for a, _ in _offsets(tokenizer, text)) - 1)
 
 
 def injected_span(
@@ -219,9 +236,9 @@ def injected_span(
         case "final_on":
             return last, None
         case "span":
-            if schedule.end > last:
+            if max(schedule.start, schedule.end or 0) > last:
                 raise IntrospectionError(
-                    f"The span {schedule.start}-{schedule.end} is outside the prompt, which has "
+                    f"The {str(schedule).replace(':', ' ')} is outside the prompt, which has "
                     f"{last + 1} tokens: choose positions from 0 to {last}."
                 )
             return schedule.start, schedule.end

@@ -265,7 +265,7 @@ def schedule_value(text: object) -> Schedule:
     if not isinstance(text, str):
         raise IntrospectionError(f"The schedule must be text, not {_kind(text)}: {wanted}.")
     # int() inside the parser would take digits of any script, underscores and spaces.
-    if not re.fullmatch(r"[a-z_]{1,12}(?::[0-9]{1,6}(?:-[0-9]{1,6})?)?", text.strip(" ")):
+    if not re.fullmatch(r"[a-z_]{1,12}(?::[0-9]{1,6}(?:-[0-9]{0,6})?)?", text.strip(" ")):
         raise IntrospectionError(f"The schedule {quoted(text)} is not known: {wanted}.")
     # Trials need torch; only this one check does, so it is imported here.
     from introspection.trials import Schedule

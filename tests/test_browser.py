@@ -383,7 +383,10 @@ def test_no_width_overflows(browser: Browser, url: str) -> None:
 
 # --- the other tabs -----------------------------------------------------------------------------
 
-TABS = ("Try it", "Many at once", "Blind trial", "How often is it wrong?", "How it works")
+TABS = (
+    *("Try it", "Many at once", "Conversation", "Blind trial"),
+    *("How often is it wrong?", "How it works"),
+)
 
 
 def tab(page: Page, name: str) -> None:
@@ -424,7 +427,7 @@ def test_the_controls_fool_nobody(page: Page) -> None:
 
 
 @trained
-@pytest.mark.parametrize("kind", ["Strength:", "Block:", "Concepts ×"])
+@pytest.mark.parametrize("kind", ["Strength:", "Block:", "Blocks ×", "Concepts ×"])
 def test_sweeps_draw_a_figure(page: Page, kind: str) -> None:
     tab(page, "Many at once")
     page.locator("#sweep-kind label", has_text=kind).click()
@@ -433,6 +436,63 @@ def test_sweeps_draw_a_figure(page: Page, kind: str) -> None:
     # The first figure of a browser waits for a library of megabytes.
     expect(page.locator("#sweep-figure .main-svg").first).to_be_visible(timeout=RUN_MS)
     assert page.locator("#sweep-table tbody tr").count() >= 6
+
+
+def ask(page: Page, turn: int) -> None:
+    """Send what stands in the box, by keyboard, and wait for the answers."""
+    page.focus("#talk-question textarea, #talk-question input")
+    page.keyboard.press("Enter")
+    expect(page.locator("#talk-log .turn")).to_have_count(turn, timeout=RUN_MS)
+    page.wait_for_selector("#talk .verdict:not(.running)", timeout=RUN_MS)
+
+
+@trained
+def test_a_conversation_keeps_its_thought(browser: Browser, url: str) -> None:
+    for page in open_page(browser, url, theme="system"):
+        tab(page, "Conversation")
+        ask(page, 1)
+        expect(page.locator("#talk")).to_contain_text("the model answered as usual")
+        expect(page.locator("#talk-concept textarea, #talk-concept input")).to_be_disabled()
+        page.focus("#talk-about")
+        page.keyboard.press("Enter")
+        box = page.locator("#talk-question textarea, #talk-question input")
+        expect(box).to_have_value(re.compile("injected thought"))
+        expect(box).to_be_focused()
+        ask(page, 2)
+        expect(page.locator("#talk")).to_contain_text("the model named it")
+        cards = page.locator("#talk-log .turn").nth(1).locator("article")
+        expect(cards).to_have_count(3)
+        expect(cards.nth(0).locator(".answer")).to_contain_text("ocean")
+        expect(cards.nth(1)).to_contain_text("Same words, no thought")
+        for theme in THEMES:
+            look_in(page, theme)
+            page.wait_for_timeout(300)
+            assert violations(page) == []
+        page.set_viewport_size({"width": 320, "height": 900})
+        page.wait_for_timeout(200)
+        assert overflow(page) <= 0
+
+
+@trained
+def test_a_conversation_can_be_silent_and_halts(page: Page) -> None:
+    tab(page, "Conversation")
+    page.fill("#talk-concept textarea, #talk-concept input", "bomb")
+    page.locator("#talk-mode label", has_text="only while").click()
+    ask(page, 1)
+    expect(page.locator("#talk-banner [role=alert]")).to_contain_text("HALT")
+    page.click("#talk-send")
+    expect(page.locator(".toast-body")).to_contain_text("has halted")
+    page.focus("#talk-restart")
+    page.keyboard.press("Enter")
+    expect(page.locator("#talk")).to_contain_text("cleared")
+    expect(page.locator("#talk-log .turn")).to_have_count(0)
+    page.fill("#talk-concept textarea, #talk-concept input", "violin")
+    page.click("#talk-send")
+    expect(page.locator("#talk .verdict.running")).to_be_visible(timeout=RUN_MS)
+    page.wait_for_selector("#talk .verdict:not(.running)", timeout=RUN_MS)
+    page.click("#talk-about")
+    page.click("#talk-send")
+    expect(page.locator("#talk")).to_contain_text("no longer added", timeout=RUN_MS)
 
 
 def test_a_sweep_can_be_stopped(page: Page) -> None:

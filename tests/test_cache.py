@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import threading
+import time
 from pathlib import Path
 
 import pytest
 
+from introspection import wheel
 from introspection.cache import atomic_folder
 
 
@@ -43,3 +45,26 @@ def test_two_that_write_one_folder_both_end(tmp_path: Path) -> None:
         assert not failed, failed
         assert (target / "file").read_text() in ("one", "two")
     assert len(list(tmp_path.iterdir())) == 60
+
+
+def test_of_two_that_need_the_model_one_fetches_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Were both to fetch it, the second would put the first's aside while that is being read."""
+    fetched: list[Path] = []
+
+    def fetch(target: Path) -> None:
+        fetched.append(target)
+        time.sleep(0.3)
+        with atomic_folder(target) as folder:
+            (folder / "complete.json").write_text("{}")
+
+    monkeypatch.setenv("INTROSPECTION_CACHE", str(tmp_path))
+    monkeypatch.setattr(wheel, "_fetch", fetch)
+    found: list[Path] = []
+    pair = [threading.Thread(target=lambda: found.append(wheel.model_folder())) for _ in range(2)]
+    for thread in pair:
+        thread.start()
+    for thread in pair:
+        thread.join()
+    assert len(fetched) == 1 and found == fetched * 2

@@ -379,7 +379,8 @@ def test_wheel_with_the_wrong_hash(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     for path in (tmp_path, tmp_path / "missing.whl"):
         monkeypatch.setenv("INTROSPECTION_WHEEL", str(path))
         refused("ask", "ocean", "--base", says="cannot be read")
-    assert not list((tmp_path / "cache").iterdir())
+    left = [path.suffix for path in (tmp_path / "cache").iterdir()]
+    assert left in ([], [".lock"])
 
 
 def test_cache_that_is_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -48,9 +48,11 @@ def experiment(loaded: LoadedModel) -> Experiment:
     return Experiment(loaded)
 
 
-def last(experiment: Experiment, lines: list[Line], most: int = 12) -> tuple[LineAnswer, ...]:
+def last(
+    experiment: Experiment, lines: list[Line], most: int = 12, maps: bool = False
+) -> tuple[LineAnswer, ...]:
     answers: tuple[LineAnswer, ...] = ()
-    for answers in experiment.lines(lines, most):
+    for answers in experiment.lines(lines, most, maps):
         assert len(answers) == len(lines)
     return answers
 
@@ -157,14 +159,15 @@ def test_a_failing_model_puts_the_hook_back(
 def test_every_experiment_runs_to_its_tables(experiment: Experiment, kind: str) -> None:
     request = experiment.request("ocean", 1.0)
     lines = sweeps.plan(experiment, kind, request, "love, bomb\nviolin")
-    answers = last(experiment, lines, 4)
+    answers = last(experiment, lines, 4, maps=kind == "map")
     assert all(sweeps.outcome(answer) for answer in answers)
     shown = tables.lines_table(experiment, answers, "x") + tables.rates_table(answers, "x", "y")
     assert shown.count("<tr>") >= len(lines)
     rows = json.loads(sweeps.as_json(experiment, answers))
     assert len(rows) == len(lines)
     parsed = list(csv.reader(StringIO(sweeps.as_csv(experiment, answers))))
-    assert len(parsed) == len(lines) + 1 and parsed[0] == list(rows[0])
+    names = [key for key in rows[0] if key != "every_block"]
+    assert len(parsed) == len(lines) + 1 and parsed[0] == names
     if kind == "heat map":
         figure = figures.heat_map(answers)
         assert len(figure.data[0].y) == 6 and len(figure.data[0].x) == 5

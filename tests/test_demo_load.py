@@ -145,7 +145,7 @@ KINDS: dict[str, tuple[int, list[tuple[Any, ...]]]] = {
     "compare": (10, [(c, d, DEFAULT_QUESTION) for c in CONCEPTS[1:3] for d in DOSES]),
     "sweep": (10, [(c, DOSES, DEFAULT_QUESTION) for c in CONCEPTS[:3]]),
     "run": (
-        920,
+        900,
         [
             (c, d, DEFAULT_QUESTION, s, 4)
             for c in CONCEPTS[:4]
@@ -161,6 +161,16 @@ KINDS: dict[str, tuple[int, list[tuple[Any, ...]]]] = {
             ("strength", "bomb", 1.0, ""),
             ("heat map", "love", 1.0, ""),
             ("concepts", "ocean", 0.5, "bomb, love, glacier"),
+            ("map", "ocean", 1.0, ""),
+        ],
+    ),
+    "run_talk": (
+        20,
+        [
+            (c, d, mode, question)
+            for c in CONCEPTS[:2]
+            for d in DOSES[1:3]
+            for mode, question in (("kept", DEFAULT_QUESTION), ("silent", "Why is it cold?"))
         ],
     ),
     "run_blind": (20, [(secret, d) for secret in SECRETS for d in blind.STRENGTHS]),
@@ -198,6 +208,11 @@ def answer(tab: Tab, wish: Wish) -> tuple[Wish, str]:
         assert status == 200, came
     elif name == "run":
         came = tab.call("run", tab.call("begin", *given)[3], *given)
+    elif name == "run_talk":  # two turns, from the start
+        tab.light("restart_talk")
+        for _ in range(2):
+            tab.call("begin_talk", None, *given)
+            came = tab.call("run_talk")[4]
     elif name == "run_lines":
         came = tab.call("run_lines", tab.call("begin_lines", *given)[0], *given)
     else:

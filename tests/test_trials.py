@@ -21,6 +21,7 @@ from introspection.trials import (
     Message,
     Schedule,
     Trial,
+    answer_tokens,
     ask,
     encode,
     from_step,
@@ -39,6 +40,7 @@ STRIPPING = CHATML.replace("message.content", "(message.content | trim)")
 SCHEDULES = st.one_of(
     st.sampled_from([FINAL, FINAL_ON, ALL, PRIOR_TURN]),
     st.tuples(st.integers(0, 10**6), st.integers(0, 10**6)).map(lambda ends: span(*sorted(ends))),
+    st.integers(0, 10**6).map(lambda start: span(start, None)),
     st.integers(0, 4096).map(from_step),
 )
 
@@ -56,6 +58,7 @@ def test_a_schedule_is_read_back_from_its_text(schedule: Schedule) -> None:
         ("final_on", Schedule("final_on")),
         ("span:3-7", Schedule("span", 3, 7)),
         ("span:0-0", Schedule("span", 0, 0)),
+        ("span:4-", Schedule("span", 4, None)),
         ("from_step:5", Schedule("from_step", 5)),
         ("all", Schedule("all")),
         ("prior_turn", Schedule("prior_turn")),
@@ -175,7 +178,8 @@ def test_a_span_is_taken_as_given_and_must_lie_in_the_prompt() -> None:
     length = len(prompt_ids(tokenizer, ask("What?")))
     for start, end in ((0, 0), (2, 5), (0, length - 1), (length - 1, length - 1)):
         assert row(tokenizer, ask("What?"), span(start, end)).positions == (start, end)
-    for start, end in ((0, length), (length, length), (length, 10**9)):
+    assert row(tokenizer, ask("What?"), span(3, None)).positions == (3, None)
+    for start, end in ((0, length), (length, length), (length, 10**9), (length, None)):
         with pytest.raises(
             IntrospectionError, match=f"{length} tokens: choose .* 0 to {length - 1}"
         ):
@@ -210,6 +214,26 @@ def test_prior_turn_is_what_was_said_before_the_question(
         told = found if template == STRIPPING else found.replace(" Justice. ", "Justice.")
         told = told if template == STRIPPING else told.replace("me.\n<", "me.<")
         assert told == expected.format(*between)
+
+
+@pytest.mark.parametrize("template", [CHATML, DEFAULT_SYSTEM, STRIPPING, None])
+@pytest.mark.parametrize("answer", ["Justice.", "user", "assistant\n\nassistant", "What?", "", "é"])
+def test_an_answer_is_found_where_final_on_put_the_vector_while_it_was_written(
+    template: str | None, answer: str
+) -> None:
+    tokenizer = make_tokenizer(template=template) if template else make_tokenizer()
+    if template is None:
+        tokenizer.chat_template = None
+    first = ask("Tell me. assistant")
+    written = (*first, Message("assistant", answer))
+    now = ask("What?", *written)
+    begin, end = answer_tokens(tokenizer, now, 1)
+    ids = prompt_ids(tokenizer, now)
+    before = prompt_ids(tokenizer, first)
+    assert begin == row(tokenizer, first, FINAL_ON).positions[0] and ids[: len(before)] == before
+    assert tokenizer.decode(ids[begin + 1 : end + 1]).strip() == answer.strip()
+    longer = ask("Why?", *now, Message("assistant", "No."))
+    assert answer_tokens(tokenizer, longer, 1) == (begin, end)
 
 
 @pytest.mark.parametrize(

@@ -230,7 +230,16 @@ def test_token_count() -> None:
 
 
 def test_schedules() -> None:
-    names = ("final", "final_on", "all", "prior_turn", "span:3-7", "span:0-0", "from_step:5")
+    names = (
+        "final",
+        "final_on",
+        "all",
+        "prior_turn",
+        "span:3-7",
+        "span:0-0",
+        "span:4-",
+        "from_step:5",
+    )
     for name in names:
         assert str(validation.schedule_value(f" {name} ")) == name
     bad: tuple[object, ...] = (

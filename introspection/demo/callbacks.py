@@ -178,7 +178,7 @@ class Callbacks:
                     banner: Any = skip
                     now = time.monotonic()
                     if answers[0].halted_at and not halted:
-                        halted, banner = True, views.halt(request, answers[0])
+                        halted, banner = True, views.halt(wording.halt_notice(request, answers[0]))
                     elif answers[0].verdict and answers[2].verdict and not concluded:
                         # What matters is known; the untrained model may ramble on for long.
                         concluded = True

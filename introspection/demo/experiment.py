@@ -187,10 +187,12 @@ class Experiment:
         with self.turns.taken(), closing(steps_of(request)) as steps:
             yield from steps
 
-    def lines(self, asked: Sequence[Line], most: int = CAP) -> Iterator[tuple[LineAnswer, ...]]:
-        """All answers of a list of lines after every token, by the adapter of this experiment;
-        closing it ends the model."""
-        with self.turns.taken(), closing(self._line_steps(asked, most)) as steps:
+    def lines(
+        self, asked: Sequence[Line], most: int = CAP, maps: bool = False
+    ) -> Iterator[tuple[LineAnswer, ...]]:
+        """All answers of a list of lines after every token, by the adapter of this experiment, at last
+        with their ``maps``; closing it ends the model."""
+        with self.turns.taken(), closing(self._line_steps(asked, most, maps)) as steps:
             yield from steps
 
     def warm(self) -> None:
@@ -206,10 +208,10 @@ class Experiment:
             switching.activate(self.loaded, [one.loaded for one in self.offered.values()])
 
     def _run_lines(
-        self, asked: Sequence[Line], most: int
+        self, asked: Sequence[Line], most: int, maps: bool
     ) -> Generator[tuple[LineAnswer, ...], None, None]:
         self._activate()
-        yield from lines.run(self.loaded, asked, most, SECONDS)
+        yield from lines.run(self.loaded, asked, most, SECONDS, maps)
 
     def _run(self, request: Request) -> Generator[Answers, None, None]:
         """Everything that needs the model, from a request that can be pickled to such answers."""

@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import plotly.graph_objects as go
+from plotly.subplots import make_subplots
 
 from introspection.demo.lines import LineAnswer
 from introspection.demo.sweeps import outcome, rates
 
-__all__ = ["GRID", "INK", "doses", "heat_map", "plain_figure"]
+__all__ = ["GRID", "INK", "blocks", "doses", "heat_map", "plain_figure"]
 
 INK, GRID = "#64748b", "rgba(100,116,139,.25)"
 SERIES = {
@@ -33,9 +34,17 @@ LEVELS = (
 COLOURS = ("#cbd5e1", "#fde68a", "#fcd34d", "#f59e0b", "#16a34a", "#b91c1c", "#7f1d1d")
 
 
+# Less of the concept than in a clean answer, as much, more; reads on light and on dark.
+SIGNED = ((0.0, "#b45309"), (0.5, "#e2e8f0"), (1.0, "#4338ca"))
+PANEL, LONGEST = 330, 9  # pixels of height of one map, letters of a token under it
+
+
 def plain_figure(*traces: object) -> go.Figure:
     """Traces on the page's own ground, in a colour that reads on light and dark."""
-    figure = go.Figure(list(traces))
+    return _plain(go.Figure(list(traces)))
+
+
+def _plain(figure: go.Figure) -> go.Figure:
     figure.update_layout(
         height=340,
         margin={"l": 55, "r": 15, "t": 50, "b": 50},
@@ -108,4 +117,54 @@ def heat_map(answers: Sequence[LineAnswer]) -> go.Figure:
     )
     figure.update_xaxes(title="strength ρ", type="category")
     figure.update_yaxes(autorange="reversed", type="category")
+    return figure
+
+
+def blocks(answers: Sequence[LineAnswer]) -> go.Figure | None:
+    """One map per answer: blocks upwards, tokens to the right, a frame where the vector is added."""
+    maps = [(answer.line.label, answer.map) for answer in answers if answer.map]
+    if not maps:
+        return None
+    figure = _plain(
+        make_subplots(
+            rows=len(maps),
+            cols=1,
+            subplot_titles=[label for label, _ in maps],
+            vertical_spacing=0.13,
+        )
+    )
+    top = max(1.0, *(answer.line.strength for answer in answers))
+    for row, (_, one) in enumerate(maps, start=1):
+        # A category must be unique; prompt tokens count backwards from the answer.
+        names = [
+            f"{' '.join(token.split())[:LONGEST] or '·'} {i - one.prompt + (i >= one.prompt)}"
+            for i, token in enumerate(one.tokens)
+        ]
+        heat = go.Heatmap(
+            z=[[round(value, 3) for value in line] for line in one.projections],
+            x=names,
+            text=[[f"{value:.2f}" for value in line] for line in one.cosines],
+            hovertemplate="block %{y}, %{x}: %{z:.2f} norms, cosine %{text}<extra></extra>",
+            zmin=-top,
+            zmax=top,
+            colorscale=[list(stop) for stop in SIGNED],
+            showscale=row == 1,
+            colorbar={"title": "ρ", "len": 1 / len(maps), "y": 1, "yanchor": "top"},
+        )
+        figure.add_trace(heat, row=row, col=1)
+        if one.injected:
+            first, last = one.injected
+            figure.add_shape(
+                type="rect",
+                x0=first - 0.5,
+                x1=last + 0.5,
+                y0=one.block - 0.5,
+                y1=one.block + 0.5,
+                line={"color": "#dc2626", "width": 2},
+                row=row,
+                col=1,
+            )
+    figure.update_layout(height=PANEL * len(maps), showlegend=False)
+    figure.update_xaxes(type="category", tickfont={"size": 10}, tickangle=-90)
+    figure.update_yaxes(title="block")
     return figure

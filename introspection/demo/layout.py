@@ -11,7 +11,16 @@ from typing import Any
 import gradio as gr
 
 from introspection.concepts import catalogue
-from introspection.demo import about, api, blind_tab, evidence, replay_panel, sweeps_tab, views
+from introspection.demo import (
+    about,
+    api,
+    blind_tab,
+    conversation_tab,
+    evidence,
+    replay_panel,
+    sweeps_tab,
+    views,
+)
 from introspection.demo.callbacks import Callbacks, categories
 from introspection.demo.experiment import (
     CAP,
@@ -74,6 +83,8 @@ def build(experiment: Experiment) -> gr.Blocks:
                 adapter = _first_tab(experiment, tickets)
             with gr.Tab("Many at once", id="many"):
                 sweeps_tab.add(experiment, tickets, adapter)
+            with gr.Tab("Conversation", id="talk"):
+                conversation_tab.add(experiment, tickets, adapter)
             with gr.Tab("Blind trial", id="blind"):
                 blind_tab.add(experiment, tickets, adapter=adapter)
             with gr.Tab("How often is it wrong?", id="evidence"):

@@ -17,7 +17,8 @@ from introspection.concepts import Concept
 from introspection.extraction import random_direction
 from introspection.grading import Verdict, grade
 from introspection.models import LoadedModel
-from introspection.trials import FINAL_ON, Injection, Schedule, Trial, ask
+from introspection.reader import Map, read_everywhere
+from introspection.trials import FINAL_ON, Injection, Message, Schedule, Trial, ask
 
 __all__ = ["BATCH", "Line", "LineAnswer", "run"]
 
@@ -29,7 +30,8 @@ Vector = Literal["none", "concept", "negated", "random"]
 @dataclass(frozen=True, slots=True)
 class Line:
     """One trial by name. ``concept`` with ``vector="concept"`` is what a right report names; with
-    any other vector a right report names nothing. ``layer``: another block than the adapter's."""
+    any other vector a right report names nothing. ``layer``: another block than the adapter's;
+    ``before``: the turns before the question."""
 
     label: str
     concept: Concept | None
@@ -39,6 +41,7 @@ class Line:
     schedule: Schedule = FINAL_ON
     adapter: bool = True
     layer: int | None = None
+    before: tuple[Message, ...] = ()
 
     @property
     def injected(self) -> bool:
@@ -54,6 +57,7 @@ class LineAnswer:
     tokens: int = 0
     halted_at: int | None = None
     verdict: Verdict | None = None
+    map: Map | None = None  # the stream at every block, once a run that asked for it has ended
 
     @property
     def halted(self) -> bool:
@@ -61,13 +65,14 @@ class LineAnswer:
 
 
 def run(
-    loaded: LoadedModel, lines: Sequence[Line], most: int, seconds: float
+    loaded: LoadedModel, lines: Sequence[Line], most: int, seconds: float, maps: bool = False
 ) -> Generator[tuple[LineAnswer, ...], None, None]:
     """All answers so far after every token, in the order of ``lines``; closing it ends the model.
 
     ``most`` tokens per answer, ``seconds`` for each batch, in which lines of all blocks stand side by
     side. To read the vectors of another block than the adapter's the hook is moved there for a
-    moment, so nobody else may use the model meanwhile.
+    moment, so nobody else may use the model meanwhile. With ``maps`` the residual stream of all lines
+    is read at last, as projections on the first line's concept.
     """
     answers = [LineAnswer(line) for line in lines]
     sites: dict[int | None, LoadedModel] = {None: loaded, loaded.layer: loaded}
@@ -88,6 +93,11 @@ def run(
         for i, report in zip(part, reports, strict=True):
             answers[i] = _answer(lines[i], report, True)
         yield tuple(answers)
+    if maps and lines[0].concept:
+        trials = [_trial(loaded, sites[line.layer], line) for line in lines]
+        texts, vector = [answer.text for answer in answers], loaded.vector(lines[0].concept.name)
+        found = read_everywhere(loaded, trials, texts, vector)
+        yield tuple(replace(a, map=one) for a, one in zip(answers, found, strict=True))
 
 
 def _read_at(loaded: LoadedModel, block: int, lines: Sequence[Line]) -> LoadedModel:
@@ -122,7 +132,7 @@ def _trial(loaded: LoadedModel, site: LoadedModel, line: Line) -> Trial:
         if site is not loaded:  # a strength counts in norms of its own block
             dose = line.strength * site.norm / loaded.norm
             given = replace(given, strength=dose, block=site.layer)
-    return Trial(ask(line.question), given, line.adapter)
+    return Trial(ask(line.question, *line.before), given, line.adapter)
 
 
 def _answer(line: Line, report: generation.Report, ended: bool) -> LineAnswer:

@@ -17,7 +17,7 @@ import gradio as gr
 
 from introspection.demo import recorded, sharing, tables, views, wording
 from introspection.demo.callbacks import error_toast
-from introspection.demo.experiment import Answers, Experiment, Request
+from introspection.demo.experiment import Answer, Answers, Experiment, Request
 from introspection.demo.tickets import Tickets
 from introspection.demo.wiring import LIGHT, PRIVATE
 from introspection.errors import IntrospectionError
@@ -94,6 +94,10 @@ class _Events:
         return finished(request, answers, "Replayed from a file, not run here", strengths)
 
 
+def _banner(request: Request, answer: Answer) -> str:
+    return views.halt(wording.halt_notice(request, answer)) if answer.halted_at else ""
+
+
 def finished(
     request: Request, answers: Answers, note: str, strengths: tuple[float, float] | None = None
 ) -> tuple[Any, ...]:
@@ -101,7 +105,7 @@ def finished(
     tone, said, more = wording.conclusion(request, answers, answers[0].adapter, strengths)
     return (
         views.status(tone, f"{note}: {said}", more),
-        views.halt(request, answers[0]) if answers[0].halted_at else "",
+        _banner(request, answers[0]),
         views.stage(answers[0].adapter, request, answers),
         tables.strip(answers, request.concept.name),
         "",
@@ -130,7 +134,7 @@ def add_player(tickets: Tickets, shown: list[Any]) -> None:
                 return
             yield (
                 views.status("plain", f"{note}, playing…", running=True),
-                views.halt(run.request, answers[0]) if answers[0].halted_at else "",
+                _banner(run.request, answers[0]),
                 views.stage(answers[0].adapter, run.request, answers),
                 "",
                 skip,

@@ -150,8 +150,8 @@ def seconds(request: Request) -> int:
     return min(max(wanted, FEWEST_SECONDS), MOST_SECONDS)
 
 
-def seconds_of_lines(lines: Sequence[Line], most: int) -> int:
-    """The same for a list of lines, which ask for as many tokens each."""
+def seconds_of_lines(lines: Sequence[Line], most: int, _maps: bool = False) -> int:
+    """The same for a list of lines, which ask for as many tokens each. Maps are one step more."""
     wanted = math.ceil(START + PER_TOKEN * most * len(lines))
     return min(max(wanted, FEWEST_SECONDS), MOST_SECONDS)
 

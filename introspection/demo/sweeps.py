@@ -36,6 +36,7 @@ KINDS = {
     "controls": "Controls: can it be fooled?",
     "strength": "Strength: how much does it take?",
     "layer": "Block: does it matter where?",
+    "map": "Blocks × tokens: where does it go?",
     "heat map": "Concepts × strengths",
     "concepts": "Up to ten concepts",
 }
@@ -97,6 +98,13 @@ def plan(experiment: Experiment, kind: object, request: Request, names: object =
             return _doses(request)
         case "layer":
             return _blocks(experiment, request)
+        case "map":
+            what, dose, asked = request.concept, request.strength, request.question
+            return [
+                Line("trained, with the vector", what, dose, asked),
+                Line("untrained, with the vector", what, dose, asked, adapter=False),
+                Line("trained, nothing added", what, 0.0, asked, "none"),
+            ]
         case "heat map":
             concepts = [experiment.request(name, 1.0).concept for name in HEAT]
             if request.concept.name not in HEAT:
@@ -169,12 +177,22 @@ def rates(answers: Sequence[LineAnswer]) -> dict[tuple[str, bool], tuple[int, in
 
 
 def rows(experiment: Experiment, answers: Sequence[LineAnswer]) -> list[dict[str, Any]]:
-    """The finished lines as plain values, for files and the API."""
+    """The finished lines as plain values, for files and the API; maps of the blocks rounded to a
+    thousandth."""
     found = []
     for answer in answers:
         line, verdict, result = answer.line, answer.verdict, outcome(answer)
         if verdict is None or result is None:
             continue
+        blocks = {}
+        if answer.map:
+            blocks = {
+                "tokens": list(answer.map.tokens),
+                "prompt_tokens": answer.map.prompt,
+                "injected_tokens": answer.map.injected,
+                "projections": [[round(v, 3) for v in row] for row in answer.map.projections],
+                "cosines": [[round(v, 3) for v in row] for row in answer.map.cosines],
+            }
         found.append(
             {
                 "line": line.label,
@@ -193,6 +211,7 @@ def rows(experiment: Experiment, answers: Sequence[LineAnswer]) -> list[dict[str
                 "halted_at": answer.halted_at,
                 "outcome": result.word,
                 "as_it_should": result.right,
+                **({"every_block": blocks} if blocks else {}),
             }
         )
     return found
@@ -203,8 +222,13 @@ def as_json(experiment: Experiment, answers: Sequence[LineAnswer]) -> str:
 
 
 def as_csv(experiment: Experiment, answers: Sequence[LineAnswer]) -> str:
-    """The same as a table. A cell that a spreadsheet would take for a formula gets an apostrophe."""
-    found, file = rows(experiment, answers), StringIO()
+    """The same as a table, without maps. A cell that a spreadsheet would take for a formula gets an
+    apostrophe."""
+    file = StringIO()
+    found = [
+        {key: value for key, value in row.items() if key != "every_block"}
+        for row in rows(experiment, answers)
+    ]
     out = writer(file)
     if found:
         out.writerow(found[0])

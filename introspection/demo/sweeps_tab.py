@@ -33,6 +33,9 @@ ABOUT = {
     "range.",
     "layer": "The vector is read and written at other blocks than the one the adapter was trained "
     "for, and measured there against fewer everyday words.",
+    "map": "The residual stream after every block, along the prompt’s end and the answer: how much of "
+    "the concept is in it. The vector is added at one block (framed); from there on the model carries "
+    "it, or does not.",
     "heat map": "Six concepts at five strengths, harmful ones at the end.",
     "concepts": "Your own list, separated by commas or lines.",
 }
@@ -94,7 +97,7 @@ class _Events:
             chosen, request, lines = self._asked(kind, concept, strength, names, adapter)
             answers: tuple[LineAnswer, ...] = ()
             shown = 0.0
-            with closing(chosen.lines(lines)) as steps:  # type: ignore[type-var]
+            with closing(chosen.lines(lines, maps=kind == "map")) as steps:  # type: ignore[type-var]
                 for answers in steps:
                     if not self.tickets.valid(session, ticket):
                         said = views.status("plain", STOPPED)
@@ -137,7 +140,8 @@ class _Events:
             return tables.rates_table(answers, f"{what} at eight strengths", "Strength ρ")
         if kind == "layer":
             return tables.rates_table(answers, f"{what} at other blocks", "Block")
-        return tables.lines_table(self.experiment, answers, sweeps.KINDS[kind])
+        written = tables.lines_table(self.experiment, answers, sweeps.KINDS[kind])
+        return written + (tables.blocks_table(answers) if kind == "map" else "")
 
     def _figure(self, kind: str, chosen: Experiment, answers: tuple[LineAnswer, ...]) -> Any:
         trained = chosen.trained_range
@@ -145,6 +149,8 @@ class _Events:
             return figures.doses(answers, "strength ρ", trained)
         if kind == "layer":
             return figures.doses(answers, "block", None)
+        if kind == "map":
+            return figures.blocks(answers)
         return figures.heat_map(answers) if kind == "heat map" else None
 
     def stop_lines(self, visitor: gr.Request) -> str:

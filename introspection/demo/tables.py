@@ -15,7 +15,7 @@ from introspection.demo.sweeps import as_csv, as_json, outcome, rates
 from introspection.reader import Token
 from introspection.trials import ask, injected_span, prompt_ids
 
-__all__ = ["downloads", "lines_table", "rates_table", "strip", "where"]
+__all__ = ["blocks_table", "downloads", "lines_table", "rates_table", "strip", "where"]
 
 # What is drawn before a run: so many tokens at the end of the prompt, so many places for the answer.
 PROMPT_END, SLOTS = 40, 8
@@ -46,7 +46,8 @@ def lines_table(experiment: Experiment, answers: Sequence[LineAnswer], caption: 
                 word, tone = result.word, "plain"
         rows.append(
             f'<tr><th scope="row">{escape(answer.line.label)}</th>'
-            f"<td>{answer.line.strength:g}</td><td>{escape(answer.text) or '–'}</td>"
+            f"<td>{answer.line.strength:g}</td>"
+            f'<td class="told">{escape(answer.text) or "–"}</td>'
             f'<td><span class="badge {tone}">{escape(word)}</span></td></tr>'
         )
     return _table(caption, ("What is injected", "Strength", "Report", "Outcome"), rows)
@@ -68,6 +69,30 @@ def rates_table(answers: Sequence[LineAnswer], caption: str, head: str) -> str:
     if any(not adapter for _, adapter in found):
         heads += ["Untrained: noticed", "named"]
     return _table(caption, heads, rows)
+
+
+def blocks_table(answers: Sequence[LineAnswer]) -> str:
+    """The maps in words: for each block the mean over the answer of what the figure shows by token."""
+    maps = [answer.map for answer in answers if answer.map]
+    if not maps:
+        return ""
+    added = {one.block for one in maps if one.injected}
+    rows = []
+    for block in range(len(maps[0].projections)):
+        cells = ""
+        for one in maps:
+            written = one.projections[block][one.prompt - 1 :]
+            cells += f'<td class="number">{sum(written) / len(written):.2f}</td>'
+        mark = " (the vector is added here)" if block in added else ""
+        rows.append(f'<tr><th scope="row">{block}{mark}</th>{cells}</tr>')
+    caption = (
+        f"Projection on “{answers[0].line.concept.name}” at each block, "  # type: ignore[union-attr]
+        "mean over the answer, in typical residual norms of the block above a clean answer"
+    )
+    return (
+        '<details class="blocks"><summary>The figure as a table</summary>'
+        f"{_table(caption, ('Block', *(a.line.label for a in answers)), rows)}</details>"
+    )
 
 
 def downloads(experiment: Experiment, answers: Sequence[LineAnswer]) -> str:
@@ -118,9 +143,9 @@ def strip(answers: Answers, concept: str) -> str:
     return (
         '<p class="reading">A plain reader at the same block, beside the self-report: the darker a '
         f"token, the more of “{escape(concept)}” it finds there (in typical residual norms above "
-        "the clean answer). Dashed: the prompt. Underlined: the vector is added there, so the "
-        "reader must see it, in the untrained model too; whether the model can <em>say</em> it is "
-        "another matter.</p>"
+        "the clean answer; every block: under “Many at once”). Dashed: the prompt. Underlined: the "
+        "vector is added there, so the reader must see it, in the untrained model too; whether the "
+        "model can <em>say</em> it is another matter.</p>"
         f"{''.join(lines)}<details><summary>The same as a table</summary>"
         f"{_table(caption, heads, rows)}</details>"
     )

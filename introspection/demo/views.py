@@ -96,11 +96,10 @@ def strength_info(experiment: Experiment) -> str:
     return f"Length of the added vector in typical residual norms; 0 adds nothing.{shaded}"
 
 
-def halt(request: Request, answer: Answer) -> str:
+def halt(sentence: str) -> str:
     return (
         '<div class="halt" role="alert"><span class="halt-sign" aria-hidden="true"></span>'
-        f'<div><p class="halt-word">HALT</p><p>{escape(wording.halt_notice(request, answer))}</p>'
-        "</div></div>"
+        f'<div><p class="halt-word">HALT</p><p>{escape(sentence)}</p></div></div>'
     )
 
 
