@@ -16,6 +16,8 @@ from tiny import make_tokenizer
 from tiny_folder import write_adapter
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from introspection.demo import space
+from introspection.errors import IntrospectionError
 from introspection.hub import push
 from introspection.models import PRESETS
 
@@ -115,23 +117,30 @@ def test_two_names_are_enough_and_later_none_is_asked(
     assert [row["text"] for row in told[1]["rows"]] == [row["text"] for row in rows]
 
 
+def test_a_missing_adapter_says_what_to_do(
+    settings: dict[str, str], tree: Path, tmp_path: Path
+) -> None:
+    log, sentence = tmp_path / "log", "python -m introspection train --model deepseek-7b"
+    with running(tree, log, **{**settings, "INTROSPECTION_ADAPTER": ""}) as (address, _):
+        shown = httpx.get(f"{address}/config").text
+        assert sentence in log.read_text() and sentence in shown
+        assert log.read_text().count(sentence) == 1
+
+
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"INTROSPECTION_ADAPTER": ""}, "python -m introspection train --model deepseek-7b"),
         ({"INTROSPECTION_ADAPTER": "org/nowhere"}, "org/nowhere"),
         ({"INTROSPECTION_REVISION": "0" * 40}, "has no such revision"),
     ],
 )
-def test_a_missing_adapter_says_what_to_do(
+def test_so_does_an_adapter_that_the_hub_does_not_have(
     settings: dict[str, str],
-    tree: Path,
-    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
     changes: dict[str, str],
     sentence: str,
 ) -> None:
-    log = tmp_path / "log"
-    with running(tree, log, **{**settings, **changes}) as (address, _):
-        shown = httpx.get(f"{address}/config").text
-        assert sentence in log.read_text() and sentence in shown
-        assert log.read_text().count(sentence) == 1
+    for name, value in {**settings, **changes}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(IntrospectionError, match=sentence):
+        space._load(space.settings())

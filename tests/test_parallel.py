@@ -13,36 +13,27 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from tiny_folder import write_model
+from typer.testing import CliRunner
 
+from introspection import __main__ as command_line
 from introspection import parallel
 
 pytestmark = pytest.mark.slow  # starts processes that import torch anew
 
 ROOT = Path(__file__).resolve().parent.parent
-LAUNCH = (
-    "-m",
-    "accelerate.commands.launch",
-    "--cpu",
-    "--num_processes",
-    "2",
-    "--num_machines",
-    "1",
-)
-LAUNCH += (
-    "--mixed_precision",
-    "no",
-    "--dynamo_backend",
-    "no",
-    "--main_process_port",
-    "0",
-    "--module",
-)
+LAUNCH = ("accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1")
+LAUNCH += ("--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0")
 
 
 def start(processes: int, *args: object) -> str:
-    launch = LAUNCH if processes == 2 else ("-m",)
+    """What the command says: alone in this process, with another in two of their own."""
+    words = list(map(str, args))
+    if processes == 1:
+        told = CliRunner().invoke(command_line.app, words)
+        assert told.exit_code == 0, told.output
+        return told.stdout
     done = subprocess.run(
-        [sys.executable, *launch, "introspection", *map(str, args)],
+        [sys.executable, "-m", *LAUNCH, "--module", "introspection", *words],
         cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,

@@ -22,7 +22,7 @@ from introspection.trials import FINAL_ON, Injection, Message, Schedule, Trial, 
 
 __all__ = ["BATCH", "Line", "LineAnswer", "run"]
 
-BATCH = 16  # lines answered side by side: more would keep a visitor with one waiting for long
+BATCH = 24  # lines answered side by side; a sweep over strengths has as many of each model
 BASELINE = 32  # words that a vector of another block is measured against
 Vector = Literal["none", "concept", "negated", "random"]
 
