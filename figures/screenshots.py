@@ -1,7 +1,8 @@
 """Pictures of the page for the README: ``python figures/screenshots.py``, from the repository's root.
 
-Serves app.py with the default model and the adapter that ships, runs "ocean" and "bomb" in Chromium
-and writes demo-light.png, demo-dark.png and demo-phone.png beside this file (``--out`` elsewhere).
+Serves app.py with the default model and the adapter that ships, runs "ocean" and "bomb" in Chromium,
+then the map of blocks and tokens and a conversation, and writes demo-light.png, demo-dark.png,
+demo-phone.png, demo-map.png and demo-conversation.png beside this file (``--out`` elsewhere).
 Needs what the browser tests need: requirements-dev.txt and Chromium.
 """
 
@@ -21,7 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 from app_process import running  # noqa: E402
-from test_browser import CHROMIUM, FLAGS, SETTLED, press  # noqa: E402
+from test_browser import CHROMIUM, FLAGS, RUN_MS, SETTLED, ask, press, tab  # noqa: E402
 
 COLOURS = 128  # of a picture: a quarter of its bytes, and nobody sees it
 MOST = 300_000  # bytes of a picture
@@ -36,8 +37,8 @@ def opened(browser: Browser, url: str, width: int, height: int, theme: str) -> I
     page.close()
 
 
-def save(page: Page, last: str, target: Path) -> None:
-    """The page from its top to the end of the element ``last``, in few colours."""
+def save(page: Page, last: str, target: Path, colours: int = COLOURS) -> None:
+    """The page from its top to the end of the element ``last``, in few colours; 0: in all it has."""
     page.mouse.move(0, 0)
     page.evaluate("document.activeElement.blur()")
     page.evaluate(SETTLED)
@@ -48,7 +49,9 @@ def save(page: Page, last: str, target: Path) -> None:
     box = {"x": 0, "y": 0, "width": size["width"], "height": end + 8}
     page.screenshot(path=target, full_page=True, clip=box)
     with Image.open(target) as picture:
-        few = picture.convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE)
+        few = picture.convert("RGB")
+    if colours:
+        few = few.quantize(colours, dither=Image.Dither.NONE)
     few.save(target, optimize=True)
     size_of = target.stat().st_size
     print(f"{target}: {few.width} x {few.height}, {size_of:,} bytes")  # noqa: T201
@@ -76,6 +79,19 @@ def main() -> None:
         with opened(browser, url, 375, 812, "light") as page:
             press(page, "#preset-ocean")
             save(page, "#stage .card", out / "demo-phone.png")
+        with opened(browser, url, 1280, 900, "light") as page:
+            tab(page, "Many at once")
+            page.locator("#sweep-kind label", has_text="Blocks ×").click()
+            page.click("#sweep-run")
+            page.locator("#sweep-figure .main-svg").first.wait_for(timeout=RUN_MS)
+            page.wait_for_timeout(1_000)  # plotly draws after it is there
+            save(page, "#sweep-figure", out / "demo-map.png", colours=0)  # shades are what it shows
+        with opened(browser, url, 1280, 900, "light") as page:
+            tab(page, "Conversation")
+            ask(page, 1)
+            page.click("#talk-about")
+            ask(page, 2)
+            save(page, "#talk-log", out / "demo-conversation.png")
         browser.close()
 
 
