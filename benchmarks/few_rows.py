@@ -1,20 +1,59 @@
 """Whole answers of the default model on a CPU with its products of few rows turned round, and as usual.
 
 The three rows are those of the page: adapter and thought, base and thought, adapter alone. Tokens must
-be the same.
+be the same. Then single products of the model's shapes, by the number of rows: that is where the limits
+in ``introspection/few_rows.py`` come from.
 """
 
 from __future__ import annotations
 
 import argparse
+import time
+from collections.abc import Callable, Sequence
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
 
 from benchmarks.record import Check, record
 from benchmarks.timing import in_turns, ratios, spread
 from introspection import few_rows, generation, models
 from introspection.prompts import DEFAULT_QUESTION
 from introspection.trials import Injection, Trial, ask
+
+SHAPES = ((576, 576), (1536, 576), (49152, 576), (576, 1536))  # outputs, inputs
+ROWS = (2, 3, 4, 5, 6, 8, 12, 16, 32)
+BYTES = 60e6  # of weights per shape: more than a cache holds, as in a model
+
+
+def gains(outputs: int, inputs: int) -> dict[str, float]:
+    """How many times as fast the product turned round is, by rows: the best of five turns each."""
+    count = max(2, int(BYTES / (4 * outputs * inputs)))
+    weights = [torch.randn(outputs, inputs) for _ in range(count)]
+
+    def usual(x: Tensor) -> None:
+        for weight in weights:
+            functional.linear(x, weight)
+
+    def turned(x: Tensor) -> None:
+        for weight in weights:
+            (weight @ x.t()).t().contiguous()
+
+    def best(work: Callable[[Tensor], None], x: Tensor) -> float:
+        found = []
+        for _ in range(5):
+            start = time.perf_counter()
+            work(x)
+            found.append(time.perf_counter() - start)
+        return min(found)
+
+    rows = {n: torch.randn(n, inputs) for n in ROWS}
+    with torch.inference_mode():
+        return {str(n): round(best(usual, x) / best(turned, x), 2) for n, x in rows.items()}
+
+
+def products(shapes: Sequence[tuple[int, int]]) -> dict[str, dict[str, float]]:
+    return {f"{o} x {i}, gain by rows": gains(o, i) for o, i in shapes}
 
 
 def main() -> None:
@@ -50,6 +89,8 @@ def main() -> None:
         )
         for how in kinds:
             figures[f"{rows} rows {how}, s"] = spread(took[f"{rows} rows {how}"])
+    figures |= products(SHAPES)
+    print(figures)
     record("few_rows", "cpu", checks, figures, models.DEFAULT)
 
 

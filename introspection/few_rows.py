@@ -1,8 +1,9 @@
 """Products of two to five rows with a large matrix on a CPU, the other way round.
 
-Knows: where Intel's library, which torch calls on a CPU, is slow: its kernels for so few rows need up
-to four times as long as those of the transposed product (``benchmarks/few_rows.py``, on AMD EPYC). The
-numbers are the same up to the order of their sums. Does not know: what a model is.
+Knows: where Intel's library, which torch calls on a CPU, is slow: its kernels for so few rows take
+longer than those of the transposed product. By how much, and where it pays, is what
+``benchmarks/few_rows.py`` measures (on AMD EPYC). The numbers are the same up to the order of their
+sums. Does not know: what a model is.
 """
 
 from __future__ import annotations

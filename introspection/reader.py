@@ -78,12 +78,13 @@ def read(
         signals = (above @ vector.float()).tolist()
         nearest = _nearest(loaded, above)
         first, last = row.positions
+        last = len(row.ids) + len(answer) if last is None else last
         found.append(
             tuple(
                 Token(
                     loaded.tokenizer.decode([token]),
                     start + i < len(row.ids),
-                    row.delta is not None and first <= start + i <= (last or 1 << 31),
+                    row.delta is not None and first <= start + i <= last,
                     signals[i],
                     nearest[i],
                 )
@@ -98,7 +99,8 @@ def read_everywhere(
     loaded: LoadedModel, trials: Sequence[Trial], texts: Sequence[str], vector: Tensor
 ) -> list[Map]:
     """The same tokens as :func:`read`, after every block, with the vectors added and every row's
-    adapter as in its trial. At block L the projections are those of :func:`read`."""
+    adapter as in its trial. At block L the projections are those of :func:`read` if there is a trial
+    without an injection to compare with."""
     rows, answers = _tokens(loaded, trials, texts)
     depth = len(injection.blocks(loaded.model))
     with (

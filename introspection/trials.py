@@ -144,7 +144,7 @@ class Row:
     block: int | None = None
 
 
-@lru_cache(maxsize=65536)
+@lru_cache(maxsize=8192)
 def prompt_ids(tokenizer: Any, messages: tuple[Message, ...]) -> tuple[int, ...]:
     """The tokens of a conversation up to where the assistant's answer starts.
 
@@ -187,7 +187,7 @@ def tokens_of(offsets: Sequence[tuple[int, int]], start: int, end: int) -> tuple
     return touched[0], touched[-1]
 
 
-MARK = "\ufffc"  # OBJECT REPLACEMENT CHARACTER: no template and no message holds it
+MARK = "\ufffc"  # OBJECT REPLACEMENT CHARACTER: no template holds it, and no message may
 
 
 def _around(tokenizer: Any, messages: tuple[Message, ...], i: int) -> tuple[str, str]:

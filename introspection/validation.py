@@ -49,6 +49,7 @@ NUMBER_LENGTH = 40
 
 _BIDI = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 _JOINER = "\u200d"
+_OBJECT = "\ufffc"  # left by pasting from a PDF; trials mark messages with it
 # What the usual chat templates write around a turn, for models whose tokenizer is not at hand. The
 # second bar is DeepSeek's.
 _TOKENS = re.compile(
@@ -111,6 +112,8 @@ def _characters(text: str, what: str, allowed: str) -> None:
             problem = (
                 f"an invisible character (U+{ord(letter):04X}): delete it or type the text by hand"
             )
+        elif letter == _OBJECT:
+            problem = "the place of a picture or object (U+FFFC), which is not text: delete it"
         elif kind in ("Cs", "Co") or ord(letter) & 0xFFFE == 0xFFFE:
             problem = (
                 f"a code that is no character (U+{ord(letter):04X}): delete it or send the text as "

@@ -39,11 +39,15 @@ class Tab:
         number = index(self.page, name, nth)
         return {"data": list(sent) or [None], "fn_index": number, "session_hash": self.session}
 
-    def stream(self, name: str, *sent: Any, nth: int = 0) -> Iterator[list[Any]]:
-        """Every update of one event; a failing event raises the error that the page shows."""
+    def join(self, name: str, *sent: Any, nth: int = 0) -> str:
+        """The event that is begun by this; a stream that is open already hears of it too."""
         joined = WEB.post(f"{self.base}/queue/join", json=self.body(name, nth, sent))
         assert joined.status_code == 200, joined.text
-        event = joined.json()["event_id"]
+        return str(joined.json()["event_id"])
+
+    def stream(self, name: str, *sent: Any, nth: int = 0) -> Iterator[list[Any]]:
+        """Every update of one event; a failing event raises the error that the page shows."""
+        event = self.join(name, *sent, nth=nth)
         values: list[Any] = []
         address = f"{self.base}/queue/data?session_hash={self.session}"
         with WEB.stream("GET", address) as answer:

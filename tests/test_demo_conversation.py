@@ -171,7 +171,7 @@ def test_a_talk_ends(experiment: Experiment) -> None:
         conversation.begin(
             experiment, talk("kept", *[TURN] * MOST_TURNS), "ocean", 1.0, "kept", "So?"
         )
-    assert "at token 3" in conversation.halt_notice(talk("kept", halted))
+    assert "HALT at token 3" in conversation.halt_notice(talk("kept", halted))
     assert "up to 37 further tokens" in conversation.halt_notice(talk("kept", halted))
 
 
@@ -327,8 +327,9 @@ def test_a_talk_grows_and_its_thought_is_settled(server: Server) -> None:
     began = visitor.begin("Why is it?")
     assert began[TALK] is None, "a state"
     assert began[CONCEPT]["interactive"] is False and "Why is it?" in began[LOG]
+    assert began[QUESTION] == ""
     done = visitor.call("run_talk", None)
-    assert "named it" in done[STATUS] and done[QUESTION] == "" and NAMED.split()[-1] in done[LOG]
+    assert "named it" in done[STATUS] and done[QUESTION] != "" and NAMED.split()[-1] in done[LOG]
     again = visitor.send("And now?", "bomb")
     assert again[LOG].count('class="turn"') == 2 and "Why is it?" in again[LOG]
     assert {line.concept.name for line in server.model.asked[1] if line.concept} == {"ocean"}
@@ -358,14 +359,14 @@ def test_stop_keeps_the_turns_before(server: Server) -> None:
     updates = visitor.stream("run_talk", None)
     next(updates)
     closed = server.model.closed
-    stopped = visitor.light("stop_talk", None)
+    stopped = visitor.light("stop_talk", None, "")
     assert "Stopped" in stopped[STATUS] and "And this?" not in stopped[LOG]
+    assert stopped[QUESTION] == "And this?", "it can be sent again"
     began = time.monotonic()
     while server.model.closed == closed:
         assert time.monotonic() - began < 1.0
         time.sleep(0.005)
-    rest = list(updates)[-1]
-    assert "Stopped" in rest[STATUS] and "Why?" in rest[LOG] and "And this?" not in rest[LOG]
+    list(updates)
     server.model.texts["thought"], server.model.pause = NAMED, 0.0
     assert visitor.send("Once more?")[LOG].count('class="turn"') == 2
 
@@ -382,7 +383,7 @@ def test_a_failure_keeps_the_turns_before(server: Server, error: Exception, told
     visitor.begin("And this?")
     with pytest.raises(AppError, match=told):
         visitor.call("run_talk", None)
-    page = visitor.light("failed_talk", None)
+    page = visitor.light("failed_talk", None, "")
     assert "not answered" in page[STATUS] and "Why?" in page[LOG] and "And this?" not in page[LOG]
     server.model.error = None
     assert visitor.send("Once more?")[LOG].count('class="turn"') == 2
@@ -394,13 +395,15 @@ def test_a_first_question_without_an_answer_settles_nothing(server: Server) -> N
     visitor = Visitor(server)
     with pytest.raises(AppError, match="busy"):
         visitor.send("Why?", "ocean")
-    assert visitor.light("failed_talk", None)[CONCEPT]["interactive"] is True
+    assert visitor.light("failed_talk", None, "")[CONCEPT]["interactive"] is True
     server.model.error = None
     assert "“love”" in visitor.send("Why?", "love")[LOG]
 
 
 @slow
-def test_the_last_click_counts_and_a_run_elsewhere_takes_its_place(server: Server) -> None:
+def test_of_two_questions_the_newer_is_answered_even_while_the_older_is_written(
+    server: Server,
+) -> None:
     visitor = Visitor(server)
     visitor.begin("One?")
     visitor.begin("Two?")
@@ -411,10 +414,85 @@ def test_the_last_click_counts_and_a_run_elsewhere_takes_its_place(server: Serve
     visitor.begin("Three?")
     updates = visitor.stream("run_talk", None)
     next(updates)
-    events = server.page.fns[index(server.page, "begin_talk")].fn
-    events.__self__.tickets.take(visitor.session)  # type: ignore[union-attr]
-    rest = list(updates)[-1]
-    assert "took this question’s place" in rest[STATUS] and "Three?" not in rest[LOG]
+    visitor.join("begin_talk", None, "ocean", 1.0, "kept", "Four?")
+    assert "place" not in str(list(updates)[-1][STATUS])
+    server.model.texts["thought"], server.model.pause = NAMED, 0.0
+    done = visitor.call("run_talk", None)
+    assert re.findall(r"(Two|Three|Four)\?", done[LOG]) == ["Two", "Four"]
+    assert "named it" in done[STATUS]
+
+
+@slow
+def test_a_failure_leaves_a_newer_question_alone(server: Server) -> None:
+    visitor = Visitor(server)
+    server.model.error = IntrospectionError("The model is busy.")  # type: ignore[assignment]
+    visitor.begin("One?")
+    with pytest.raises(AppError, match="busy"):
+        visitor.call("run_talk", None)
+    server.model.error = None
+    visitor.begin("Two?")
+    page = visitor.light("failed_talk", None, "typed meanwhile")
+    assert page[QUESTION] != "Two?"
+    assert "Two?" in visitor.call("run_talk", None)[LOG]
+
+
+@slow
+def test_start_over_during_a_run_stays_started_over(server: Server) -> None:
+    visitor = Visitor(server)
+    visitor.send("Why?")
+    server.model.texts["thought"], server.model.pause = "word " * 90, 0.02
+    visitor.begin("And this?")
+    updates = visitor.stream("run_talk", None)
+    next(updates)
+    fresh = visitor.light("restart_talk", None)
+    assert "cleared" in fresh[STATUS] and "Why?" not in fresh[LOG]
+    rest = list(updates)
+    assert all("Stopped" not in str(update[STATUS]) for update in rest)
+    assert "Why?" not in str(rest[-1][LOG]) or rest[-1][LOG] == rest[-2][LOG]
+    server.model.texts["thought"], server.model.pause = NAMED, 0.0
+    assert visitor.send("New?", "love")[LOG].count('class="turn"') == 1
+
+
+def elsewhere(server: Server, visitor: Visitor, stop: bool = False) -> None:
+    """What a run in another tab, or its Stop, does."""
+    events = server.page.fns[index(server.page, "begin_talk")].fn.__self__  # type: ignore[union-attr]
+    events.tickets.void(visitor.session) if stop else events.tickets.take(visitor.session)
+
+
+@slow
+@pytest.mark.parametrize("stop", [False, True])
+@pytest.mark.parametrize("waiting", [False, True])
+def test_a_run_in_another_tab_takes_its_place_and_is_said(
+    server: Server, waiting: bool, stop: bool
+) -> None:
+    visitor = Visitor(server)
+    server.model.texts["thought"], server.model.pause = "word " * 90, 0.02
+    visitor.begin("Three?")
+    if waiting:  # in line, behind somebody else
+        elsewhere(server, visitor, stop)
+        rest = visitor.call("run_talk", None)
+        assert not server.model.asked
+    else:
+        updates = visitor.stream("run_talk", None)
+        next(updates)
+        elsewhere(server, visitor, stop)
+        rest = list(updates)[-1]
+    said = "Stopped" if stop else "took this question’s place"
+    assert said in rest[STATUS] and "Three?" not in rest[LOG]
+    assert rest[QUESTION] == "Three?" and rest[CONCEPT]["interactive"] is True
+    server.model.texts["thought"], server.model.pause = NAMED, 0.0
+    assert "“love”" in visitor.send("Why?", "love")[LOG]
+
+
+@slow
+def test_an_idle_conversation_ends_nothing_elsewhere(server: Server) -> None:
+    visitor = Visitor(server)
+    visitor.send("Why?")
+    events = server.page.fns[index(server.page, "begin_talk")].fn.__self__  # type: ignore[union-attr]
+    ticket = events.tickets.take(visitor.session)
+    visitor.light("stop_talk", None, "")
+    visitor.light("restart_talk", None)
+    assert events.tickets.valid(visitor.session, ticket)
 
 
 @slow

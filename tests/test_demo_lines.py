@@ -25,7 +25,7 @@ from introspection.generation import generate
 from introspection.grading import grade
 from introspection.models import LoadedModel
 from introspection.reader import SHOWN, read
-from introspection.trials import Injection, Trial, ask, from_step, prompt_ids
+from introspection.trials import Injection, Trial, ask, from_step, prompt_ids, span
 
 ASKED = "Do you detect an injected thought?"
 INFO = AdapterInfo(
@@ -281,6 +281,17 @@ def test_the_reader_sees_the_vector_where_it_is_added_and_nowhere_else(
     assert "".join(token.text for token in clean[shown:]) == texts[0]
 
 
+def test_the_reader_marks_a_span_from_its_first_token_to_its_last(loaded: LoadedModel) -> None:
+    vector, count = loaded.vector("ocean"), len(prompt_ids(loaded.tokenizer, ask(ASKED)))
+    start = max(count - SHOWN, 0)
+    for first, last_ in ((0, 0), (start, start), (start + 1, start + 3), (start + 2, None)):
+        trial = Trial(ask(ASKED), Injection(vector, 1.0, span(first, last_)))
+        (tokens,) = read(loaded, [trial], ["a quiet harbour"], vector)
+        marked = [start + i for i, token in enumerate(tokens) if token.injected]
+        end = start + len(tokens) - 1 if last_ is None else last_
+        assert marked == [at for at in range(first, end + 1) if at >= start]
+
+
 def test_the_reader_reads_the_stream_of_the_plain_model(loaded: LoadedModel) -> None:
     """Oracle: hidden_states of an unhooked forward pass, one row, no padding."""
     vector = loaded.vector("ocean")
@@ -346,9 +357,9 @@ def test_the_page_shows_where_the_vector_enters(
         "all": ([True] * len(entered), [True] * tables.SLOTS),
         "from_step:5": (end + [False], [k >= 4 for k in range(tables.SLOTS)]),
     }
-    for span, end_at in (("span:3-6", 6), ("span:3-3", 3)):
+    for name, end_at in (("span:3-6", 6), ("span:3-3", 3)):
         inside = [3 <= at <= end_at for at in range(count)][-len(entered) :]
-        wanted[span] = inside, [False] * tables.SLOTS
+        wanted[name] = inside, [False] * tables.SLOTS
     assert (entered, numbers) == wanted[schedule]
 
 

@@ -73,3 +73,18 @@ def test_a_copy_and_a_change_of_precision_are_their_own() -> None:
         assert twin(x).abs().max() == 0 and model(x).abs().max() > 0
         found = model.bfloat16()(x.bfloat16())
     assert found.dtype == torch.bfloat16 and found.shape == (3, 512)
+
+
+def test_the_usual_way_is_left_for_few_rows_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, usual = quickened(), nn.functional.linear
+    taken: list[int] = []
+
+    def linear(x: torch.Tensor, *weights: torch.Tensor | None) -> torch.Tensor:
+        taken.append(x.shape[0])
+        return usual(x, *weights)
+
+    monkeypatch.setattr(few_rows.functional, "linear", linear)
+    with torch.inference_mode():
+        for rows in range(1, 8):
+            model(torch.randn(rows, 64))
+    assert taken == [1, 6, 7]

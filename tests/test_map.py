@@ -50,20 +50,27 @@ def test_the_map_is_the_strip_at_the_block_of_the_adapter(loaded: LoadedModel) -
 
 def test_below_the_block_nothing_is_moved_and_above_it_something_is(loaded: LoadedModel) -> None:
     vector = loaded.vector("ocean")
-    thought, base, clean, higher = read_everywhere(loaded, trials(loaded), TEXTS, vector)
+    asked = [*trials(loaded), Trial(ask(ASKED), adapter=False)]
+    thought, base, clean, higher, base_clean = read_everywhere(
+        loaded, asked, [*TEXTS, TEXTS[0]], vector
+    )
     depth = len(loaded.model.get_decoder().layers)
     assert all(len(m.projections) == len(m.cosines) == depth for m in (thought, base, clean))
     assert thought.injected == base.injected == higher.injected and clean.injected is None
     first, last_ = thought.injected or (0, 0)
     assert last_ == len(thought.tokens) - 1
-    for one, block in ((thought, LAYER), (base, LAYER), (higher, LAYER + 1)):
+    for one, silent, block in (
+        (thought, clean, LAYER),
+        (higher, clean, LAYER + 1),
+        (base, base_clean, LAYER),
+    ):
         assert one.block == block
         for b in range(depth):
-            moved = torch.tensor(one.projections[b]) - torch.tensor(clean.projections[b])
-            if b < block and one is not base:  # the base has no adapter below the block either way
-                assert moved.abs().max() < 1e-4
-            assert moved[:first].abs().max() < 1e-4 or one is base
+            moved = torch.tensor(one.projections[b]) - torch.tensor(silent.projections[b])
+            assert moved[: first if b >= block else None].abs().max() < 1e-4, (b, block)
         assert all(abs(c) <= 1.0001 for row in one.cosines for c in row)
+    for b in range(LAYER + 1):  # the adapter stands above it
+        assert base_clean.projections[b] == pytest.approx(clean.projections[b], abs=1e-4)
     at = torch.tensor(thought.projections[LAYER]) - torch.tensor(clean.projections[LAYER])
     assert at[first:].tolist() == pytest.approx([1.5] * (last_ + 1 - first), abs=1e-3)
     above = torch.tensor(thought.projections[LAYER + 1]) - torch.tensor(base.projections[LAYER + 1])

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from introspection import adapter, models
+from introspection import adapter, few_rows, models
 from introspection.cache import sha256_file
 from introspection.concepts import Concept, catalogue, resolve
 from introspection.extraction import UNSEEN_TEMPLATE
@@ -132,6 +132,12 @@ def test_a_batch_says_what_every_row_says_alone() -> None:
     for i in (*range(8), 18, 30, 34, 38, 42, 46):
         (alone,) = generate(shipped(), [trials[i]], max_new_tokens=40)
         assert alone == together[i]
+
+
+def test_its_large_products_of_few_rows_are_turned_round() -> None:
+    kinds = [type(module) for module in shipped().model.modules()]
+    # In each block q, o, gate and up have few inputs and many outputs; and there is the unembedding.
+    assert kinds.count(few_rows.Linear) >= 4 * 30 + 1
 
 
 def test_the_folder_that_ships() -> None:

@@ -111,6 +111,7 @@ def test_concepts_that_pass(given_text: str, clean: str) -> None:
         ("oc\ud800ean", "U+D800"),
         ("oc\udcffean", "U+DCFF"),
         ("oc\ue000ean", "U+E000"),
+        ("oc\ufffcean", "U+FFFC"),
         ("oc\uffffean", "U+FFFF"),
         ("b" + "\u0302" * 13, "combining"),
         ("b" + "\u0302" * 1000, "60 characters"),

@@ -72,7 +72,8 @@ class Turn(NamedTuple):
 
 
 class Talk(NamedTuple):
-    """A conversation so far; ``asked`` waits for its answers under ``ticket``."""
+    """A conversation so far; ``asked`` waits for its answers under the tickets ``ticket``, of all runs
+    of the visitor, and ``asking``, of this tab's questions."""
 
     concept: str
     strength: float
@@ -81,6 +82,7 @@ class Talk(NamedTuple):
     turns: tuple[Turn, ...] = ()
     asked: str = ""
     ticket: int = 0
+    asking: int = 0
 
     @property
     def over(self) -> bool:
@@ -185,8 +187,8 @@ def added(talk: Talk, answers: Sequence[LineAnswer], harmful: bool) -> Talk:
 def halt_notice(talk: Talk) -> str:
     at = talk.turns[-1].thought.halted_at
     return (
-        f"With “{talk.concept}” injected the model wrote the word HALT at token {at}. The conversation "
-        f"ends here: up to {CAP - at} further tokens were withheld, and nobody has computed them."
+        f"The model wrote the word HALT at token {at}. The conversation ends here: up to {CAP - at} "
+        "further tokens were withheld, and nobody has computed them."
     )
 
 

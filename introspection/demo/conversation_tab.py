@@ -53,6 +53,7 @@ class _Events:
 
     def __init__(self, experiment: Experiment, tickets: Tickets) -> None:
         self.experiment, self.tickets = experiment, tickets
+        self.asked = Tickets()  # of this tab alone: which question its page waits for
 
     @staticmethod
     def _page(**new: Any) -> tuple[Any, ...]:
@@ -84,10 +85,12 @@ class _Events:
             )
         except IntrospectionError as error:
             raise error_toast("That cannot be asked", error) from None
-        talk = talk._replace(ticket=self.tickets.take(visitor.session_hash or ""))
+        session = visitor.session_hash or ""
+        talk = talk._replace(ticket=self.tickets.take(session), asking=self.asked.take(session))
         place = wording.in_line(*self.experiment.turns.place())
         return self._page(
             talk=talk,
+            question="",
             status=views.status("plain", place, running=True),
             banner="",
             log=conversation.log(talk),
@@ -98,7 +101,7 @@ class _Events:
         """Updates of the answers while the model writes; with the last the turn is part of the talk."""
         session = visitor.session_hash or ""
         if not talk or not talk.asked or not self.tickets.claim(session, talk.ticket):
-            yield self._page()
+            yield self._lost(talk, session)
             return
         answers: tuple[LineAnswer, ...] = ()
         shown = 0.0
@@ -122,34 +125,57 @@ class _Events:
             log.exception("a run failed")
             raise error_toast("Something went wrong", BROKEN) from None
         if not self.tickets.valid(session, talk.ticket):
-            said = STOPPED if self.tickets.stopped(session) else REPLACED
-            yield self._without(talk, "plain", said)
+            yield self._lost(talk, session)
             return
         done = conversation.added(talk, answers, harmful)
         yield self._page(
             talk=done,
-            question="" if not done.over else gr.skip(),
             status=views.status(*conversation.conclusion(done)),
             banner=views.halt(conversation.halt_notice(done)) if done.over else "",
             log=conversation.log(done),
         )
 
-    def _without(self, talk: Talk | None, tone: wording.Tone, said: str) -> tuple[Any, ...]:
-        """The conversation without the question that has no answers."""
+    def _lost(self, talk: Talk | None, session: str) -> tuple[Any, ...]:
+        """The page of a run that no longer counts. Stop, Start over and a newer question have drawn
+        it already; a run in another tab has not."""
+        if not talk or not talk.asked or not self.asked.valid(session, talk.asking):
+            return self._page()
+        said = STOPPED if self.tickets.stopped(session) else REPLACED
+        return self._without(talk, "plain", said)
+
+    def _without(
+        self, talk: Talk | None, tone: wording.Tone, said: str, box: Any = ""
+    ) -> tuple[Any, ...]:
+        """The page without the question that has no answers, which goes back into an empty ``box``.
+
+        The state stays as it is: a newer question may be in it by now, and what is left there of
+        this one is never asked again.
+        """
         left = talk._replace(asked="") if talk and talk.turns else None
+        asked = talk.asked if talk else ""
         return self._page(
-            talk=left,
+            question=gr.skip() if box or not asked else asked,
             status=views.status(tone, said),
             log=conversation.log(left),
             **self._open(left is None),
         )
 
-    def stop_talk(self, talk: Talk | None, visitor: gr.Request) -> tuple[Any, ...]:
-        self.tickets.void(visitor.session_hash or "")
-        return self._without(talk, "plain", STOPPED) if talk and talk.asked else self._page()
+    def _running(self, talk: Talk | None, session: str) -> bool:
+        return bool(talk and talk.asked and self.tickets.valid(session, talk.ticket))
 
-    def restart_talk(self, visitor: gr.Request) -> tuple[Any, ...]:
-        self.tickets.void(visitor.session_hash or "")
+    def stop_talk(self, talk: Talk | None, box: Any, visitor: gr.Request) -> tuple[Any, ...]:
+        session = visitor.session_hash or ""
+        if not self._running(talk, session):
+            return self._page()
+        self.tickets.void(session)
+        self.asked.void(session)
+        return self._without(talk, "plain", STOPPED, box)
+
+    def restart_talk(self, talk: Talk | None, visitor: gr.Request) -> tuple[Any, ...]:
+        session = visitor.session_hash or ""
+        if self._running(talk, session):
+            self.tickets.void(session)
+        self.asked.void(session)
         return self._page(
             talk=None,
             question=FIRST,
@@ -159,9 +185,9 @@ class _Events:
             **self._open(True),
         )
 
-    def failed_talk(self, talk: Talk | None) -> tuple[Any, ...]:
+    def failed_talk(self, talk: Talk | None, box: Any) -> tuple[Any, ...]:
         """After any failure, a full queue included: what was answered before stays."""
-        return self._without(talk, "bad", FAILED)
+        return self._without(talk, "bad", FAILED, box)
 
 
 def add(experiment: Experiment, tickets: Tickets, adapter: Sequence[gr.Dropdown] = ()) -> None:
@@ -212,11 +238,12 @@ def add(experiment: Experiment, tickets: Tickets, adapter: Sequence[gr.Dropdown]
     talk = gr.State(None)  # a browser is never sent a state
 
     page = [talk, question, status, banner, shown, concept, strength, mode]
-    run = Run(events.run_talk, talk, page, events.failed_talk, talk, page, status)
+    box = [talk, question]
+    run = Run(events.run_talk, talk, page, events.failed_talk, box, page, status)
     asked = [talk, concept, strength, mode, question, *adapter]
     wire([send.click, question.submit], events.begin_talk, asked, page, run, None)
     about.click(None, outputs=question, js=f"() => {DEFAULT_QUESTION!r}", **PRIVATE).then(
         None, js=_FOCUS, **PRIVATE
     )
-    stop.click(events.stop_talk, talk, page, js=_FOCUS, **LIGHT)
-    restart.click(events.restart_talk, None, page, js=_FOCUS, **LIGHT)
+    stop.click(events.stop_talk, box, page, **LIGHT).then(None, js=_FOCUS, **PRIVATE)
+    restart.click(events.restart_talk, talk, page, **LIGHT).then(None, js=_FOCUS, **PRIVATE)

@@ -206,7 +206,7 @@ def add(experiment: Experiment, tickets: Tickets, adapter: list[gr.Dropdown]) ->
     status = gr.HTML(views.status("plain", "Choose an experiment and press Run."), elem_id="sweep")
     table = gr.HTML("", elem_id="sweep-table")
     figure = gr.Plot(
-        label="Figure; the table above says the same", visible=False, elem_id="sweep-figure"
+        label="Figure; in words in the table above", visible=False, elem_id="sweep-figure"
     )
     files = gr.HTML("", elem_id="sweep-files")
     ticket = gr.Number(0, visible=False, precision=0)

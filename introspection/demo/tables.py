@@ -72,7 +72,7 @@ def rates_table(answers: Sequence[LineAnswer], caption: str, head: str) -> str:
 
 
 def blocks_table(answers: Sequence[LineAnswer]) -> str:
-    """The maps in words: for each block the mean over the answer of what the figure shows by token."""
+    """For each block the mean over the answer of what the figure shows token by token."""
     maps = [answer.map for answer in answers if answer.map]
     if not maps:
         return ""
@@ -90,7 +90,8 @@ def blocks_table(answers: Sequence[LineAnswer]) -> str:
         "mean over the answer, in typical residual norms of the block above a clean answer"
     )
     return (
-        '<details class="blocks"><summary>The figure as a table</summary>'
+        '<details class="blocks"><summary>The mean of each block as a table (every token: in the '
+        "JSON)</summary>"
         f"{_table(caption, ('Block', *(a.line.label for a in answers)), rows)}</details>"
     )
 
