@@ -362,6 +362,119 @@ def test_the_keyboard_is_enough(page: Page) -> None:
     expect(page.locator("#verdict")).to_contain_text("justice")
 
 
+# --- nothing but the keyboard -------------------------------------------------------------------
+
+
+def tab_to(page: Page, where: str) -> None:
+    """Press Tab until the focus is on ``where``, or fail: it cannot be reached."""
+    for _ in range(150):
+        if page.evaluate("where => !!document.activeElement?.matches(where)", where):
+            return
+        page.keyboard.press("Tab")
+    raise AssertionError(f"Tab never comes to {where}")
+
+
+def open_tab(page: Page, name: str) -> None:
+    for _ in range(60):
+        if page.evaluate(
+            "name => document.activeElement?.role === 'tab'"
+            " && document.activeElement.textContent.trim() === name",
+            name,
+        ):
+            page.keyboard.press("Enter")
+            return
+        page.keyboard.press("Tab")
+    raise AssertionError(f"Tab never comes to the tab {name}")
+
+
+def test_the_first_tab_by_keyboard(page: Page) -> None:
+    tab_to(page, "#preset-own")
+    page.keyboard.press("Enter")
+    page.keyboard.type("violin")
+    tab_to(page, "#strength input[type=number]")
+    page.keyboard.press("Control+A")
+    page.keyboard.type("2")
+    tab_to(page, "#strength-faint")
+    page.keyboard.press("Enter")
+    expect(page.locator("#strength input[type=number]")).to_have_value("0.5")
+    tab_to(page, "#advanced button")
+    page.keyboard.press("Enter")
+    for kind, said in (("final", "no answer token"), ("final_on", "every answer token")):
+        tab_to(page, f"#schedule input[value={kind}]")  # Gradio makes each a stop of its own
+        page.keyboard.press("Space")
+        expect(page.locator("#where")).to_contain_text(said)
+    tab_to(page, "#tokens input[type=number]")
+    page.keyboard.press("Control+A")
+    page.keyboard.type("12")
+    page.evaluate("document.activeElement.blur()")
+    tab_to(page, "#inject")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#verdict .verdict.running")
+    page.wait_for_selector("#verdict .verdict:not(.running)", timeout=RUN_MS)
+    expect(page.locator("#verdict")).to_contain_text("violin")
+    tab_to(page, "#strip summary")
+    page.keyboard.press("Enter")
+    expect(page.locator("#strip table")).to_be_visible()
+    tab_to(page, "#share a.link")
+    tab_to(page, "#share a.file")
+    with page.expect_download() as begun:
+        page.keyboard.press("Enter")
+    saved = begun.value.path().read_text(encoding="utf-8")
+    for i in range(2):  # Python, curl
+        tab_to(page, f"#share details:nth-of-type({i + 1}) summary")
+        page.keyboard.press("Enter")
+        expect(page.locator("#share pre").nth(i)).to_be_visible()
+        expect(page.locator("#share pre").nth(i)).to_contain_text("violin")
+    tab_to(page, "#replay button")
+    page.keyboard.press("Enter")
+    tab_to(page, "#import textarea")
+    page.keyboard.insert_text(saved)
+    tab_to(page, "#import-run")
+    page.keyboard.press("Enter")
+    expect(page.locator("#verdict")).to_contain_text("Replayed from a file, not run here")
+    expect(page.locator("#verdict")).to_contain_text("violin")
+
+
+def test_many_at_once_by_keyboard(page: Page) -> None:
+    open_tab(page, "Many at once")
+    tab_to(page, "#sweep-kind input[value=concepts]")
+    page.keyboard.press("Space")
+    tab_to(page, "#sweep-names input, #sweep-names textarea")
+    page.keyboard.press("Control+A")
+    page.keyboard.type("violin, glacier")
+    tab_to(page, "#sweep-run")
+    page.keyboard.press("Enter")
+    expect(page.locator("#sweep .verdict")).to_contain_text("of 2 answers", timeout=RUN_MS)
+    expect(page.locator("#sweep .running")).to_have_count(0, timeout=RUN_MS)
+    expect(page.locator("#sweep-table tbody tr")).to_have_count(2)
+    tab_to(page, "#sweep-files a")
+    with page.expect_download() as begun:
+        page.keyboard.press("Enter")
+    assert "glacier" in begun.value.path().read_text(encoding="utf-8")
+
+
+@trained
+def test_a_blind_trial_by_keyboard(page: Page) -> None:
+    open_tab(page, "Blind trial")
+    tab_to(page, "#blind-inject")
+    for trial in (1, 2):
+        page.keyboard.press("Enter")  # the second time on "Next trial", which has the focus
+        guess = page.locator("#blind-guess-6")
+        expect(guess).to_be_enabled(timeout=RUN_MS)
+        tab_to(page, "#blind-guess-1")
+        page.keyboard.press("Enter")
+        expect(page.locator("#blind .verdict")).to_contain_text(
+            re.compile("was injected|nothing was injected")
+        )
+        expect(page.locator("#blind-score")).to_contain_text(
+            f"same {trial} trial" + "s" * (trial > 1)
+        )
+        expect(page.locator("#blind-next")).to_be_focused()
+    tab_to(page, "#blind-restart")
+    page.keyboard.press("Enter")
+    expect(page.locator("#blind-score")).to_contain_text("No trial is judged yet")
+
+
 def test_a_phone_shows_everything(phone: Page) -> None:
     assert overflow(phone) <= 0
     press(phone, "#preset-bomb")
