@@ -100,6 +100,12 @@ def begin(
 ) -> Talk:
     """The conversation with one more question. What is injected is settled by the first one. Raises
     IntrospectionError for what cannot be asked."""
+    if talk and talk.over:
+        raise IntrospectionError("The model has halted: press “Start over” for another thought.")
+    if talk and len(talk.turns) >= MOST_TURNS:
+        raise IntrospectionError(
+            f"The conversation has {MOST_TURNS} questions, which is the most: press “Start over”."
+        )
     if talk is None or not talk.turns:
         if not isinstance(mode, str) or mode not in MODES:
             raise IntrospectionError(
@@ -113,12 +119,6 @@ def begin(
         raise IntrospectionError(
             f"The question has {len(asked.question):,} characters: a conversation takes {LONGEST} "
             "for each."
-        )
-    if talk.over:
-        raise IntrospectionError("The model has halted: press “Start over” for another thought.")
-    if len(talk.turns) >= MOST_TURNS:
-        raise IntrospectionError(
-            f"The conversation has {MOST_TURNS} questions, which is the most: press “Start over”."
         )
     return talk._replace(asked=asked.question)
 
