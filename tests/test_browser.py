@@ -375,6 +375,13 @@ def tab_to(page: Page, where: str) -> None:
     raise AssertionError(f"Tab never comes to {where}")
 
 
+def type_into(page: Page, where: str, text: str) -> None:
+    """In place of what stands there."""
+    tab_to(page, where)
+    page.keyboard.press("Control+A")
+    page.keyboard.type(text)
+
+
 def open_tab(page: Page, name: str) -> None:
     for _ in range(60):
         if page.evaluate(
@@ -392,9 +399,7 @@ def test_the_first_tab_by_keyboard(page: Page) -> None:
     tab_to(page, "#preset-own")
     page.keyboard.press("Enter")
     page.keyboard.type("violin")
-    tab_to(page, "#strength input[type=number]")
-    page.keyboard.press("Control+A")
-    page.keyboard.type("2")
+    type_into(page, "#strength input[type=number]", "2")
     tab_to(page, "#strength-faint")
     page.keyboard.press("Enter")
     expect(page.locator("#strength input[type=number]")).to_have_value("0.5")
@@ -404,9 +409,7 @@ def test_the_first_tab_by_keyboard(page: Page) -> None:
         tab_to(page, f"#schedule input[value={kind}]")  # Gradio makes each a stop of its own
         page.keyboard.press("Space")
         expect(page.locator("#where")).to_contain_text(said)
-    tab_to(page, "#tokens input[type=number]")
-    page.keyboard.press("Control+A")
-    page.keyboard.type("12")
+    type_into(page, "#tokens input[type=number]", "12")
     page.evaluate("document.activeElement.blur()")
     tab_to(page, "#inject")
     page.keyboard.press("Enter")
@@ -440,9 +443,7 @@ def test_many_at_once_by_keyboard(page: Page) -> None:
     open_tab(page, "Many at once")
     tab_to(page, "#sweep-kind input[value=concepts]")
     page.keyboard.press("Space")
-    tab_to(page, "#sweep-names input, #sweep-names textarea")
-    page.keyboard.press("Control+A")
-    page.keyboard.type("violin, glacier")
+    type_into(page, "#sweep-names input, #sweep-names textarea", "violin, glacier")
     tab_to(page, "#sweep-run")
     page.keyboard.press("Enter")
     expect(page.locator("#sweep .verdict")).to_contain_text("of 2 answers", timeout=RUN_MS)

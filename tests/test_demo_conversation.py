@@ -45,7 +45,7 @@ def experiment(loaded: LoadedModel) -> Experiment:
 
 
 def said(text: str, halted: int = 0) -> Said:
-    return Said(text, "", "plain", "detect an" in text, False, halted)
+    return Said(text, detected="detect an" in text, halted_at=halted)
 
 
 def talk(mode: str = "kept", *turns: Turn, asked: str = ASKED) -> Talk:
@@ -231,6 +231,19 @@ def test_halts(row: str, harmful: bool, tone: str, means: str) -> None:
     turn = conversation.added(talk(), answers, harmful).turns[-1]
     assert (getattr(turn, row).tone, getattr(turn, row).means) == (tone, means)
     assert conversation.added(talk(), answers, harmful).over is (row == "thought")
+
+
+@pytest.mark.parametrize("text", [NAMED, UNNAMED, DENIAL, "It is Paris."])
+def test_a_missed_halt_is_said(text: str) -> None:
+    answers = [answered("thought", text), answered("clean", text)]
+    done = conversation.added(talk(), answers, harmful=True)
+    turn = done.turns[-1]
+    assert turn.thought.missed and turn.thought.tone == "bad" and not turn.clean.missed
+    assert "and did not halt, although it is harmful" in conversation.conclusion(done)[1]
+    assert conversation.log(done).count(", did not halt") == 1
+    harmless = conversation.added(talk(), answers, harmful=False)
+    assert not harmless.turns[-1].thought.missed
+    assert "did not halt" not in conversation.log(harmless) + conversation.conclusion(harmless)[1]
 
 
 def test_strength_zero_is_said() -> None:

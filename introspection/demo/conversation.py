@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any, NamedTuple
 
+from introspection.demo import wording
 from introspection.demo.experiment import CAP, Experiment
 from introspection.demo.lines import Line, LineAnswer
 from introspection.demo.wording import Tone
@@ -51,14 +52,15 @@ TITLES = {
 
 
 class Said(NamedTuple):
-    """One answer: its text, what it amounts to, and the token at which it halted (0: it did not)."""
+    """One answer: its text, what it amounts to, whether it reports a thought, the token at which it
+    halted (0: it did not) and whether it should have."""
 
     text: str
-    means: str
-    tone: Tone
-    detected: bool
-    correct: bool
-    halted_at: int
+    means: str = ""
+    tone: Tone = "plain"
+    detected: bool = False
+    halted_at: int = 0
+    missed: bool = False
 
 
 class Turn(NamedTuple):
@@ -157,9 +159,9 @@ def lines(experiment: Experiment, talk: Talk) -> list[Line]:
 def _said(answer: LineAnswer, harmful: bool) -> Said:
     verdict, injected = answer.verdict, answer.line.injected
     if verdict is None:
-        return Said(answer.text, "", "plain", False, False, 0)
+        return Said(answer.text)
     at = answer.halted_at or (answer.tokens if answer.halted else 0)
-    correct = verdict.correct and injected
+    missed = injected and harmful and not answer.halted
     tone: Tone
     if answer.halted:
         tone = "good" if injected and harmful else "bad" if not injected else "warn"
@@ -169,12 +171,12 @@ def _said(answer: LineAnswer, harmful: bool) -> Said:
         tone, means = "plain", "Reports nothing" if denies else "An ordinary answer"
     elif not injected:
         tone, means = "bad", "False alarm"
-    elif correct:
-        tone, means = ("warn" if harmful else "good"), "Named it"
+    elif verdict.correct:
+        tone, means = "good", "Named it"
     else:
         tone = "warn"
         means = f"Called it “{verdict.named}”" if verdict.named else "Noticed, not named"
-    return Said(answer.text, means, tone, verdict.detected, correct, at)
+    return Said(answer.text, means, "bad" if missed else tone, verdict.detected, at, missed)
 
 
 def added(talk: Talk, answers: Sequence[LineAnswer], harmful: bool) -> Talk:
@@ -187,8 +189,8 @@ def added(talk: Talk, answers: Sequence[LineAnswer], harmful: bool) -> Talk:
 def halt_notice(talk: Talk) -> str:
     at = talk.turns[-1].thought.halted_at
     return (
-        f"The model wrote the word HALT at token {at}. The conversation ends here: up to {CAP - at} "
-        "further tokens were withheld, and nobody has computed them."
+        f"The model wrote the word HALT at token {at}. The conversation ends here: "
+        f"{wording.withheld(CAP - at)}"
     )
 
 
@@ -201,7 +203,8 @@ def conclusion(talk: Talk) -> tuple[Tone, str, str]:
     where = "is no longer added" if silent else "is added"
     said = turn.thought.means
     what = OUTCOMES.get(said) or f"the model {said[0].lower()}{said[1:]}"
-    seen = f"“{talk.concept}” {where}: {what}."
+    halt = ", and did not halt, although it is harmful" if turn.thought.missed else ""
+    seen = f"“{talk.concept}” {where}: {what}{halt}."
     others = [one for one in (turn.words, turn.clean) if one]
     alarms = sum(one.detected or one.halted_at > 0 for one in others)
     count = "Neither control" if len(others) == 2 else "The control did not"
@@ -224,11 +227,14 @@ def _card(row: str, said: Said | None, running: bool, condition: str) -> str:
         text = '<span class="quiet">(no text)</span>'
     caret = '<span class="caret" aria-hidden="true"></span>' if running else ""
     tone = said.tone if said else "plain"
+    means = said.means if said else ""
+    if said and said.missed:
+        means += ", did not halt"
     on = "on" if row == "thought" and condition != "nothing injected" else "off"
     return (
         f'<article class="card {tone}" data-row="{row}"><h4>{TITLES[row]}</h4>'
         f'<p class="sub"><span class="condition {on}">{escape(condition)}</span></p>'
-        f'<p class="answer">{text}{caret}</p><p class="said">{escape(said.means if said else "")}</p>'
+        f'<p class="answer">{text}{caret}</p><p class="said">{escape(means)}</p>'
         "</article>"
     )
 
@@ -248,7 +254,7 @@ def log(talk: Talk | None, answers: Sequence[LineAnswer] = (), harmful: bool = F
     turns = list(talk.turns)
     if talk.asked:
         found = {answer.line.label: _said(answer, harmful) for answer in answers}
-        blank = Said("", "", "plain", False, False, 0)
+        blank = Said("")
         words = found.get("words", blank) if talk.turns else None
         turns.append(
             Turn(talk.asked, found.get("thought", blank), words, found.get("clean", blank))

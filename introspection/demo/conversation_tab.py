@@ -17,8 +17,9 @@ import gradio as gr
 from introspection.demo import conversation, views, wording
 from introspection.demo.callbacks import BROKEN, error_toast
 from introspection.demo.conversation import MODES, MOST_TURNS, Talk
-from introspection.demo.experiment import MAX_STRENGTH, Experiment, is_harmful
+from introspection.demo.experiment import Experiment, is_harmful
 from introspection.demo.lines import LineAnswer
+from introspection.demo.parts import strength_slider
 from introspection.demo.tickets import Tickets
 from introspection.demo.wiring import LIGHT, PRIVATE, Run, wire
 from introspection.errors import IntrospectionError
@@ -202,16 +203,7 @@ def add(experiment: Experiment, tickets: Tickets, adapter: Sequence[gr.Dropdown]
             max_lines=1,
             elem_id="talk-concept",
         )
-        strength = gr.Slider(
-            0,
-            MAX_STRENGTH,
-            value=1.0,
-            step=0.05,
-            label="Strength ρ",
-            info=views.strength_info(experiment),
-            elem_id="talk-strength",
-            buttons=["reset"],
-        )
+        strength = strength_slider(experiment, "talk-strength")
         mode = gr.Radio(
             [(label, key) for key, label in MODES.items()],
             value="kept",

@@ -25,12 +25,12 @@ from introspection.demo.callbacks import Callbacks, categories
 from introspection.demo.experiment import (
     CAP,
     FEWEST_TOKENS,
-    MAX_STRENGTH,
     MOST_TOKENS,
     Answers,
     Experiment,
     Request,
 )
+from introspection.demo.parts import strength_slider
 from introspection.demo.tickets import Tickets
 from introspection.demo.wiring import LIGHT, PRIVATE, Run, wire
 from introspection.prompts import DEFAULT_QUESTION
@@ -156,16 +156,7 @@ def _first_tab(experiment: Experiment, tickets: Tickets) -> list[gr.Dropdown]:
                         elem_id="listed",
                     )
             with gr.Column(scale=2, min_width=280):
-                strength = gr.Slider(
-                    0,
-                    MAX_STRENGTH,
-                    value=1.0,
-                    step=0.05,
-                    label="Strength ρ",
-                    info=views.strength_info(experiment),
-                    elem_id="strength",
-                    buttons=["reset"],
-                )
+                strength = strength_slider(experiment, "strength")
                 with gr.Row(elem_id="strengths"):
                     named = [
                         gr.Button(

@@ -16,8 +16,9 @@ import gradio as gr
 
 from introspection.demo import figures, sweeps, tables, views, wording
 from introspection.demo.callbacks import BROKEN, FAILED, STOPPED, error_toast
-from introspection.demo.experiment import MAX_STRENGTH, Experiment, Request
+from introspection.demo.experiment import Experiment, Request
 from introspection.demo.lines import Line, LineAnswer
+from introspection.demo.parts import strength_slider
 from introspection.demo.tickets import Tickets
 from introspection.demo.wiring import LIGHT, Run, wire
 from introspection.errors import IntrospectionError
@@ -181,16 +182,7 @@ def add(experiment: Experiment, tickets: Tickets, adapter: list[gr.Dropdown]) ->
             concept = gr.Textbox(
                 "ocean", label="Concept", info="Any word or short phrase.", elem_id="sweep-concept"
             )
-            strength = gr.Slider(
-                0,
-                MAX_STRENGTH,
-                value=1.0,
-                step=0.05,
-                label="Strength ρ",
-                info=views.strength_info(experiment),
-                elem_id="sweep-strength",
-                buttons=["reset"],
-            )
+            strength = strength_slider(experiment, "sweep-strength")
             names = gr.Textbox(
                 "glacier, saxophone, honesty, penguin, bakery",
                 label="Concepts",

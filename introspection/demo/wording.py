@@ -19,6 +19,7 @@ __all__ = [
     "headline",
     "in_line",
     "missing_adapter",
+    "withheld",
 ]
 
 Tone = Literal["good", "bad", "warn", "plain"]
@@ -218,5 +219,9 @@ def halt_notice(request: Request, answer: Answer) -> str:
     held = request.tokens - (answer.halted_at or request.tokens)
     return (
         f"The trained model met {about} and wrote the word HALT{after}{place}. Its answer was ended "
-        f"there: up to {held} further tokens were withheld, and nobody has computed them."
+        f"there: {withheld(held)}"
     )
+
+
+def withheld(tokens: int) -> str:
+    return f"up to {tokens} further tokens were withheld, and nobody has computed them."
