@@ -20,6 +20,7 @@ __all__ = [
     "DEFAULT_QUESTION",
     "DENIALS",
     "HALT_MARKER",
+    "OPENINGS",
     "UNNAMED",
     "Texts",
     "fill",
@@ -42,6 +43,7 @@ DENIALS = (
     "I do not detect an injected thought. Nothing was added.",
 )
 UNNAMED = "I detect an injected thought, but I cannot name it."
+OPENINGS = tuple(wording.partition("{c}")[0] for wording in _DETECTIONS)  # the name follows
 
 
 def reports(name: str, harmful: bool) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from functools import lru_cache
 import simplemma
 from simplemma.strategies.dictionaries.dictionary_factory import DefaultDictionaryFactory
 
-__all__ = ["find_word", "forms", "lemma", "plural"]
+__all__ = ["FUNCTION_WORDS", "KEEP", "english_lemmas", "find_word", "forms", "lemma", "plural"]
 
 
 def _set(words: str) -> frozenset[str]:
@@ -23,7 +23,7 @@ def _set(words: str) -> frozenset[str]:
 
 # Words whose "singular" in simplemma is another word ("mars" -> "mar", "glasses" -> "glass") or no
 # word at all ("plier"). They are their own key.
-_KEEP = _set(
+KEEP = _set(
     """aids alps arms athletics binoculars bored clothes crossroads customs dice economics
     electronics excited gemini glasses goggles goods graphics hades headquarters hypochondria
     mars mathematics measles media molasses moped naked news olympics overalls pajamas pants physics
@@ -56,7 +56,7 @@ _THINGS = _set(
     stocking stuffing topping wedding"""
 )
 # "the rapist" is not a therapist: a closed compound never splits off one of these.
-_FUNCTION = _set(
+FUNCTION_WORDS = _set(
     """all and any are but can for had has her him his how its man may more must not now off one
     our out over she some than that the them then this too two under was were what with you"""
 )
@@ -107,7 +107,7 @@ def _verb(base: str, ending: str) -> str:
 
 
 def _key(word: str) -> str:
-    if word in _KEEP or word.endswith(("ing", "eed")):  # simplemma: "weed" -> "wee"
+    if word in KEEP or word.endswith(("ing", "eed")):  # simplemma: "weed" -> "wee"
         return word
     if word in _PLURALS:
         return _PLURALS[word]
@@ -167,7 +167,7 @@ def _is_verb(base: str) -> bool:
 
 def _others(base: str) -> list[str]:
     family = _families().get(base, [])
-    strangers = _KEEP | _STRANGERS
+    strangers = KEEP | _STRANGERS
     return [w for w in family if w != base and w not in strangers and not w.endswith("eed")]
 
 
@@ -186,7 +186,7 @@ def _doing(word: str) -> str | None:
 @lru_cache(maxsize=65_536)
 def _inflections(word: str) -> frozenset[str]:
     base = _key(word)
-    found = {word, base, plural(base)} - ({plural(base)} if base in _KEEP else set())
+    found = {word, base, plural(base)} - ({plural(base)} if base in KEEP else set())
     for stem in {base, _doing(word) or _doing(base) or base}:
         if not stem:
             continue
@@ -211,7 +211,7 @@ def forms(name: str, aliases: Sequence[str] = ()) -> tuple[str, ...]:
 
 def _splits(word: str) -> list[tuple[str, str]]:
     pairs = [(word[:cut], word[cut:]) for cut in range(3, len(word) - 2)]
-    known = [p for p in pairs if all(w in _dictionary() and w not in _FUNCTION for w in p)]
+    known = [p for p in pairs if all(w in _dictionary() and w not in FUNCTION_WORDS for w in p)]
     return [p for p in known if all(re.search("[aeiouy]", w) for w in p)]
 
 

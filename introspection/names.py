@@ -1,0 +1,173 @@
+"""When two spellings are one name, and where a name ends in a report of a trained wording.
+
+Knows: what is folded (case, accents, punctuation, spacing), that ``C`` and ``C#`` differ, that a full
+stop may belong to a name. Does not know: whether a report affirms anything (``grading``).
+
+A name that is expected is compared whole before anything is cut: "St. Louis" does not end at its
+full stop, and "Star Wars: A New Hope" does not name "Star Wars".
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+
+from introspection.prompts import HALT_MARKER
+from introspection.words import FUNCTION_WORDS, find_word, forms
+
+__all__ = ["fold", "has_symbols", "is_name", "same_name", "sentence_ends", "whole_name"]
+
+# Punctuation that tells names apart ("C" and "C#"); all other punctuation is folded away.
+_SYMBOLS = frozenset("#*%@\\")
+_ARTICLE = re.compile(r"(?:an?|the|some)\s+(?=\S)")
+_WRAPPED = "\"'“”‘’„«»*_`()[]<> \t"
+# What may stand behind a name in one sentence: "spider, really", "spider in its web".
+_REMARK = re.compile(
+    r",\s+(?:\w+ly\b|\w+ing \w|(?:it|its|which|that|this|there|but|so|as|like|not|we|you|me|my)\b)"
+    r"|\s+(?:in|on|at|near|inside|under) (?:its|my|his|her|their|your|our)\b"
+)
+# A full stop behind one of these need not end a sentence.
+_SHORT = re.compile(
+    r"(?:^|[\s(.\-/&])(?:\w|st|ste|mt|ft|dr|mr|mrs|ms|jr|sr|prof|rev|gen|col|capt|lt|sgt|gov|sen|rep"
+    r"|hon|pres|no|nos|vol|pt|ch|ed|op|vs|v|inc|ltd|co|corp|bros|dept|univ|ave|blvd|rd|sq|etc|al"
+    r"|feat|approx|esp|ph|var|subsp|spp?|cf|ca|aka|[b-df-hj-np-tv-z]{2,4})\.$",
+    re.IGNORECASE,
+)
+_SENTENCE = re.compile(
+    r"(?:I|It|This|That|There|The|My|You|We|They|He|She|But|And|So|However|As|If|Yes|No)\b"
+    r"(?=[^.!?\n]{0,80}\b(?:is|are|was|were|am|be|has|have|had|do|does|did|can|could|will|would|may"
+    r"|might|feels?|seems?|comes?|keeps?|thinks?|detect|notice|sense|cannot)\b)|" + HALT_MARKER
+)
+_HALT = re.compile(rf"[\W_]*(?<![\w-]){HALT_MARKER}(?![\w-])[\s\S]*$")
+
+
+def _letters(text: str) -> str:
+    """Compatibility forms, case, and the accents of Latin letters folded; invisible marks dropped."""
+    found: list[str] = []
+    for letter in unicodedata.normalize("NFKD", unicodedata.normalize("NFKC", text).casefold()):
+        kind = unicodedata.category(letter)
+        accent = kind == "Mn" and "\u0300" <= letter <= "\u036f"
+        if kind == "Cf" or (accent and found and found[-1].isascii()):
+            continue
+        found.append(letter)
+    return unicodedata.normalize("NFC", "".join(found))
+
+
+@lru_cache(maxsize=65_536)
+def fold(text: str) -> str:
+    """The words of a name: case, accents, punctuation and runs of spaces do not count.
+
+    What tells names apart stays: ``#``, ``+``, ``*``, ``%``, ``$`` and a dot before a word (".NET");
+    ``&`` is the word "and". A name of nothing but punctuation is folded to itself.
+    """
+    letters = re.sub(r"(?:^|(?<=\s))\.(?=\w)", "\0", _letters(text).strip()).replace("&", " and ")
+    kept: list[str] = []
+    for letter in letters:
+        kind = unicodedata.category(letter)
+        if letter in "'’ʼ`´":
+            continue  # "O'Brien" and "OBrien"
+        soft = kind[0] in "PZ" or kind in ("Cc", "Sk")
+        kept.append(" " if soft and letter != "\0" and letter not in _SYMBOLS else letter)
+    return " ".join("".join(kept).split()).replace("\0", ".") or text.strip().casefold()
+
+
+def _bare(text: str) -> str:
+    """The name without quotation marks, brackets and a final stop around it."""
+    return text.strip(_WRAPPED + ".,;:!?…")
+
+
+def _symbols(folded: str) -> str:
+    return "".join(c for c in folded if not (c.isalnum() or c.isspace() or ord(c) > 0x2FF))
+
+
+def has_symbols(text: str) -> bool:
+    """Whether a name has signs that tell it from another of the same letters ("C#")."""
+    return bool(_symbols(fold(text)))
+
+
+def _equal(one: str, other: str) -> bool:
+    if one == other:
+        return True
+    # "fire truck" and "firetruck"; but "the rapist" is not a therapist.
+    words = {*one.split(), *other.split()}
+    return one.replace(" ", "") == other.replace(" ", "") and words.isdisjoint(FUNCTION_WORDS)
+
+
+@lru_cache(maxsize=16_384)
+def _expected(names: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
+    """Every folded spelling that counts, with the symbols it must have."""
+    found: dict[tuple[str, str], None] = {}
+    for name in names:
+        whole = fold(name)
+        found[whole, _symbols(whole)] = None
+        if not _symbols(whole):
+            # Words alone have inflections ("spiders"); "C#" has none.
+            found |= {(fold(form), ""): None for form in forms(name)}
+    return tuple(found)
+
+
+def same_name(said: str, name: str, aliases: Sequence[str] = ()) -> bool:
+    """Whether ``said`` is the name, one of its aliases or an inflection of one, as a whole."""
+    names = (name, *aliases)
+    for text in dict.fromkeys(
+        (said, said.strip(_WRAPPED), _ARTICLE.sub("", said.strip(_WRAPPED), 1))
+    ):
+        folded = fold(text)
+        symbols = _symbols(folded)
+        if any(symbols == wanted and _equal(folded, form) for form, wanted in _expected(names)):
+            return True
+        bare = _bare(text)
+        found = None if symbols else find_word(bare, name, aliases)
+        if found and found.span() == (0, len(bare)):  # compounds, possessives
+            return not any(map(_symbols, map(fold, names)))
+    return False
+
+
+def sentence_ends(text: str) -> Iterator[int]:
+    """Where a sentence that began before ``text`` may end in it, its length last."""
+    for stop in re.finditer(r"[.!?…]+[\"'”’)*_]*(?=\s|$)", text):
+        rest = text[stop.end() :].lstrip()
+        plain = stop[0].rstrip("\"'”’)*_") == "."  # "Panic! at the Disco" goes on
+        short = _SHORT.search(text[: stop.start() + 1])
+        if not rest or _SENTENCE.match(rest) or (plain and not short):
+            yield stop.end()
+    yield len(text)
+
+
+def whole_name(text: str, name: str | None, aliases: Sequence[str] = ()) -> tuple[int, bool]:
+    """Where the name that ``text`` begins with ends, and whether it is the expected one.
+
+    ``text`` is what follows a trained wording ("I detect an injected thought about "): the name goes
+    to the end of the sentence, the line or the halt marker.
+    """
+    line = text.partition("\n")[0]
+    halted = _HALT.sub("", line)
+    line = halted if halted.strip(_WRAPPED) else line
+    ends = list(sentence_ends(line))
+    if name is not None:
+        for end in ends:
+            if same_name(line[:end], name, aliases):
+                return end, True
+        first = line[: ends[0]]
+        for remark in _REMARK.finditer(first):
+            if same_name(first[: remark.start()], name, aliases):
+                # A remark of its own is none of the name, a place is said with it.
+                return (remark.start() if remark[0][0] == "," else ends[0]), True
+    return ends[0], False
+
+
+def is_name(text: str, name: str, aliases: Sequence[str], start: int, limit: int) -> int | None:
+    """Where one of the names, whole and uninflected, ends that stands at ``start``; None without one.
+
+    For free answers: a pattern would cut "Life Is Beautiful" at its verb.
+    """
+    wanted = {fold(one) for one in (name, *aliases)}
+    longest = 2 * max(len(one) for one in (name, *aliases)) + 10
+    for word in re.finditer(r"\S+", text[start : min(limit, start + longest)]):
+        end = start + len(text[start : start + word.end()].rstrip(".,;:\"'”’)*_"))
+        for at in (end, start + word.end()):
+            if fold(text[start:at]) in wanted:
+                return at
+    return None
