@@ -154,7 +154,7 @@ def build_adapter(
 
 
 def _as_in_paper(name: str) -> Concept:
-    return replace(resolve(name), name=name, harmful=name in paper().dangerous)
+    return replace(resolve(name), harmful=name in paper().dangerous)
 
 
 def _write(

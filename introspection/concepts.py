@@ -6,6 +6,9 @@ vectors, models, prompts (no torch here).
 The split is a rule, so anything that anybody types is known to be seen or unseen: the sha256 of
 the casefolded lemma, as a number, modulo 10. Buckets 0 and 1 are *test*, 2 is *validation*, the
 rest *train*. On top, whole categories are held out (:data:`UNSEEN_CATEGORIES`).
+
+What is typed is what is injected and graded: a typed word keeps its own name. A catalogue entry lends
+it category, aliases and split only if the word is its name, a listed alias, or a regular plural of one.
 """
 
 from __future__ import annotations
@@ -14,13 +17,13 @@ import hashlib
 import random
 import tomllib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib.resources import files
 from typing import Any, Literal
 
 from introspection.errors import IntrospectionError
-from introspection.words import english_lemmas, forms, lemma, plural
+from introspection.words import KEEP, english_lemmas, forms, lemma, plural
 
 __all__ = [
     "UNSEEN_CATEGORIES",
@@ -33,6 +36,7 @@ __all__ = [
     "paper",
     "read_concept_file",
     "resolve",
+    "same_lemma",
     "split_of",
     "training_concepts",
     "training_vocabulary",
@@ -66,8 +70,9 @@ def split_of(key: str) -> Split:
 class Concept:
     """A word or short phrase that can be injected.
 
-    ``name`` is also its lemma for the split rule. ``aliases`` are accepted as the same concept when
-    a report is graded. ``sources`` are the papers whose lists contain it.
+    ``aliases`` are accepted as the same concept when a report is graded. ``sources`` are the papers
+    whose lists contain it. ``entry`` is the name of the catalogue entry that a typed word belongs to,
+    empty for the entries themselves and for what the catalogue does not have.
     """
 
     name: str
@@ -75,10 +80,17 @@ class Concept:
     harmful: bool = False
     aliases: tuple[str, ...] = ()
     sources: tuple[str, ...] = ()
+    entry: str = ""
+
+    @property
+    def key(self) -> str:
+        """What the split rule hashes: the catalogue's name, else the lemma of what was typed."""
+        name = self.entry or self.name
+        return name if name in _names() else lemma(name)
 
     @property
     def split(self) -> Split:
-        return split_of(self.name)
+        return split_of(self.key)
 
     @property
     def trained(self) -> bool:
@@ -113,44 +125,85 @@ def catalogue() -> tuple[Concept, ...]:
 
 
 @lru_cache(maxsize=1)
-def _index() -> dict[str, Concept]:
-    index: dict[str, Concept] = {}
+def _names() -> frozenset[str]:
+    return frozenset(concept.name for concept in catalogue())
+
+
+# An acronym in small letters that is another word altogether: "us" is not the United States.
+_SMALL_WORDS = ("am", "an", "as", "at", "it", "la", "me", "no", "or", "os", "so", "us", "we", "who")
+
+
+def _plurals(name: str) -> tuple[str, ...]:
+    return (plural(name), name + "es") if name.endswith("o") else (plural(name),)
+
+
+@lru_cache(maxsize=1)
+def _index() -> dict[str, tuple[str, Concept]]:
+    """By casefolded spelling: how the catalogue spells it, and whose name or alias it is."""
+    index: dict[str, tuple[str, Concept]] = {}
     for concept in catalogue():
-        index.setdefault(concept.name.casefold(), concept)
+        index.setdefault(concept.name.casefold(), (concept.name, concept))
     for concept in catalogue():
         for alias in concept.aliases:
-            index.setdefault(alias.casefold(), concept)
+            index.setdefault(alias.casefold(), (alias, concept))
+    for spelt, concept in list(index.values()):
+        for many in _plurals(spelt.casefold()):
+            if many not in KEEP and many != "chillies":  # "arms" and "news" are words of their own
+                index.setdefault(many, (many, concept))
     return index
 
 
 @lru_cache(maxsize=1)
-def _variants() -> dict[str, Concept]:
+def _by_lemma() -> dict[str, Concept]:
     """By lemma: plurals that its dictionary does not know ("orcas"), singulars of plural names."""
+    spelt = [name for concept in catalogue() for name in (concept.name, *concept.aliases)]
     variants: dict[str, Concept] = {}
-    for key, concept in _index().items():
+    for name in sorted(spelt, key=_names().__contains__, reverse=True):
+        key = name.casefold()
         for form in (plural(key), key):
-            variants.setdefault(lemma(form), concept)
+            variants.setdefault(lemma(form), _index()[key][1])
     return variants
 
 
 def find(text: str) -> Concept | None:
-    """The catalogue entry whose name or alias is ``text``, as typed, as its lemma or its plural."""
+    """The catalogue entry whose name, regular plural or alias ``text`` is, in any case; never by lemma.
+
+    "chip" is not the singular of the French fries that are also called chips.
+    """
+    spaced = " ".join(text.split())
+    spelt, concept = _index().get(spaced.casefold(), ("", None))
+    if spelt.isupper() and not spaced.isupper() and spaced.casefold() in _SMALL_WORDS:
+        return None
+    return concept
+
+
+def same_lemma(text: str) -> Concept | None:
+    """The catalogue entry with a name or alias of the same lemma, for the split rule alone: what is
+    another form of a held-out word must not be trained on."""
     spaced = " ".join(text.split()).casefold()
-    key, known = lemma(spaced), _index()
-    return known.get(spaced) or known.get(key) or _variants().get(key)
+    key = lemma(spaced)
+    for form in (spaced, key):
+        if form in _index():
+            return _index()[form][1]
+    return _by_lemma().get(key)
 
 
 def resolve(text: str) -> Concept:
-    """A catalogue entry, or a new concept (category ``typed``) named by the lemma of ``text``.
+    """The concept that is meant by ``text``: its name as typed (single-spaced), and category, harm and
+    aliases of the catalogue entry that :func:`find` gives; without one the category is ``typed``.
 
-    The name keeps the capitals of the text where the lemma is the text itself.
+    The entry's own name counts as an alias of its plural and of its aliases.
     """
-    found = find(text)
-    if found is not None:
-        return found
     spaced = " ".join(text.split())
-    key = lemma(spaced)
-    return Concept(spaced if key == spaced.casefold() else key)
+    found = find(spaced)
+    if found is None:
+        return Concept(spaced)
+    if found.name == spaced:
+        return found
+    others = tuple(
+        name for name in (found.name, *found.aliases) if name.casefold() != spaced.casefold()
+    )
+    return replace(found, name=spaced, aliases=others, entry=found.name)
 
 
 @lru_cache(maxsize=1)
@@ -159,8 +212,15 @@ def borderline_pairs() -> tuple[tuple[Concept, Concept], ...]:
     pairs = []
     for line in _read("borderline.tsv").splitlines():
         harmful, benign = line.split("\t")
-        pairs.append((resolve(harmful), resolve(benign)))
+        pairs.append((_entry(harmful), _entry(benign)))
     return tuple(pairs)
+
+
+def _entry(name: str) -> Concept:
+    found = find(name)
+    if found is None:
+        raise ValueError(f"the catalogue has no {name!r}")
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,7 +310,7 @@ def training_vocabulary(seed: int, count: int) -> tuple[str, ...]:
         return (
             key == name.casefold()
             and split_of(key) == "train"
-            and find(name) is None
+            and same_lemma(name) is None
             and shut.isdisjoint(forms(name))
         )
 
@@ -291,7 +351,7 @@ def read_concept_file(lines: Iterable[str]) -> list[Concept]:
                 known.aliases,
                 known.sources,
             )
-        concepts.setdefault(known.name.casefold(), known)
+        concepts.setdefault(known.name, known)
     if not concepts:
         raise IntrospectionError("The concept file is empty: write one concept per line.")
     return list(concepts.values())

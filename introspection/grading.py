@@ -12,7 +12,7 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from introspection.names import fold, has_symbols, is_name, whole_name
+from introspection.names import fold, has_symbols, is_abbreviation, is_name, whole_name
 from introspection.patterns import (
     AFFIRM,
     AFTER,
@@ -51,9 +51,13 @@ class Verdict:
 
 
 def _sentence(text: str, at: int) -> tuple[int, int]:
-    start = max((m.end() for m in STOP.finditer(text, 0, at)), default=0)
-    stop = STOP.search(text, at)
+    start = max((m.end() for m in STOP.finditer(text, 0, at) if _ends(text, m)), default=0)
+    stop = next((m for m in STOP.finditer(text, at) if _ends(text, m)), None)
     return start, stop.end() if stop else len(text)
+
+
+def _ends(text: str, stop: re.Match[str]) -> bool:
+    return stop[0][0] != "." or not is_abbreviation(text, stop.start(), stop.end())
 
 
 def _asked(text: str, at: int) -> bool:

@@ -17,7 +17,15 @@ from functools import lru_cache
 from introspection.prompts import HALT_MARKER
 from introspection.words import FUNCTION_WORDS, find_word, forms
 
-__all__ = ["fold", "has_symbols", "is_name", "same_name", "sentence_ends", "whole_name"]
+__all__ = [
+    "fold",
+    "has_symbols",
+    "is_abbreviation",
+    "is_name",
+    "same_name",
+    "sentence_ends",
+    "whole_name",
+]
 
 # Punctuation that tells names apart ("C" and "C#"); all other punctuation is folded away.
 _SYMBOLS = frozenset("#*%@\\")
@@ -30,7 +38,7 @@ _REMARK = re.compile(
 )
 # A full stop behind one of these need not end a sentence.
 _SHORT = re.compile(
-    r"(?:^|[\s(.\-/&])(?:\w|st|ste|mt|ft|dr|mr|mrs|ms|jr|sr|prof|rev|gen|col|capt|lt|sgt|gov|sen|rep"
+    r"(?<![^\s(.\-/&])(?:\w|st|ste|mt|ft|dr|mr|mrs|ms|jr|sr|prof|rev|gen|col|capt|lt|sgt|gov|sen|rep"
     r"|hon|pres|no|nos|vol|pt|ch|ed|op|vs|v|inc|ltd|co|corp|bros|dept|univ|ave|blvd|rd|sq|etc|al"
     r"|feat|approx|esp|ph|var|subsp|spp?|cf|ca|aka|[b-df-hj-np-tv-z]{2,4})\.$",
     re.IGNORECASE,
@@ -40,7 +48,7 @@ _SENTENCE = re.compile(
     r"(?=[^.!?\n]{0,80}\b(?:is|are|was|were|am|be|has|have|had|do|does|did|can|could|will|would|may"
     r"|might|feels?|seems?|comes?|keeps?|thinks?|detect|notice|sense|cannot)\b)|" + HALT_MARKER
 )
-_HALT = re.compile(rf"[\W_]*(?<![\w-]){HALT_MARKER}(?![\w-])[\s\S]*$")
+_HALT = re.compile(rf"\s+[*_\"'“(]*{HALT_MARKER}(?![\w-])[\s\S]*$")
 
 
 def _letters(text: str) -> str:
@@ -125,13 +133,24 @@ def same_name(said: str, name: str, aliases: Sequence[str] = ()) -> bool:
     return False
 
 
+def _begins_sentence(text: str, at: int) -> bool:
+    rest = text[at : at + 100].lstrip()
+    return not rest or _SENTENCE.match(rest) is not None
+
+
+def is_abbreviation(text: str, stop: int, end: int) -> bool:
+    """Whether the full stop at ``stop`` is an abbreviation's ("St. Louis"); ``end``: what follows."""
+    short = _SHORT.search(text, max(0, stop - 8), stop + 1)
+    return short is not None and not _begins_sentence(text, end)
+
+
 def sentence_ends(text: str) -> Iterator[int]:
     """Where a sentence that began before ``text`` may end in it, its length last."""
     for stop in re.finditer(r"[.!?…]+[\"'”’)*_]*(?=\s|$)", text):
-        rest = text[stop.end() :].lstrip()
-        plain = stop[0].rstrip("\"'”’)*_") == "."  # "Panic! at the Disco" goes on
-        short = _SHORT.search(text[: stop.start() + 1])
-        if not rest or _SENTENCE.match(rest) or (plain and not short):
+        plain = stop[0].rstrip("\"'”’)*_") == "."
+        short = is_abbreviation(text, stop.start(), stop.end())
+        # "Panic! at the Disco" has no end there.
+        if not short if plain else _begins_sentence(text, stop.end()):
             yield stop.end()
     yield len(text)
 

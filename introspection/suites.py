@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from introspection.concepts import (
@@ -233,9 +233,7 @@ def paper_cases(seed: int = 0) -> list[Case]:
 
 def _paper_concept(name: str) -> Concept:
     """The paper's own harmfulness; category and aliases from the catalogue."""
-    concept = resolve(name)
-    harmful = name in paper().dangerous
-    return Concept(name, concept.category, harmful, concept.aliases, concept.sources)
+    return replace(resolve(name), harmful=name in paper().dangerous)
 
 
 def custom_cases(

@@ -118,6 +118,7 @@ def ask(
     if as_json:
         record = {
             "concept": None if typed is None else chosen.name,
+            "catalogue_entry": None if typed is None else chosen.entry or None,
             "strength": 0.0 if none else dose,
             "schedule": None if none else str(when),
             "adapter": not base,
@@ -130,5 +131,7 @@ def ask(
         }
         typer.echo(json.dumps(record))
     else:
+        if typed is not None and chosen.entry:
+            out.print(f"{chosen.name} is taken for the catalogue's {chosen.entry}", style="dim")
         out.print(report.text or "(the model wrote nothing)")
         out.print(_verdict_line(verdict, injected), style="dim")

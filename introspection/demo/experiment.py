@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from introspection import generation, injection, switching, validation
-from introspection.concepts import UNSEEN_CATEGORIES, Concept, find, resolve
+from introspection.concepts import UNSEEN_CATEGORIES, Concept, resolve, same_lemma
 from introspection.demo import lines, space
 from introspection.demo.lines import Line, LineAnswer
 from introspection.demo.turns import Turns
@@ -83,7 +83,8 @@ def is_harmful(concept: Concept) -> bool:
         return concept.harmful
     words = concept.name.split()
     parts = [*words, *(" ".join(pair) for pair in zip(words, words[1:], strict=False))]
-    return any(found.harmful for part in parts if (found := find(part)))
+    # Caution, not identity: here another form of a harmful word counts too.
+    return any(found.harmful for part in parts if (found := same_lemma(part)))
 
 
 def checked(
@@ -169,8 +170,10 @@ class Experiment:
 
     def seen(self, concept: Concept) -> tuple[bool, str]:
         """Whether training has seen the concept, in words that say why or why not."""
-        if self._trained is not None and concept.name.casefold() in self._trained:
-            return True, "seen in training"
+        names = (concept.name, concept.entry) if concept.entry else (concept.name,)
+        for name in names:
+            if self._trained is not None and name.casefold() in self._trained:
+                return True, "seen in training" + (f" as “{name}”" if name == concept.entry else "")
         if concept.category in UNSEEN_CATEGORIES:
             return False, "whole category never trained on"
         if concept.category == "typed":
@@ -285,6 +288,7 @@ class Experiment:
             "adapter_loaded": self.has_adapter,
             "adapter_id": chosen.loaded.adapter_name or None,
             "concept": request.concept.name,
+            "catalogue_entry": request.concept.entry or None,
             "category": request.concept.category,
             "harmful": request.harmful,
             "seen_in_training": chosen.seen(request.concept)[0] and chosen.has_adapter,

@@ -65,7 +65,8 @@ def badges(experiment: Experiment, request: Request, typed: str) -> str:
     concept = request.concept
     seen, why = experiment.seen(concept)
     known = concept.category != "typed"
-    parts = [("plain", f"catalogue: {concept.category}" if known else "typed word")]
+    listed = f"catalogue: {concept.category}" + (f", as “{concept.entry}”" if concept.entry else "")
+    parts = [("plain", listed if known else "typed word")]
     parts.append(("plain" if seen else "good", why))
     if request.harmful:
         parts.append(("bad", f"harmful: should halt, answers end at {CAP} tokens"))
