@@ -1,5 +1,5 @@
 """The command line, ``python -m introspection``: ask, extract, train, evaluate, report, benchmark,
-demo, check, push, pull.
+regrade, demo, check, push, pull.
 
 Knows: which commands there are. Does not know: what they take (``commands``) or how anything is
 computed. Everything heavy is imported inside a command, so that ``--help`` answers at once.
@@ -16,7 +16,7 @@ from io import TextIOWrapper
 from introspection.cache import name_temporary_folder
 
 # Importing a module of commands adds them to the app, in this order.
-from introspection.commands import asking, making, measuring, serving, sharing  # noqa: F401
+from introspection.commands import asking, making, measuring, regrading, serving, sharing  # noqa: F401
 from introspection.commands.common import app
 
 __all__ = ["app", "main"]

@@ -14,7 +14,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-__all__ = ["atomic_folder", "cache_folder", "name_temporary_folder", "sha256_file", "write_text"]
+__all__ = [
+    "atomic_folder",
+    "cache_folder",
+    "name_temporary_folder",
+    "sha256_file",
+    "write_bytes",
+    "write_text",
+]
 
 
 def cache_folder() -> Path:
@@ -40,12 +47,17 @@ def sha256_file(path: Path) -> str:
 
 
 def write_text(path: Path, text: str) -> None:
+    """:func:`write_bytes` of a text as UTF-8."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, data: bytes) -> None:
     """Write a file completely or not at all: into a neighbour first, then one rename."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
             file.flush()
             os.fsync(file.fileno())
         Path(name).chmod(0o644)
