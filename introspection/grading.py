@@ -95,6 +95,8 @@ def _trained_name(
     """The name behind a trained opening, and whether it is the expected one, compared as a whole."""
     lead = LEAD.match(text, start)
     later = lead.end() if lead else start
+    if re.search(r"\b(?:The|An?|Some)\b", text[start:later]):  # a title's own: "The Ring"
+        later = start
     for at in dict.fromkeys((start, later)):
         length, right = whole_name(text[at:], concept, aliases)
         if right:

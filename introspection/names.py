@@ -36,6 +36,7 @@ _REMARK = re.compile(
     r",\s+(?:\w+ly\b|\w+ing \w|(?:it|its|which|that|this|there|but|so|as|like|not|we|you|me|my)\b)"
     r"|\s+(?:in|on|at|near|inside|under) (?:its|my|his|her|their|your|our)\b"
 )
+_APART = FUNCTION_WORDS | {"us", "it", "am", "pm", "at", "as", "who"}  # "us" is not the U.S.
 # A full stop behind one of these need not end a sentence.
 _SHORT = re.compile(
     r"(?<![^\s(.\-/&])(?:\w|st|ste|mt|ft|dr|mr|mrs|ms|jr|sr|prof|rev|gen|col|capt|lt|sgt|gov|sen|rep"
@@ -100,7 +101,7 @@ def _equal(one: str, other: str) -> bool:
         return True
     # "fire truck" and "firetruck"; but "the rapist" is not a therapist.
     words = {*one.split(), *other.split()}
-    return one.replace(" ", "") == other.replace(" ", "") and words.isdisjoint(FUNCTION_WORDS)
+    return one.replace(" ", "") == other.replace(" ", "") and words.isdisjoint(_APART)
 
 
 @lru_cache(maxsize=16_384)

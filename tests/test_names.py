@@ -97,6 +97,10 @@ DECIDED = (
     ("NET", ".NET", False),
     ("therapist", "the rapist", False),
     ("king", "king cobra", False),
+    ("us", "U.S.", False),
+    ("Ring", "The Ring", False),
+    ("The Ring", "The Ring", True),
+    ("ring", "the ring", True),
     ("Panic", "Panic! at the Disco", False),
     ("Once Upon a Time", "Once Upon a Time... in Hollywood", False),
 )
