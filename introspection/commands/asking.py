@@ -82,7 +82,7 @@ def ask(
         raise IntrospectionError(
             "The concept is missing: name one, such as ocean, or add --none for the clean control."
         )
-    # What was typed is checked before the model is loaded, and once more with its own tokens.
+    # What was typed is checked before the model is loaded.
     typed = None if concept is None else validation.concept_text(concept)
     dose = validation.strength_value(strength)
     tokens = validation.token_count(max_tokens, MOST_TOKENS)
@@ -104,11 +104,11 @@ def ask(
 
     injected, injection = None, None
     if typed is not None:
-        chosen = resolve(validation.concept_text(typed, loaded.tokenizer))
+        chosen = resolve(typed)
         # Strength 0 adds nothing: it is the clean control, and judged as such.
         injected = chosen if dose > 0 else None
         injection = Injection(loaded.vector(chosen.name), dose, when) if injected else None
-    text = validation.question_text(asked or DEFAULT_QUESTION, loaded.tokenizer)
+    text = asked or DEFAULT_QUESTION
     (report,) = generate(loaded, [Trial(conversation(text), injection, adapter=not base)], tokens)
     verdict = grade(
         report.text,
