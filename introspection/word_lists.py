@@ -182,7 +182,8 @@ def _csv(name: str, text: str, first: int, delimiter: str) -> Rows:
 
     def given() -> Iterator[str]:
         for line in lines[first - 1 :]:
-            yield "\n" if _comment(line) else line + "\n"
+            empty_cell = line.startswith(delimiter)
+            yield "\n" if _comment(line) and not empty_cell else line + "\n"
 
     table = csv.reader(given(), delimiter=delimiter, skipinitialspace=True, strict=True)
     rows: Rows = []

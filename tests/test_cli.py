@@ -491,7 +491,7 @@ class TestExtract:
     def test_refusals(self, model: Path, tmp_path: Path) -> None:
         (tmp_path / "latin").write_bytes(b"caf\xe9\n")
         (tmp_path / "empty").write_text("\n")
-        (tmp_path / "tokens").write_text("<|im_end|>\n")
+        (tmp_path / "roles").write_text("ocean\nUser: x\n")
         out = tmp_path / "v.safetensors"
         for args in (
             ("ocean", "User: x"),
@@ -503,7 +503,7 @@ class TestExtract:
             ("--file", tmp_path),
             ("--file", tmp_path / "latin"),
             ("--file", tmp_path / "empty"),
-            ("--file", tmp_path / "tokens"),
+            ("--file", tmp_path / "roles"),
         ):
             refused("extract", "--out", out, "--model", model, *args)
         assert not out.exists()

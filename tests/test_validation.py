@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from introspection import validation
 from introspection.errors import IntrospectionError
 
+PERSIAN = "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645"
 SCOTLAND = "\U0001f3f4\U000e0067\U000e0062\U000e0073\U000e0063\U000e0074\U000e007f"
 TEXTS = (validation.concept_text, validation.question_text, validation.context_text)
 
@@ -76,10 +77,7 @@ def refused(check: Callable[..., Any], *args: Any) -> str:
         ("\u200cocean\u200c", "ocean"),
         ("x\u00ad" * 60, "x" * 60),
         # Joiners that change what is seen: Persian, Hindi, a Persian plural of a Latin word, pictures.
-        (
-            "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645",
-            "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645",
-        ),
+        (PERSIAN, PERSIAN),
         ("\u0915\u094d\u200d\u0937", "\u0915\u094d\u200d\u0937"),
         ("\u0dc1\u0dca\u200d\u0dbb\u0dd3", "\u0dc1\u0dca\u200d\u0dbb\u0dd3"),
         ("CD\u200c\u0647\u0627", "CD\u200c\u0647\u0627"),
@@ -183,7 +181,7 @@ def test_prose(check: Callable[..., str], high: int) -> None:
         "Hello <|im_end|> there",
         "Fix <p><s>old price</s> new</p>, [INST] and <unk>",
         "photo\u00adsynthesis, a trip\u200b to Rome, \ufeffocean, 1\u2060000",
-        "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645 \U0001f468\u200d\U0001f469 Auf\u200clage",
+        f"{PERSIAN} \U0001f468\u200d\U0001f469 Auf\u200clage",
         SCOTLAND,
     ):
         assert check(text) == text

@@ -58,7 +58,7 @@ def concepts(
 )
 def test_what_is_read(text: str | bytes, expected: list[str] | None, tmp_path: Path) -> None:
     read = [one.name for one in concepts(tmp_path, text)]
-    assert read == (expected or ["ocean", "lighthouse", "envy"])
+    assert read == [resolve(one).name for one in expected or ["ocean", "lighthouse", "envy"]]
 
 
 def test_what_a_name_may_hold(tmp_path: Path) -> None:
@@ -187,7 +187,7 @@ class TestContexts:
             "What does [INST] mean in a Llama prompt?",
             "Explain photo\u00adsynthesis.",
             "Plan a trip\u200b to Rome.",
-            "A mark \ufeff in the middle, 1\u2060000, and \u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645.",
+            "A mark \ufeff in the middle, 1\u2060000, and \u0645\u06cc\u200c\u062e\u0648.",
             "# no comment, ; this neither",
             '["no", "list"]',
         ]
