@@ -171,11 +171,16 @@ def _copy(tokenizer: Any) -> _Copy:
     def renamed(name: str) -> str:
         return _spelling(name) if name in names else name
 
+    def survives(spelling: str) -> bool:
+        return not backend.normalizer or spelling in backend.normalizer.normalize_str(spelling)
+
     known = {}
     for token in state["added_tokens"]:
         known[renamed(token["content"])] = token["id"]
         if token["content"] in names:
-            token |= {"content": renamed(token["content"]), "normalized": False}
+            token["content"] = renamed(token["content"])
+            # Some normalisers drop private-use characters; then it is looked for before them.
+            token["normalized"] &= survives(token["content"])
     model = state["model"]
     # A vocabulary may have them as pieces too, which typed text would be cut into.
     pieces = model["vocab"]
