@@ -29,13 +29,13 @@ _TRUE, _FALSE = ("harmful", "true", "yes", "1"), ("harmless", "false", "no", "0"
 
 _COMMENT = re.compile(r"#(?:\W|$)|;|//")  # at the start of a line; "#metoo" is a name
 _COMMENT_AFTER = re.compile(r"\s+#+(?:\s.*)?$")
-_MAYBE_COMMENT = re.compile(r"#[^\W\d]\w*\W*\s|.*\s#[^\W\d]")
-_BULLET = re.compile(r"[-*+•·‣▪◦–—]\s+(?:\[[ xX]\]\s+)?(?=\S)")
+_MAYBE_COMMENT = re.compile(r"#[^\W\d]\w*\W*\s|.*\s(?:#[^\W\d]|//(?:\s|$))")
+_BULLET = re.compile(r"(?:[-*+•·‣▪◦–—]\s+(?:\[[ xX]\]\s+)?|\(?[A-Za-z]\)\s+)(?=\S)")
 _NUMBERED = re.compile(r"\(?(\d{1,5})[.)]\s+(?=\S)")
 _COUNTED = re.compile(r"\(?(\d{1,5})(?:[.)]\s*|:\s+|\t\s*)(?=\S)")
 _JSON_LIST = re.compile(r"""\[\s*(?:["'{\[\]]|$)""")
 _SEVERAL = re.compile(r"[^,;|]*(?:[,;|][^,;|]*){2,}")
-_CELLS = re.compile(r"""[^,]{2,}(?:,[^\s,][^,]*)+|"[^"]*"\s*[,;].*""")
+_CELLS = re.compile(r"""[^,;|]{2,}(?:[,;|][^\s,;|][^,;|]*)+|"[^"]*"\s*[,;].*""")
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,8 +245,8 @@ def _plain_row(line: str) -> _Row | IntrospectionError:
     """A name, and behind tabs its category and ``harmful``."""
     if _MAYBE_COMMENT.match(line):
         return IntrospectionError(
-            f"The line {validation.quoted(line)} may be a comment or a name: put a space behind "
-            "the # of a comment, or write the names as a JSON list."
+            f"The line {validation.quoted(line)} may be a comment or a name: begin a comment "
+            "with # and a space, or write the names as a JSON list."
         )
     if line.endswith((",", ";")) or line.startswith("|") or re.match(r'"[^"]*"\s*[,;]', line):
         return IntrospectionError(_several(True))

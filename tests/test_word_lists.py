@@ -35,6 +35,7 @@ def concepts(
         ("0: ocean\n1: lighthouse\n2: envy\n", None),
         ("- ocean\n* lighthouse\n\u2022 envy\n", None),
         ("# Nouns\n- [ ] ocean\n- [x] lighthouse\n  - envy\n", None),
+        ("a) ocean\nb) lighthouse\nc) envy\n", None),
         ('["ocean", "lighthouse", "envy"]', None),
         ('\n[\n  "ocean",\n  {"name": "lighthouse"},\n  {"Concept": "envy", "note": 3}\n]\n', None),
         ('"ocean"\n"lighthouse"\n"envy"\n', None),
@@ -49,6 +50,10 @@ def concepts(
         ("Dr. Who\nrock, paper, scissors\n", ["Dr. Who", "rock, paper, scissors"]),
         ("N,N-dimethyltryptamine\nN,N-xylidine\n", ["N,N-dimethyltryptamine", "N,N-xylidine"]),
         ("Mambo #5 dance\nAC/DC\n", ["Mambo #5 dance", "AC/DC"]),
+        (
+            "Crosby, Stills, Nash\nEarth, Wind & Fire\n",
+            ["Crosby, Stills, Nash", "Earth, Wind & Fire"],
+        ),
         ("<s>old price</s>\n[INST] a\n", ["<s>old price</s>", "[INST] a"]),
         (
             "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645\n\u0915\u094d\u200d\u0937\n",
@@ -127,6 +132,9 @@ def test_what_a_file_states_counts(tmp_path: Path) -> None:
         ("words.txt", "Nouns:\n- ocean\n- envy\n", 1),
         ("words.txt", "ocean\n#nouns, easy\n", 2),
         ("words.txt", "ocean #wet\n", 1),
+        ("words.txt", "ocean // wet\n", 1),
+        ("words.txt", "ocean;places\nenvy;feelings\n", 1),
+        ("words.txt", "ocean|places\nenvy|feelings\n", 1),
         ("words.txt", "\tplaces\n", 1),
         ("words.txt", "ocean\nenvy\tb\tc\td\n", 2),
         ("words.txt", "ocean\nbomb\tweapons\tperhaps\n", 2),
