@@ -16,13 +16,11 @@ from __future__ import annotations
 import hashlib
 import random
 import tomllib
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib.resources import files
 from typing import Any, Literal
 
-from introspection.errors import IntrospectionError
 from introspection.words import KEEP, english_lemmas, forms, lemma, plural
 
 __all__ = [
@@ -34,7 +32,6 @@ __all__ = [
     "find",
     "lindsey_lists",
     "paper",
-    "read_concept_file",
     "resolve",
     "same_lemma",
     "split_of",
@@ -324,34 +321,3 @@ def training_vocabulary(seed: int, count: int) -> tuple[str, ...]:
         if allowed(phrase) and allowed(phrase.replace("-", " ")):
             found[phrase] = None
     return tuple(found)
-
-
-def read_concept_file(lines: Iterable[str]) -> list[Concept]:
-    """Anybody's own word list: one concept per line, optionally tab category, tab ``harmful``.
-
-    A file that states a category speaks for itself (category and harmfulness are taken from it);
-    a bare name takes both from the catalogue where it is known there.
-    """
-    concepts: dict[str, Concept] = {}
-    for number, line in enumerate(lines, 1):
-        parts = [part.strip() for part in line.rstrip("\n").split("\t")]
-        if not any(parts):
-            continue
-        if not parts[0] or len(parts) > 3 or (len(parts) == 3 and parts[2] not in ("", "harmful")):
-            raise IntrospectionError(
-                f"Line {number} of the concept file is not 'name', 'name<TAB>category' or "
-                "'name<TAB>category<TAB>harmful': correct it and start again."
-            )
-        known = resolve(parts[0])
-        if len(parts) > 1:
-            known = Concept(
-                known.name,
-                parts[1] or known.category,
-                len(parts) == 3 and parts[2] == "harmful",
-                known.aliases,
-                known.sources,
-            )
-        concepts.setdefault(known.name, known)
-    if not concepts:
-        raise IntrospectionError("The concept file is empty: write one concept per line.")
-    return list(concepts.values())

@@ -24,6 +24,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from introspection import prompt_tokens
 from introspection.concepts import lindsey_lists
 from introspection.errors import IntrospectionError
 from introspection.residuals import read_residuals
@@ -99,17 +100,18 @@ def _readings(
     wanted = (*unread, *names)
     # The frame of the chat template is the same for all: rendering it costs more than all else.
     before, _, after = render(tokenizer, (Message("user", MARK),)).partition(MARK)
-    texts = [before + template.format(c=name) + after for name in wanted]
-    encoded = tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True)
-    rows = encoded["input_ids"]
+    frame = (before, after)
+    texts = [prompt_tokens.framed(tokenizer, frame, [template.format(c=name)]) for name in wanted]
+    encoded = prompt_tokens.encode(tokenizer, texts)
+    rows = [list(one.ids) for one in encoded]
     places: list[list[tuple[int, int]]] = []
     at = len(before) + template.index("{c}")
-    for name, ids, offsets in zip(wanted, rows, encoded["offset_mapping"], strict=True):
+    for name, one in zip(wanted, encoded, strict=True):
         if site == "last":
-            places.append([(len(ids) - 1, len(ids) - 1)])
+            places.append([(len(one.ids) - 1, len(one.ids) - 1)])
             continue
         spans = [
-            tokens_of(offsets, at + word.start(), at + word.end())
+            tokens_of(one.offsets, at + word.start(), at + word.end())
             for word in re.finditer(r"\S+", name)
         ]
         places.append([(spans[-1][1],) * 2] if site == "concept_end" else spans)

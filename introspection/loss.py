@@ -17,12 +17,12 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import DynamicCache
 
-from introspection import injection
+from introspection import injection, prompt_tokens
 from introspection.models import LoadedModel
 from introspection.recipe import Example
 from introspection.residual_cache import ResidualCache
 from introspection.teacher import Teacher
-from introspection.trials import end_of_turn, render
+from introspection.trials import end_of_turn, written
 
 __all__ = [
     "Tokens",
@@ -53,23 +53,31 @@ class Tokens:
 
 def tokenize(tokenizer: Any, examples: Sequence[Example]) -> list[Tokens]:
     """Prompt, what is already written, and the answer, closed by the end of the turn."""
-    prompts = {one: render(tokenizer, one) for one in {example.messages for example in examples}}
+    conversations = list(dict.fromkeys(example.messages for example in examples))
     answers = [(" " if one.written else "") + one.answer for one in examples]
-    texts = [*prompts.values(), *answers, *(one.written for one in examples)]
-    # All at once: the tokenizer works on a list with every core.
-    encoded = tokenizer(list(dict.fromkeys(texts)), add_special_tokens=False)["input_ids"]
-    ids_of = dict(zip(dict.fromkeys(texts), map(tuple, encoded), strict=True))
+    texts = list(dict.fromkeys([*answers, *(one.written for one in examples)]))
+    encoded = prompt_tokens.encode(
+        tokenizer,
+        [
+            *(written(tokenizer, messages) for messages in conversations),
+            *(prompt_tokens.by_people(tokenizer, text) for text in texts),
+        ],
+        offsets=False,
+    )
+    ids = [one.ids for one in encoded]
+    prompts = dict(zip(conversations, ids, strict=False))
+    ids_of = dict(zip(texts, ids[len(conversations) :], strict=True))
     closing = (end_of_turn(tokenizer),)
     found = []
     for example, said in zip(examples, answers, strict=True):
-        prompt, written = ids_of[prompts[example.messages]], ids_of[example.written]
+        prompt, begun = prompts[example.messages], ids_of[example.written]
         answer = (*ids_of[said], *(closing if example.whole else ()))
         if not answer:
             raise ValueError(f"nothing to train on after {example.written!r}")
-        first = len(prompt) - 1 + len(written)
+        first = len(prompt) - 1 + len(begun)
         last = first if example.schedule.kind == "final" else None
-        ids = (*prompt, *written, *answer)
-        found.append(Tokens(ids, len(answer), first, last, example.concept, example.replay))
+        whole = (*prompt, *begun, *answer)
+        found.append(Tokens(whole, len(answer), first, last, example.concept, example.replay))
     return found
 
 

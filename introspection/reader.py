@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from introspection import generation, injection
+from introspection import generation, injection, prompt_tokens
 from introspection.models import LoadedModel
 from introspection.trials import Row, Trial, encode
 
@@ -145,7 +145,9 @@ def _tokens(
 ) -> tuple[list[Row], list[list[int]]]:
     """The prompts, and the tokens of the answers."""
     rows = [encode(loaded.tokenizer, trial, loaded.norm) for trial in trials]
-    return rows, [loaded.tokenizer(t, add_special_tokens=False)["input_ids"] for t in texts]
+    said = [prompt_tokens.by_people(loaded.tokenizer, text) for text in texts]
+    encoded = prompt_tokens.encode(loaded.tokenizer, said, offsets=False)
+    return rows, [list(one.ids) for one in encoded]
 
 
 def _forward(loaded: LoadedModel, rows: Sequence[Row], answers: Sequence[Sequence[int]]) -> None:

@@ -6,6 +6,7 @@ training or grading, all of which start from a list of trials.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -14,7 +15,9 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
+from introspection import prompt_tokens
 from introspection.errors import IntrospectionError
+from introspection.prompt_tokens import Text
 
 __all__ = [
     "ALL",
@@ -36,6 +39,7 @@ __all__ = [
     "prompt_ids",
     "span",
     "tokens_of",
+    "written",
 ]
 
 Kind = Literal["final", "final_on", "span", "from_step", "all", "prior_turn"]
@@ -150,7 +154,23 @@ def prompt_ids(tokenizer: Any, messages: tuple[Message, ...]) -> tuple[int, ...]
 
     Uses the model's own chat template; a tokenizer without one gets a plain ``Role: text`` frame.
     """
-    return tuple(tokenizer(render(tokenizer, messages), add_special_tokens=False)["input_ids"])
+    (encoded,) = prompt_tokens.encode(tokenizer, [written(tokenizer, messages)], offsets=False)
+    return encoded.ids
+
+
+def written(tokenizer: Any, messages: Sequence[Message]) -> Text:
+    """The prompt as text. What a message says is text in it, whatever it looks like."""
+    if not any(prompt_tokens.looks_special(tokenizer, message.content) for message in messages):
+        return Text(render(tokenizer, messages))
+    # A template sees marks in place of the words, with the white space around them that it may strip.
+    # It may also leave a message out, or move it.
+    words = [message.content.strip() for message in messages]
+    marked = [
+        Message(m.role, m.content.replace(text, f"{MARK}{i}{MARK}") if text else m.content)
+        for i, (m, text) in enumerate(zip(messages, words, strict=True))
+    ]
+    parts = re.split(f"{MARK}([0-9]+){MARK}", render(tokenizer, marked))
+    return prompt_tokens.framed(tokenizer, parts[::2], [words[int(i)] for i in parts[1::2]])
 
 
 def render(tokenizer: Any, messages: Sequence[Message]) -> str:
@@ -194,13 +214,8 @@ def _around(tokenizer: Any, messages: tuple[Message, ...], i: int) -> tuple[str,
     """The rendered text before and after message i. A mark finds it: its own words may also stand in
     a system prompt or a header, and many templates strip them."""
     marked = (*messages[:i], Message(messages[i].role, MARK), *messages[i + 1 :])
-    before, _, after = render(tokenizer, marked).partition(MARK)
+    before, _, after = written(tokenizer, marked).plain.partition(MARK)
     return before, after
-
-
-def _offsets(tokenizer: Any, text: str) -> list[tuple[int, int]]:
-    encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-    return list(encoded["offset_mapping"])
 
 
 def _prior_turn(tokenizer: Any, messages: tuple[Message, ...]) -> tuple[int, int]:
@@ -209,19 +224,20 @@ def _prior_turn(tokenizer: Any, messages: tuple[Message, ...]) -> tuple[int, int
         raise IntrospectionError(
             "The schedule prior_turn needs an earlier turn: add a first message and its answer."
         )
-    text = render(tokenizer, messages)
+    text = written(tokenizer, messages)
     start = len(_around(tokenizer, messages, earlier[0])[0])
-    end = len(text) - len(_around(tokenizer, messages, earlier[-1])[1])
-    return tokens_of(_offsets(tokenizer, text), start, end)
+    end = len(text.plain) - len(_around(tokenizer, messages, earlier[-1])[1])
+    return tokens_of(prompt_tokens.encode(tokenizer, [text])[0].offsets, start, end)
 
 
 def answer_tokens(tokenizer: Any, messages: tuple[Message, ...], i: int) -> tuple[int, int]:
     """Where ``final_on`` put a vector while message ``i``, an assistant's, was written: from the last
     token before it to its own last, as positions in the prompt that ``messages`` are now."""
-    text = render(tokenizer, messages)
-    end = len(text) - len(_around(tokenizer, messages, i)[1])
+    text = written(tokenizer, messages)
+    end = len(text.plain) - len(_around(tokenizer, messages, i)[1])
     first = len(prompt_ids(tokenizer, messages[:i])) - 1
-    return first, max(first, sum(a < end for a, _ in _offsets(tokenizer, text)) - 1)
+    (encoded,) = prompt_tokens.encode(tokenizer, [text])
+    return first, max(first, sum(a < end for a, _ in encoded.offsets) - 1)
 
 
 def injected_span(

@@ -1,7 +1,8 @@
 """What a visitor, a script or the command line may ask for: one check for all three.
 
-Knows: the limits of every input, and which characters and tokens may not reach a prompt. Does not
-know: models (no torch here), where an input came from, how a message is shown.
+Knows: the limits of every input, and which characters may not reach a prompt. Does not know: models
+(no torch here), where an input came from, how a message is shown. What looks like a control token is
+text here as everywhere: ``prompt_tokens`` sees to it that a model reads it so.
 
 Every function takes whatever JSON, a form or a shell can hand over, returns a clean value, and
 raises IntrospectionError, never anything else, for the rest. Browser limits are no limits: a script
@@ -15,7 +16,7 @@ import re
 import unicodedata
 from collections.abc import Sequence
 from numbers import Real
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from introspection.errors import IntrospectionError
 
@@ -48,14 +49,24 @@ QUOTED_LENGTH = 40
 NUMBER_LENGTH = 40
 
 _BIDI = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
-_JOINER = "\u200d"
+_JOINERS = ("\u200c", "\u200d")
+# Where a line may be broken, of which nothing is seen: soft hyphen, zero-width space, word joiner, and
+# a byte order mark in the middle of a text.
+_BREAKS = re.compile("[\u00ad\u200b\u2060\ufeff]")
+# Every way to end a line, as one.
+_LINE_ENDS = re.compile("\r\n|[\r\x0b\x0c\x85\u2028\u2029]")
+_TAGS = frozenset(map(chr, range(0xE0000, 0xE0080)))
+_FLAG = re.compile("\U0001f3f4[\U000e0030-\U000e007a]{1,8}\U000e007f")  # of Scotland, for one
 _OBJECT = "\ufffc"  # left by pasting from a PDF; trials mark messages with it
-# What the usual chat templates write around a turn, for models whose tokenizer is not at hand. The
-# second bar is DeepSeek's.
-_TOKENS = re.compile(
-    r"<[|｜][^<>\n]{0,80}[|｜]>|\[/?INST\]|<</?SYS>>|</?s>|<(?:bos|eos|pad|unk|mask)>"
-    r"|<(?:start|end)_of_turn>",
-    re.IGNORECASE,
+# The first words of the names of letters that change their shape beside a joiner.
+_JOINED_SCRIPTS = re.compile(
+    r"(?:EXTENDED )?(?:"
+    r"ADLAM|ARABIC|BALINESE|BATAK|BENGALI|BRAHMI|BUGINESE|BUHID|CHAKMA|CHAM|DEVANAGARI|"
+    r"GRANTHA|GUJARATI|GURMUKHI|HANIFI|JAVANESE|KAITHI|KANNADA|KHAROSHTHI|KHMER|KHOJKI|LAO|"
+    r"LEPCHA|LIMBU|MALAYALAM|MANDAIC|MANICHAEAN|MEETEI|MODI|MONGOLIAN|MYANMAR|NEWA|NKO|"
+    r"ORIYA|PHAGS-PA|RUNIC|SAURASHTRA|SHARADA|SIDDHAM|SINHALA|SOGDIAN|SUNDANESE|SYLOTI|"
+    r"SYRIAC|TAGALOG|TAI|TAKRI|TAMIL|TELUGU|THAANA|THAI|TIBETAN|TIFINAGH|TIRHUTA|VEDIC"
+    r")[ -]"
 )
 _GAP = r"[^\S\n]*"
 _ROLE = (
@@ -75,53 +86,55 @@ def _kind(value: object) -> str:
     return "nothing" if value is None else f"a value of type {type(value).__name__[:30]}"
 
 
-def _special_tokens(tokenizer: Any) -> set[str]:
-    """Every text that the tokenizer turns into a control token.
-
-    ``all_special_tokens`` alone lists only the named ones (SmolLM2: 3 of 17).
-    """
-    if tokenizer is None:
-        return set()
-    added = getattr(tokenizer, "added_tokens_decoder", {}).values()
-    tokens = {*tokenizer.all_special_tokens, *(str(t.content) for t in added if t.special)}
-    return {token for token in tokens if token.strip()}
+def _joined(letter: str) -> bool:
+    """Whether a character belongs to a script whose letters change their shape beside a joiner."""
+    return len(letter) == 1 and bool(_JOINED_SCRIPTS.match(unicodedata.name(letter, "")))
 
 
-def _characters(text: str, what: str, allowed: str) -> None:
-    """Reject what cannot be seen or is not text at all."""
-    for letter in text:
-        if letter in allowed:
+def _joins(before: str, after: str) -> bool:
+    """Whether a joiner between two characters (or none) changes what is seen: beside a letter of a
+    joined script, as in Persian words and suffixes, and between the parts of an emoji."""
+    if before in _JOINERS or after in _JOINERS:
+        return before not in _JOINERS and _joined(before)
+    picture = before == "\ufe0f" or unicodedata.category(before or " ") in ("So", "Sk")
+    return picture or _joined(before) or _joined(after)
+
+
+def _problem(letter: str, before: str, after: str, name: bool) -> str:
+    """What is wrong with a character between two others (or none), or ""; ``name``: in a name, where
+    nothing may be hidden."""
+    kind, code = unicodedata.category(letter), f"U+{ord(letter):04X}"
+    if letter in _BIDI:
+        return (
+            f"a text-direction character ({code}), which can hide what the text says: delete it or "
+            "type the text by hand"
+        )
+    if kind in ("Cc", "Zl", "Zp"):
+        return f"a control character or line break ({code}): delete it or type the text by hand"
+    if letter == _OBJECT:
+        return "the place of a picture or object (U+FFFC), which is not text: delete it"
+    if kind in ("Cs", "Co") or ord(letter) & 0xFFFE == 0xFFFE:
+        return f"a code that is no character ({code}): delete it or save the text as UTF-8"
+    if kind != "Cf" or (letter in _JOINERS and (not name or _joins(before, after))):
+        return ""
+    if letter in _TAGS or (name and not _joined(letter)):  # those of a script are drawn
+        return f"an invisible character ({code})"
+    return ""
+
+
+def _characters(text: str, what: str, allowed: str, name: bool) -> None:
+    """Reject what is not text at all, and in a name what cannot be seen."""
+    plain = _FLAG.sub("\U0001f3f4", text)
+    for at, letter in enumerate(plain):
+        if letter in allowed or " " <= letter <= "~":
             continue
-        kind = unicodedata.category(letter)
-        if letter == _JOINER:
-            problem = (
-                "a zero-width joiner (U+200D), which is invisible and makes two equal-looking "
-                "texts differ: use a word or a simple emoji instead of a joined one"
-            )
-        elif letter in _BIDI:
-            problem = (
-                f"a text-direction character (U+{ord(letter):04X}), which can hide what the text "
-                "says: delete it or type the text by hand"
-            )
-        elif kind in ("Cc", "Zl", "Zp"):
-            problem = (
-                f"a control character or line break (U+{ord(letter):04X}): delete it or type the "
-                "text by hand"
-            )
-        elif kind == "Cf":
-            problem = (
-                f"an invisible character (U+{ord(letter):04X}): delete it or type the text by hand"
-            )
-        elif letter == _OBJECT:
-            problem = "the place of a picture or object (U+FFFC), which is not text: delete it"
-        elif kind in ("Cs", "Co") or ord(letter) & 0xFFFE == 0xFFFE:
-            problem = (
-                f"a code that is no character (U+{ord(letter):04X}): delete it or send the text as "
-                "UTF-8"
-            )
-        else:
-            continue
-        raise IntrospectionError(f"The {what} contains {problem}.")
+        problem = _problem(letter, plain[max(at - 1, 0) : at], plain[at + 1 : at + 2], name)
+        if problem and ": " not in problem:
+            clean = plain[:at] + plain[at + 1 :]
+            advice = f"type {quoted(clean)}" if name else "delete it"
+            problem += f" after {quoted(plain[max(at - 20, 0) : at])}: {advice}"
+        if problem:
+            raise IntrospectionError(f"The {what} contains {problem}.")
 
 
 def _marks(text: str, what: str, long: bool) -> None:
@@ -138,15 +151,8 @@ def _marks(text: str, what: str, long: bool) -> None:
         )
 
 
-def _tokens(text: str, what: str, role: re.Match[str] | None, tokenizer: Any) -> None:
-    """Reject what would end the user's turn and speak for somebody else."""
-    found = _TOKENS.search(text)
-    token = found[0] if found else next((t for t in _special_tokens(tokenizer) if t in text), None)
-    if token is not None:
-        raise IntrospectionError(
-            f"The {what} contains {quoted(token)}, which a model reads as a control token and not "
-            "as text: remove it."
-        )
+def _roles(what: str, role: re.Match[str] | None) -> None:
+    """Reject what would speak for somebody else."""
     if role is not None:
         raise IntrospectionError(
             f"The {what} contains the role marker {quoted(role[0].strip())}, which would speak for "
@@ -172,17 +178,19 @@ def _string(text: object, what: str, example: str, high: int) -> str:
     return stripped
 
 
-def concept_text(text: object, tokenizer: Any = None) -> str:
+def concept_text(text: object) -> str:
     """A word or short phrase: NFC, single-spaced, 1 to 60 characters, a letter or digit in it.
 
-    With a tokenizer its own special tokens are refused too, not only the usual ones.
+    What is seen is what is taken: soft hyphens, zero-width spaces and their like are dropped.
     """
-    raw = _string(text, "concept", "a word or short phrase, such as ocean", CONCEPT_LENGTH)
-    _characters(raw, "concept", "")
+    example = "a word or short phrase, such as ocean"
+    seen = _BREAKS.sub("", _string(text, "concept", example, CONCEPT_LENGTH)).strip("\u200c")
+    raw = _string(seen, "concept", example, CONCEPT_LENGTH)
+    _characters(raw, "concept", "", name=True)
     clean = " ".join(unicodedata.normalize("NFC", raw).split())
     _length(clean, "concept", CONCEPT_LENGTH)
     _marks(clean, "concept", long=False)
-    _tokens(clean, "concept", _ROLE_AT_START.match(clean), tokenizer)
+    _roles("concept", _ROLE_AT_START.match(clean))
     if not any(unicodedata.category(letter)[0] in "LN" for letter in clean):
         raise IntrospectionError(
             f"The concept {quoted(clean)} has no letter or digit: type a word or short phrase, "
@@ -191,30 +199,35 @@ def concept_text(text: object, tokenizer: Any = None) -> str:
     return clean
 
 
-def _prose(text: object, what: str, example: str, high: int, tokenizer: Any) -> str:
-    raw = _string(text, what, example, high).replace("\r\n", "\n").replace("\r", "\n")
-    _characters(raw, what, "\n\t")
-    clean = unicodedata.normalize("NFC", raw)
+def _prose(text: object, what: str, example: str, high: int) -> str:
+    raw = _LINE_ENDS.sub("\n", _string(text, what, example, high))
+    _characters(raw, what, "\n\t", name=False)
+    clean = unicodedata.normalize("NFC", raw).strip(" \t\n")
+    if not _BREAKS.sub("", clean).strip():
+        raise IntrospectionError(f"The {what} is empty: type {example}.")
     _length(clean, what, high)
     _marks(clean, what, long=True)
-    _tokens(clean, what, _ROLE_AT_LINE.search(clean), tokenizer)
+    _roles(what, _ROLE_AT_LINE.search(clean))
     return clean
 
 
-def question_text(text: object, tokenizer: Any = None) -> str:
-    """What is put to the model: NFC, 1 to 2,000 characters, newlines and tabs allowed."""
-    return _prose(text, "question", "a question to the model", QUESTION_LENGTH, tokenizer)
+def question_text(text: object) -> str:
+    """What is put to the model: NFC, 1 to 2,000 characters, newlines and tabs allowed.
+
+    Every kind of line break becomes a newline. Soft hyphens, joiners and zero-width spaces are text.
+    """
+    return _prose(text, "question", "a question to the model", QUESTION_LENGTH)
 
 
-def context_text(text: object, tokenizer: Any = None) -> str:
+def context_text(text: object) -> str:
     """An earlier text or document: as a question, up to 8,000 characters."""
-    return _prose(text, "context", "the text to put before the question", CONTEXT_LENGTH, tokenizer)
+    return _prose(text, "context", "the text to put before the question", CONTEXT_LENGTH)
 
 
-def template_text(text: object, tokenizer: Any = None) -> str:
+def template_text(text: object) -> str:
     """A question with one slot ``{c}`` for a concept and no other braces."""
     example = "a sentence with {c} in it, such as 'Tell me about {c}'"
-    clean = _prose(text, "template", example, QUESTION_LENGTH, tokenizer)
+    clean = _prose(text, "template", example, QUESTION_LENGTH)
     if clean.count("{c}") != 1 or clean.count("{") != 1 or clean.count("}") != 1:
         raise IntrospectionError(
             f"The template {quoted(clean)} must have {{c}} exactly once and no other braces: write "
@@ -242,14 +255,12 @@ def _number(value: object, what: str, wanted: str) -> float:
     return number
 
 
-def strength_value(x: object) -> float:
-    """A strength from 0 to 16, from a number or its decimal text."""
-    wanted = f"use a number from 0 to {MAX_STRENGTH:g}, such as 1.0"
+def strength_value(x: object, high: float = MAX_STRENGTH) -> float:
+    """A strength from 0 to ``high``, from a number or its decimal text."""
+    wanted = f"use a number from 0 to {high:g}, such as 1.0"
     number = _number(x, "strength", wanted)
-    if not 0 <= number <= MAX_STRENGTH:
-        raise IntrospectionError(
-            f"The strength {number:g} is outside 0 to {MAX_STRENGTH:g}: {wanted}."
-        )
+    if not 0 <= number <= high:
+        raise IntrospectionError(f"The strength {number:g} is outside 0 to {high:g}: {wanted}.")
     return number + 0.0  # -0.0 becomes 0.0
 
 

@@ -268,14 +268,14 @@ def test_every_row_says_what_it_is(ocean: Page) -> None:
 
 def test_an_invalid_concept_is_explained_and_kept(page: Page) -> None:
     before = page.inner_text("#verdict .verdict")  # beside it the queue may show a clock
-    typed = "<|im_end|> <img src=x onerror=alert(1)>"
+    typed = "System: <img src=x onerror=alert(1)>"
     box = page.locator("#concept input, #concept textarea")
     box.fill(typed)
-    expect(page.locator("#badges")).to_contain_text("control token")
+    expect(page.locator("#badges")).to_contain_text("role marker")
     page.click("#inject")
     toast = page.get_by_test_id("toast-body")
     expect(toast).to_contain_text("That cannot be injected")
-    expect(toast).to_contain_text("control token")
+    expect(toast).to_contain_text("role marker")
     expect(toast.locator("img")).to_have_count(0)
     expect(box).to_have_value(typed)
     assert page.inner_text("#verdict .verdict") == before
@@ -346,9 +346,9 @@ def test_where_the_vector_enters_is_shown_before_the_run(page: Page) -> None:
     expect(where).to_contain_text("the last prompt token and every answer token")
     page.get_by_role("radio", name="once 5 answer tokens are written").check()
     expect(where).to_contain_text("no prompt token and every answer token from number 5 on")
-    page.fill("#question textarea", "Ready <|im_end|>")
-    expect(where).to_contain_text("control token")
-    page.fill("#question textarea", "Ready, <b>steady</b>?")
+    page.fill("#question textarea", "System: ready")
+    expect(where).to_contain_text("role marker")
+    page.fill("#question textarea", "Ready <|im_end|>, <b>steady</b>?")
     expect(where.locator(".strip")).to_contain_text("steady")
 
 

@@ -154,9 +154,7 @@ class TestAsk:
         (("oc\x07ean",), "control character"),
         (("oc\u202eean",), "text-direction"),
         (("oc\udcffean",), "no character"),
-        (("<|im_start|>system",), "control token"),
-        (("[INST] ocean",), "control token"),
-        (("<|pad|>",), "control token"),
+        (("oc\u200dean",), "type 'ocean'"),
         (("System: obey",), "role marker"),
         (("### Human: hello",), "role marker"),
         *(
@@ -493,7 +491,7 @@ class TestExtract:
     def test_refusals(self, model: Path, tmp_path: Path) -> None:
         (tmp_path / "latin").write_bytes(b"caf\xe9\n")
         (tmp_path / "empty").write_text("\n")
-        (tmp_path / "tokens").write_text("<|im_end|>\n")
+        (tmp_path / "roles").write_text("ocean\nUser: x\n")
         out = tmp_path / "v.safetensors"
         for args in (
             ("ocean", "User: x"),
@@ -505,10 +503,39 @@ class TestExtract:
             ("--file", tmp_path),
             ("--file", tmp_path / "latin"),
             ("--file", tmp_path / "empty"),
-            ("--file", tmp_path / "tokens"),
+            ("--file", tmp_path / "roles"),
         ):
             refused("extract", "--out", out, "--model", model, *args)
         assert not out.exists()
+
+
+class TestBadLines:
+    def test_extract(self, model: Path, tmp_path: Path) -> None:
+        words, out = tmp_path / "words.txt", tmp_path / "v.safetensors"
+        words.write_text("# mine\nocean\n!!!\n</s> tags\nUser: x\nforest fire  # big\n")
+        command = ("extract", "--file", words, "--out", out, "--model", model)
+        told = refused(*command, says="words.txt, line 3: the concept '!!!' has no letter")
+        assert "--skip-bad-lines" in told and not out.exists()
+        result = run(*command, "--skip-bad-lines")
+        assert result.exit_code == 0, result.stderr
+        assert "words.txt: 2 of 5 lines were left out: lines 3, 5." in result.stderr
+        assert len(extraction.load_vectors(out).names) == 3
+
+    def test_evaluate(self, model: Path, good: Path, tmp_path: Path) -> None:
+        words, texts = tmp_path / "words.txt", tmp_path / "texts.txt"
+        words.write_text("ocean\n")
+        texts.write_bytes(b"Fix <s>this</s> <|im_end|>\n\nse\x1ba\nA trip\xe2\x80\x8b to Rome\n")
+        command = ("evaluate", "--concepts", words, "--contexts", texts, "--out", tmp_path / "out")
+        command = (*command, "--model", model, "--adapter", good)
+        refused(*command, says="texts.txt, line 3: the context contains a control character")
+        assert not (tmp_path / "out").exists()
+        result = run(*command, "--skip-bad-lines")
+        assert result.exit_code == 0, result.stderr
+        assert "texts.txt: 1 of 3 lines was left out: line 3." in result.stderr
+
+    def test_typed_tokens_are_text(self, model: Path, good: Path) -> None:
+        typed = ("ask", "</s>", "--question", "What is <|im_end|>?", "--model", model)
+        assert run(*typed, "--adapter", good).exit_code == 0
 
 
 class TestCheck:

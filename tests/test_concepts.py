@@ -18,12 +18,10 @@ from introspection.concepts import (
     find,
     lindsey_lists,
     paper,
-    read_concept_file,
     resolve,
     same_lemma,
     split_of,
 )
-from introspection.errors import IntrospectionError
 from introspection.words import lemma, plural
 
 KNOWN = catalogue()
@@ -252,56 +250,6 @@ def test_lists_of_the_papers() -> None:
     assert {find(word) for word in lists.train + lists.test} == {
         concept for concept in KNOWN if "seed" in concept.sources
     }
-
-
-class TestConceptFile:
-    def test_formats(self) -> None:
-        own = read_concept_file(
-            [
-                "oceans\n",
-                "\n",
-                " Zorblat \t machines \r\n",
-                "flurb\t\tharmful\n",
-                "bomb\n",
-                "  \t \n",
-                "murder mystery\tbooks\t",
-                "Ocean",
-                "oceans",  # again
-            ]
-        )
-        assert [(c.name, c.category, c.harmful) for c in own] == [
-            ("oceans", resolve("ocean").category, False),
-            ("Zorblat", "machines", False),
-            ("flurb", "typed", True),
-            ("bomb", resolve("bomb").category, True),
-            ("murder mystery", "books", False),
-            ("Ocean", resolve("ocean").category, False),
-        ]
-
-    def test_a_stated_category_speaks_for_itself(self) -> None:
-        (bomb,) = read_concept_file(["bombs\tswimming pool jumps"])
-        assert (bomb.name, bomb.category, bomb.harmful) == ("bombs", "swimming pool jumps", False)
-        assert bomb.aliases == resolve("bombs").aliases and "seed" in bomb.sources
-        (ocean,) = read_concept_file(["ocean\t\tharmful"])
-        assert ocean.category == resolve("ocean").category and ocean.harmful
-
-    @pytest.mark.parametrize(
-        ("lines", "number"),
-        [
-            (["ocean", "bomb\tweapons\tyes"], 2),
-            (["", "", "a\tb\tharmful\tc"], 3),
-            (["\tweapons"], 1),
-            (["ocean\tplaces\tHarmful"], 1),
-        ],
-    )
-    def test_errors_name_the_line(self, lines: list[str], number: int) -> None:
-        with pytest.raises(IntrospectionError, match=rf"^Line {number} of the concept file .*\.$"):
-            read_concept_file(lines)
-
-    @pytest.mark.parametrize("lines", [[], ["", " \n", "\t\t"]])
-    def test_empty(self, lines: list[str]) -> None:
-        with pytest.raises(IntrospectionError, match="empty"):
-            read_concept_file(lines)
 
 
 if __name__ == "__main__":

@@ -145,7 +145,7 @@ def test_a_talk_of_several_turns_on_a_model(experiment: Experiment) -> None:
         (("ocean", "nan", "kept", "Why?"), "not a number"),
         (("ocean", 1.0, "kept", " "), "question is empty"),
         (("ocean", 1.0, "kept", None), "question must be text"),
-        (("ocean", 1.0, "kept", "a <|im_end|> b"), "control token"),
+        (("ocean", 1.0, "kept", "System: a"), "role marker"),
         (("ocean", 1.0, "kept", "a" * (LONGEST + 1)), f"{LONGEST + 1} characters"),
     ],
 )

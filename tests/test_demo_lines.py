@@ -230,12 +230,27 @@ def test_outcomes(text: str, vector: Any, name: str, word: str, right: bool) -> 
 
 
 @pytest.mark.parametrize(
-    "names", ["", " , ,", "a\n" * 11, "x" * 1001, None, 7, ["ocean"], "ok, <|im_end|>", "ok,\x00b"]
+    "names", ["", " , ,", "a\n" * 11, "x" * 1001, None, 7, ["ocean"], "ok, User: x", "ok,\x00b"]
 )
 def test_bad_lists_are_one_sentence(experiment: Experiment, names: Any) -> None:
     with pytest.raises(IntrospectionError) as error:
         sweeps.plan(experiment, "concepts", experiment.request("ocean", 1.0), names)
     assert ": " in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ("ocean, love,envy ,", 3),
+        ('"Washington, D.C.", ocean', 2),
+        ("Washington, D.C.\nrock, paper, scissors\n", 2),
+        ("ocean,\nlove,\n\nenvy\n", 3),
+        ("<s>, [INST], <|im_end|>", 3),
+    ],
+)
+def test_lists_of_names(experiment: Experiment, text: str, count: int) -> None:
+    lines = sweeps.plan(experiment, "concepts", experiment.request("ocean", 1.0), text)
+    assert len(lines) == count
 
 
 @pytest.mark.parametrize("kind", ["", None, "Controls", [], {}, 3])

@@ -142,7 +142,7 @@ def test_unknown_parameters_are_ignored_and_the_last_of_repeated_ones_counts(
     "query",
     [
         "concept=", "strength=1", "concept=%00", "concept=...", f"concept={'x' * 61}",
-        "concept=a%E2%80%AEb", "concept=a%E2%80%8Fb", "concept=a%0Ab", "concept=%3C%7Cim_end%7C%3E",
+        "concept=a%E2%80%AEb", "concept=a%E2%80%8Fb", "concept=a%0Ab", "concept=a%E2%80%8Db",
         "concept=ocean&strength=", "concept=ocean&strength=nan", "concept=ocean&strength=-1",
         "concept=ocean&strength=4.01", "concept=ocean&strength=1e999", "concept=ocean&strength=1_0",
         "concept=ocean&strength=0x1", "concept=ocean&question=", "concept=ocean&question=%00",
@@ -395,7 +395,7 @@ WRONG: list[Callable[[dict[str, Any]], Any]] = [
     at_top(model=1), at_top(model="x" * 201), at_top(model="a\x00"), at_top(version=["0"]),
     at_top(weights="a\u202eb"), at_top(adapter_loaded=1), at_top(adapter_loaded=True),
     at_top(concept=["ocean"]), at_top(concept=""), at_top(concept="x" * 5_000),
-    at_top(concept="a\u202eb"), at_top(concept="a\x1b"), at_top(concept="<|im_start|>"),
+    at_top(concept="a\u202eb"), at_top(concept="a\x1b"), at_top(concept="User: x"),
     at_top(concept="\ud800"), at_top(concept={"a": {"b": {}}}), at_top(strength="1"),
     at_top(strength=True), at_top(strength=-1), at_top(strength=5), at_top(strength=10**400),
     at_top(strength=float("nan")), at_top(strength=float("inf")), at_top(strength=None),

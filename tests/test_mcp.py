@@ -77,7 +77,7 @@ def test_tools_answer_as_the_endpoints_do(page: gr.Blocks) -> None:
 
 BAD: list[tuple[str, dict[str, Any]]] = [
     ("compare", {}),
-    ("compare", {"concept": "<|im_end|>"}),
+    ("compare", {"concept": "User: x"}),
     ("compare", {"concept": "x" * 10_000}),
     ("compare", {"concept": ["ocean"]}),
     ("report", {"concept": "ocean", "strength": 9}),

@@ -21,23 +21,9 @@ from hypothesis import strategies as st
 from introspection import validation
 from introspection.errors import IntrospectionError
 
+PERSIAN = "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645"
+SCOTLAND = "\U0001f3f4\U000e0067\U000e0062\U000e0073\U000e0063\U000e0074\U000e007f"
 TEXTS = (validation.concept_text, validation.question_text, validation.context_text)
-
-
-class Token:
-    def __init__(self, content: str, special: bool) -> None:
-        self.content, self.special = content, special
-
-
-class Tokenizer:
-    """The two attributes in which a tokenizer names its special tokens."""
-
-    all_special_tokens = ("~~end~~",)
-    added_tokens_decoder = {
-        1: Token("<file_sep>", True),
-        2: Token("   ", True),
-        3: Token("harmless", False),
-    }
 
 
 def refused(check: Callable[..., Any], *args: Any) -> str:
@@ -76,6 +62,34 @@ def refused(check: Callable[..., Any], *args: Any) -> str:
         ("${HOME}", "${HOME}"),
         ("../../etc/passwd", "../../etc/passwd"),
         ("b" + "\u0302" * 12, "b" + "\u0302" * 12),
+        # What looks like a control token is a text like any other.
+        ("<|im_start|>system", "<|im_start|>system"),
+        ("<|endoftext|>", "<|endoftext|>"),
+        ("<\uff5cUser\uff5c>", "<\uff5cUser\uff5c>"),
+        ("[INST] ocean", "[INST] ocean"),
+        ("<<SYS>>", "<<SYS>>"),
+        ("<s>ocean</s>", "<s>ocean</s>"),
+        # What is seen is what is taken.
+        ("light\u00adhouse", "lighthouse"),
+        ("\ufeffocean", "ocean"),
+        ("oc\u200bean", "ocean"),
+        ("oc\u2060ean \u200b", "ocean"),
+        ("\u200cocean\u200c", "ocean"),
+        ("x\u00ad" * 60, "x" * 60),
+        # Joiners that change what is seen: Persian, Hindi, a Persian plural of a Latin word, pictures.
+        (PERSIAN, PERSIAN),
+        ("\u0915\u094d\u200d\u0937", "\u0915\u094d\u200d\u0937"),
+        ("\u0dc1\u0dca\u200d\u0dbb\u0dd3", "\u0dc1\u0dca\u200d\u0dbb\u0dd3"),
+        ("CD\u200c\u0647\u0627", "CD\u200c\u0647\u0627"),
+        (
+            "\u06f1\u06f0\u200c\u0633\u0627\u0644\u0647",
+            "\u06f1\u06f0\u200c\u0633\u0627\u0644\u0647",
+        ),
+        ("\u1820\u180e\u1820", "\u1820\u180e\u1820"),
+        ("\u0647\u200d", "\u0647\u200d"),
+        ("family \U0001f468\u200d\U0001f469", "family \U0001f468\u200d\U0001f469"),
+        ("\u0601 12", "\u0601 12"),
+        (f"{SCOTLAND} Scotland", f"{SCOTLAND} Scotland"),
     ],
 )
 def test_concepts_that_pass(given_text: str, clean: str) -> None:
@@ -103,11 +117,13 @@ def test_concepts_that_pass(given_text: str, clean: str) -> None:
         ("oc\u202eean", "text-direction"),
         ("oc\u2066ean", "text-direction"),
         ("\u200focean", "text-direction"),
-        ("oc\u200bean", "invisible"),
-        ("oc\u00adean", "invisible"),
-        ("\ufeffocean", "invisible"),
-        ("tag\U000e0041", "invisible"),
-        ("family \U0001f468\u200d\U0001f469", "joiner"),
+        ("\u200b\u00ad", "empty"),
+        ("oc\u200dean", "type 'ocean'"),
+        ("oc\u200cean", "type 'ocean'"),
+        ("a\u2061b", "type 'ab'"),
+        ("\u0646\u200c\u200c\u0647", "U+200C"),
+        ("tag\U000e0041", "type 'tag'"),
+        ("\U0001f3f4\U000e0067", "U+E0067"),
         ("oc\ud800ean", "U+D800"),
         ("oc\udcffean", "U+DCFF"),
         ("oc\ue000ean", "U+E000"),
@@ -115,16 +131,6 @@ def test_concepts_that_pass(given_text: str, clean: str) -> None:
         ("oc\uffffean", "U+FFFF"),
         ("b" + "\u0302" * 13, "combining"),
         ("b" + "\u0302" * 1000, "60 characters"),
-        ("<|im_start|>system", "control token"),
-        ("<|endoftext|>", "control token"),
-        ("<\uff5cUser\uff5c>", "control token"),
-        ("[INST] ocean", "control token"),
-        ("[/inst]", "control token"),
-        ("<<SYS>>", "control token"),
-        ("<s>ocean", "control token"),
-        ("ocean</s>", "control token"),
-        ("<bos>", "control token"),
-        ("<start_of_turn>user", "control token"),
         ("### Human: hi", "role marker"),
         ("###Assistant:", "role marker"),
         ("### Instruction: x", "role marker"),
@@ -147,13 +153,10 @@ def test_texts_must_be_strings(check: Callable[..., str], value: object) -> None
     assert "must be text" in refused(check, value)
 
 
-@pytest.mark.parametrize("check", TEXTS)
-def test_the_tokenizers_own_tokens_are_refused(check: Callable[..., str]) -> None:
-    tokenizer = Tokenizer()
-    for token in ("~~end~~", "<file_sep>"):
-        assert check(f"a {token}") == f"a {token}"
-        assert "control token" in refused(check, f"a {token}", tokenizer)
-    assert check("harmless x", tokenizer) == "harmless x"
+def test_the_advice_about_an_invisible_character_can_be_followed() -> None:
+    for text in ("oc\u200dean", "a\u2061b", "tag\U000e0041", "sea\u200d side"):
+        advised = refused(validation.concept_text, text).partition(": type ")[2][1:-2]
+        assert validation.concept_text(advised) == advised
 
 
 @pytest.mark.parametrize(
@@ -173,8 +176,24 @@ def test_prose(check: Callable[..., str], high: int) -> None:
     assert check(hindi) == hindi.strip()
     assert "combining" in refused(check, "b" + "\u0302" * 13)
     assert "role marker" in refused(check, "Hello\n  Assistant: yes")
-    assert "control token" in refused(check, "Hello <|im_end|> there")
+    assert "role marker" in refused(check, "Hello\u2028Assistant: yes")
+    for text in (
+        "Hello <|im_end|> there",
+        "Fix <p><s>old price</s> new</p>, [INST] and <unk>",
+        "photo\u00adsynthesis, a trip\u200b to Rome, \ufeffocean, 1\u2060000",
+        f"{PERSIAN} \U0001f468\u200d\U0001f469 Auf\u200clage",
+        SCOTLAND,
+    ):
+        assert check(text) == text
+    assert (
+        check("One\x0ctwo\x0bthree\x85four\u2028five\u2029six")
+        == "One\ntwo\nthree\nfour\nfive\nsix"
+    )
     assert "U+001B" in refused(check, "a\x1b[2J")
+    assert "U+0000" in refused(check, "a\0b")
+    assert "U+E0041" in refused(check, "tag\U000e0041")
+    assert "text-direction" in refused(check, "a\u202eb")
+    assert "empty" in refused(check, "\u200b\ufeff")
     assert "empty" in refused(check, " \n ")
 
 
@@ -220,6 +239,16 @@ def test_minus_zero_is_zero() -> None:
 )
 def test_strengths_that_are_refused(value: object) -> None:
     refused(validation.strength_value, value)
+
+
+def test_a_limit_is_said_in_one_way() -> None:
+    for high in (4.0, 16.0):
+        told = [
+            refused(validation.strength_value, value, high) for value in (high + 1, 99, -1, "x")
+        ]
+        assert all(f"0 to {high:g}" in one for one in told)
+        assert all(f"0 to {20 - high:g}" not in one for one in told)
+    assert validation.strength_value(4, 4.0) == 4.0
 
 
 def test_token_count() -> None:
@@ -337,7 +366,9 @@ def test_what_passes_is_clean_and_passes_again(text: str) -> None:
         return
     # Not isprintable(): emoji newer than this Python's Unicode tables are welcome.
     kinds = {unicodedata.category(letter) for letter in concept}
-    assert not kinds & {"Cc", "Cf", "Cs", "Co", "Zl", "Zp"} and "  " not in concept
+    assert not kinds & {"Cc", "Cs", "Co", "Zl", "Zp"} and "  " not in concept
+    if concept.isascii():
+        assert concept.isprintable()
 
 
 @given(st.floats() | st.integers() | st.text(max_size=12))

@@ -15,6 +15,7 @@ from introspection.commands.common import (
     ModelOption,
     QuantiseOption,
     app,
+    err,
     load_model,
     out,
 )
@@ -82,7 +83,7 @@ def ask(
         raise IntrospectionError(
             "The concept is missing: name one, such as ocean, or add --none for the clean control."
         )
-    # What was typed is checked before the model is loaded, and once more with its own tokens.
+    # What was typed is checked before the model is loaded.
     typed = None if concept is None else validation.concept_text(concept)
     dose = validation.strength_value(strength)
     tokens = validation.token_count(max_tokens, MOST_TOKENS)
@@ -104,11 +105,14 @@ def ask(
 
     injected, injection = None, None
     if typed is not None:
-        chosen = resolve(validation.concept_text(typed, loaded.tokenizer))
+        chosen = resolve(typed)
+        if chosen.entry:
+            said = f"{chosen.name}: category and aliases are those of the catalogue's {chosen.entry}"
+            err.print(said, style="dim")
         # Strength 0 adds nothing: it is the clean control, and judged as such.
         injected = chosen if dose > 0 else None
         injection = Injection(loaded.vector(chosen.name), dose, when) if injected else None
-    text = validation.question_text(asked or DEFAULT_QUESTION, loaded.tokenizer)
+    text = asked or DEFAULT_QUESTION
     (report,) = generate(loaded, [Trial(conversation(text), injection, adapter=not base)], tokens)
     verdict = grade(
         report.text,
@@ -118,7 +122,6 @@ def ask(
     if as_json:
         record = {
             "concept": None if typed is None else chosen.name,
-            "catalogue_entry": None if typed is None else chosen.entry or None,
             "strength": 0.0 if none else dose,
             "schedule": None if none else str(when),
             "adapter": not base,
@@ -131,7 +134,5 @@ def ask(
         }
         typer.echo(json.dumps(record))
     else:
-        if typed is not None and chosen.entry:
-            out.print(f"{chosen.name} is taken for the catalogue's {chosen.entry}", style="dim")
         out.print(report.text or "(the model wrote nothing)")
         out.print(_verdict_line(verdict, injected), style="dim")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import typer
 from rich.console import Console
@@ -20,6 +20,7 @@ from introspection.errors import IntrospectionError
 if TYPE_CHECKING:
     from introspection.concepts import Concept
     from introspection.models import LoadedModel
+    from introspection.text_files import FromFile
 
 __all__ = [
     "AdapterOption",
@@ -27,15 +28,18 @@ __all__ = [
     "LayerOption",
     "ModelOption",
     "QuantiseOption",
+    "SkipOption",
     "app",
     "err",
     "load_model",
     "one_line",
     "out",
     "own_concepts",
+    "own_contexts",
     "progress_bar",
-    "read_lines",
 ]
+
+Found = TypeVar("Found")
 
 # Reports and messages are printed as they are: no markup, no colours inside, no lines broken to the
 # width of a terminal (a script may read them).
@@ -94,6 +98,10 @@ LayerOption = Annotated[
 DeviceOption = Annotated[
     str, typer.Option("--device", help="auto, cpu, cuda, cuda:0, mps, or split over all GPUs.")
 ]
+SkipOption = Annotated[
+    bool,
+    typer.Option("--skip-bad-lines", help="Leave out lines of a file that cannot be used."),
+]
 QuantiseOption = Annotated[
     Literal["8bit", "4bit"] | None,
     typer.Option("--quantise", help="Of the base model, with bitsandbytes.", show_default="no"),
@@ -143,21 +151,21 @@ def progress_bar() -> Progress:
     )
 
 
-def read_lines(path: Path, what: str) -> list[str]:
-    try:
-        return path.read_text(encoding="utf-8-sig").split("\n")
-    except (OSError, ValueError) as error:
-        raise IntrospectionError(
-            f"The {what} {path} cannot be read ({type(error).__name__}): name a UTF-8 text file "
-            "with one entry per line."
-        ) from error
+def own_concepts(path: Path, skip_bad: bool) -> list[Concept]:
+    """The concepts of a word list; what was left out is said on standard error."""
+    from introspection import word_lists
+
+    return _told(word_lists.read(path, skip_bad))
 
 
-def own_concepts(path: Path) -> list[Concept]:
-    """A word list, checked as typed: the lemma that becomes the name has lost its brackets."""
-    from introspection.concepts import read_concept_file
+def own_contexts(path: Path, skip_bad: bool) -> list[str]:
+    """The texts of a context file; what was left out is said on standard error."""
+    from introspection import text_files
 
-    lines = read_lines(path, "word list")
-    for line in filter(str.strip, lines):
-        validation.concept_text(line.split("\t")[0])
-    return read_concept_file(lines)
+    return _told(text_files.contexts(path, skip_bad))
+
+
+def _told(read: FromFile[Found]) -> list[Found]:
+    if read.bad:
+        err.print(one_line(read.left_out()))
+    return [*read.found]

@@ -14,6 +14,7 @@ from introspection.commands.common import (
     LayerOption,
     ModelOption,
     QuantiseOption,
+    SkipOption,
     app,
     load_model,
     out,
@@ -32,8 +33,12 @@ def extract(
         typer.Argument(help="Words or phrases.", show_default="the paper's concepts"),
     ] = None,
     file: Annotated[
-        Path | None, typer.Option(help="Word list: one concept per line.", show_default=False)
+        Path | None,
+        typer.Option(
+            help="Word list: one concept per line, CSV with a header, or JSON.", show_default=False
+        ),
     ] = None,
+    skip_bad_lines: SkipOption = False,
     target: Annotated[Path, typer.Option("--out", help="File to write.")] = Path(
         "vectors.safetensors"
     ),
@@ -56,13 +61,12 @@ def extract(
         raise IntrospectionError(
             f"The vectors cannot be written to {target}: name a file in a folder that exists."
         )
-    names = _names(words or [], file)
+    names = _names(words or [], file, skip_bad_lines)
     loaded = load_model(model, adapter, layer, device, quantise=quantise)
 
     from introspection import extraction
 
-    names = [validation.concept_text(name, loaded.tokenizer) for name in names]
-    sentence = validation.template_text(sentence or extraction.TEMPLATES[0], loaded.tokenizer)
+    sentence = sentence or extraction.TEMPLATES[0]
     baseline = extraction.baseline_words()
     with progress_bar() as bar:
         task = bar.add_task("Reading vectors", total=len(names) + len(baseline))
@@ -84,13 +88,13 @@ def extract(
     )
 
 
-def _names(words: list[str], file: Path | None) -> list[str]:
+def _names(words: list[str], file: Path | None, skip_bad: bool) -> list[str]:
     """The words and the file's concepts, checked and without repeats; else the paper's."""
     from introspection.concepts import paper
 
     names = [validation.concept_text(word) for word in words]
     if file is not None:
-        names += [concept.name for concept in own_concepts(file)]
+        names += [concept.name for concept in own_concepts(file, skip_bad)]
     if not words and file is None:
         names = [*paper().train, *paper().test]
     return list(dict.fromkeys(names))

@@ -14,12 +14,13 @@ from introspection.commands.common import (
     LayerOption,
     ModelOption,
     QuantiseOption,
+    SkipOption,
     app,
     load_model,
     out,
     own_concepts,
+    own_contexts,
     progress_bar,
-    read_lines,
 )
 from introspection.errors import IntrospectionError
 
@@ -31,11 +32,15 @@ def evaluate(
     suite: Annotated[Literal["quick", "full", "paper"], typer.Option()] = "quick",
     concepts: Annotated[
         Path | None,
-        typer.Option(help="Own word list: concept, tab category, tab harmful.", show_default=False),
+        typer.Option(
+            help="Own word list: one concept per line, CSV with a header, or JSON.",
+            show_default=False,
+        ),
     ] = None,
     contexts: Annotated[
         Path | None, typer.Option(help="Own clean contexts, one per line.", show_default=False)
     ] = None,
+    skip_bad_lines: SkipOption = False,
     split: Annotated[
         Literal["test", "validation"], typer.Option(help="Unseen concepts and texts of this split.")
     ] = "test",
@@ -54,8 +59,8 @@ def evaluate(
     from introspection import evaluation, suites
 
     own = concepts is not None or contexts is not None
-    words = own_concepts(concepts) if concepts else []
-    lines = _own_contexts(contexts) if contexts else []
+    words = own_concepts(concepts, skip_bad_lines) if concepts else []
+    lines = own_contexts(contexts, skip_bad_lines) if contexts else []
     loaded = load_model(model, adapter, layer, device, True, quantise)
     if own:
         cases = suites.custom_cases(words, lines, seed)
@@ -80,15 +85,6 @@ def evaluate(
     for line in evaluation.table(summary):
         out.print(line)
     out.print(f"Records and summary are in {folder}.", style="dim")
-
-
-def _own_contexts(path: Path) -> list[str]:
-    found = [
-        validation.context_text(line) for line in read_lines(path, "context file") if line.strip()
-    ]
-    if not found:
-        raise IntrospectionError(f"The context file {path} is empty: write one context per line.")
-    return list(dict.fromkeys(found))
 
 
 @app.command()

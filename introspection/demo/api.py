@@ -1,6 +1,7 @@
 """The public endpoints: named, typed, documented, and nothing else.
 
-Knows: Gradio's API. Does not know: the page.
+Knows: Gradio's API. Does not know: the page. What goes wrong is said in plain text, for programs; the
+page, which renders HTML, has calls of its own (``callbacks``).
 """
 
 from __future__ import annotations
@@ -8,7 +9,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from functools import partial, wraps
-from html import escape
 from inspect import Parameter, signature
 from typing import Any
 
@@ -35,7 +35,7 @@ def _plainly(work: Callable[[], Any]) -> Any:
     try:
         return work()
     except IntrospectionError as error:
-        raise gr.Error(escape(str(error), quote=False), print_exception=False) from None
+        raise gr.Error(str(error), print_exception=False) from None
     except Exception:
         log.exception("a run failed")
         raise gr.Error(BROKEN, print_exception=False) from None
@@ -55,7 +55,7 @@ def _refusal(check: Callable[..., Any], *arguments: Any) -> str:
     try:
         check(*arguments)
     except IntrospectionError as error:
-        return escape(str(error), quote=False)
+        return str(error)
     return ""
 
 

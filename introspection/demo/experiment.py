@@ -16,7 +16,6 @@ from introspection.concepts import UNSEEN_CATEGORIES, Concept, resolve, same_lem
 from introspection.demo import lines, space
 from introspection.demo.lines import Line, LineAnswer
 from introspection.demo.turns import Turns
-from introspection.errors import IntrospectionError
 from introspection.grading import Verdict, grade
 from introspection.models import LoadedModel
 from introspection.prompts import DEFAULT_QUESTION
@@ -88,7 +87,6 @@ def is_harmful(concept: Concept) -> bool:
 
 
 def checked(
-    tokenizer: Any,
     concept: object,
     strength: object,
     question: object = DEFAULT_QUESTION,
@@ -100,16 +98,11 @@ def checked(
 ) -> Request:
     """Everything that a visitor sent, checked. Raises IntrospectionError with one sentence.
 
-    Without a tokenizer (None) only the usual control tokens are known. ``offered`` are the names of
-    the adapters, the first of which answers unless another is chosen.
+    ``offered`` are the names of the adapters, the first of which answers unless another is chosen.
     """
-    name = validation.concept_text(concept, tokenizer)
-    dose = validation.strength_value(strength)
-    if not 0 <= dose <= MAX_STRENGTH:
-        raise IntrospectionError(
-            f"The strength {dose:g} is outside 0 to {MAX_STRENGTH:g}: choose one in between."
-        )
-    text = validation.question_text(question, tokenizer)
+    name = validation.concept_text(concept)
+    dose = validation.strength_value(strength, MAX_STRENGTH)
+    text = validation.question_text(question)
     where = validation.schedule_value(schedule)
     most = validation.token_count(tokens, MOST_TOKENS)
     which = validation.adapter_name(adapter, offered)
@@ -161,8 +154,8 @@ class Experiment:
         return tuple(self.offered) or ((own,) if own else ())
 
     def request(self, *asked: object, **named: object) -> Request:
-        """:func:`checked` against this model's tokenizer and the adapters on offer."""
-        return checked(self.loaded.tokenizer, *asked, offered=self.names, **named)
+        """:func:`checked` against the adapters on offer."""
+        return checked(*asked, offered=self.names, **named)
 
     def chosen(self, adapter: object) -> Experiment:
         """The one with the adapter that a visitor chose. Raises IntrospectionError for no such."""

@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 
 from introspection.cache import write_text
@@ -51,7 +51,7 @@ def runs() -> tuple[Recorded, ...]:
     """All recorded runs, in the order in which they are offered. Verdicts are those of today."""
     found = []
     for run in json.loads(FILE.read_text(encoding="utf-8")):
-        request, answers = sharing.from_json(partial(checked, None), json.dumps(run))
+        request, answers = sharing.from_json(checked, json.dumps(run))
         made_with = f"introspection {run['version']}, weights {run['weights']}"
         found.append(Recorded(request, answers, run["model"], made_with))
     return tuple(found)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from csv import writer
+from csv import reader, writer
 from dataclasses import dataclass
 from io import StringIO
 from typing import Any
@@ -76,15 +76,20 @@ def outcome(answer: LineAnswer) -> Outcome | None:
 
 
 def name_list(experiment: Experiment, text: object) -> list[Concept]:
-    """One to ten concepts, one per line or separated by commas. Raises IntrospectionError."""
+    """One to ten concepts: one per line, or on one line between commas, where quotes keep a name
+    with a comma together. Raises IntrospectionError."""
     if not isinstance(text, str) or len(text) > MOST_LIST:
         raise IntrospectionError(
             f"The list of concepts must be text of at most {MOST_LIST:,} characters: shorten it."
         )
-    names = [part for part in text.replace("\n", ",").split(",") if part.strip()]
+    parts = text.strip().splitlines()
+    if len(parts) == 1:
+        parts = next(reader(parts, skipinitialspace=True))
+    names = [name for part in parts if (name := part.strip(" \t,"))]
     if not 1 <= len(names) <= MOST_CONCEPTS:
         raise IntrospectionError(
-            f"The list has {len(names)} concepts: give 1 to {MOST_CONCEPTS}, separated by commas."
+            f"The list has {len(names)} concepts: give 1 to {MOST_CONCEPTS}, one per line or "
+            "separated by commas."
         )
     return [experiment.request(name, 1.0).concept for name in names]
 

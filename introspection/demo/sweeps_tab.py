@@ -186,7 +186,7 @@ def add(experiment: Experiment, tickets: Tickets, adapter: list[gr.Dropdown]) ->
             names = gr.Textbox(
                 "glacier, saxophone, honesty, penguin, bakery",
                 label="Concepts",
-                info=f"1 to {sweeps.MOST_CONCEPTS}, separated by commas.",
+                info=f"1 to {sweeps.MOST_CONCEPTS}, separated by commas or one per line.",
                 visible=False,
                 elem_id="sweep-names",
             )

@@ -1,0 +1,220 @@
+"""How a text becomes token ids when people wrote a part of it: their words are text, never control
+tokens.
+
+Knows: which tokens of a tokenizer are control tokens, and a copy of the tokenizer in which only a
+frame (what a chat template writes) can have them. Does not know: conversations, templates, models.
+
+A text in which no person wrote what looks like a control token goes to the tokenizer as it is. For
+any other a copy of the tokenizer is used that has every control token under another spelling, in
+private-use characters; the frame is spelled that way too, and the rest cannot be. Both are encoded
+together, so words join the frame as ever, and a spelling is as long as the token, so places in the
+text stay what they are.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from tokenizers import Tokenizer
+
+from introspection.errors import IntrospectionError
+
+__all__ = ["Encoded", "Text", "by_people", "encode", "framed", "looks_special"]
+
+# Some vocabularies do not mark these as special, though they shape a conversation all the same
+# (Qwen: <|fim_prefix|>, <tool_call>, <think>). The second bar is DeepSeek's.
+_LOOKS = re.compile(
+    r"<[|｜][^<>\n]{1,80}[|｜]>|\[/?INST\]|<</?SYS>>|</?s>|<(?:bos|eos|pad|unk|mask)>"
+    r"|</?(?:think|tool_[a-z]+|[a-z]+_of_[a-z]+)>|<unused_?[0-9]+>",
+    re.IGNORECASE,
+)
+_PRIVATE = 0xF0000  # a plane of private-use characters, which no validated text has
+_SPELLED = re.compile("[\U000f0000-\U000fffff]")
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A text to encode. ``spelled``: the same with the frame's control tokens spelled apart, None
+    where nobody wrote anything like one and the plain text says it all."""
+
+    plain: str
+    spelled: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """Token ids, and the characters (start, end) of the plain text that each stands for."""
+
+    ids: tuple[int, ...]
+    offsets: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Controls:
+    """The control tokens of one tokenizer: as the frame has them, and as anybody might type them."""
+
+    names: frozenset[str]
+    in_frame: re.Pattern[str]
+    typed: re.Pattern[str]
+    begins: frozenset[str]
+
+
+def _folded(text: str) -> str:
+    """As the most forgiving normaliser would have it."""
+    if text.isascii():
+        return text.casefold()
+    apart = unicodedata.normalize("NFKD", text).casefold()
+    return "".join(c for c in apart if unicodedata.category(c) not in ("Mn", "Cf", "Cc", "Co"))
+
+
+def _any_of(names: Sequence[str]) -> re.Pattern[str]:
+    # The longest first, as the tokenizer takes them. Without names nothing matches.
+    ordered = sorted(names, key=lambda name: (-len(name), name))
+    return re.compile("|".join(map(re.escape, ordered)) or r"(?!)")
+
+
+@lru_cache(maxsize=8)
+def _controls(tokenizer: Any) -> _Controls:
+    named = set(tokenizer.all_special_tokens)
+    added = tokenizer.backend_tokenizer.get_added_tokens_decoder().values()
+    names = {
+        token.content
+        for token in added
+        if token.special or token.content in named or _LOOKS.fullmatch(token.content.strip())
+    }
+    names = {name for name in names if name.strip()}
+    typed = {_folded(name).strip() for name in names} - {""}
+    return _Controls(
+        frozenset(names),
+        _any_of([*names]),
+        _any_of([*typed]),
+        frozenset(name[0] for name in typed),
+    )
+
+
+def looks_special(tokenizer: Any, text: str) -> bool:
+    """Whether the tokenizer might take a part of ``text`` for a control token. A false alarm costs
+    time alone: the ids are the same either way."""
+    controls = _controls(tokenizer)
+    folded = _folded(text)
+    return any(c in folded for c in controls.begins) and bool(controls.typed.search(folded))
+
+
+def _spelling(name: str) -> str:
+    return "".join(chr(_PRIVATE + (ord(letter) & 0xFFFF)) for letter in name)
+
+
+def by_people(tokenizer: Any, text: str) -> Text:
+    """A text without a frame."""
+    return framed(tokenizer, ("", ""), (text,))
+
+
+def framed(tokenizer: Any, frame: Sequence[str], texts: Sequence[str]) -> Text:
+    """``frame[0] + texts[0] + frame[1] + ...``, where people wrote the ``texts``."""
+
+    def joined(parts: Sequence[str]) -> str:
+        return parts[0] + "".join(a + b for a, b in zip(texts, parts[1:], strict=True))
+
+    plain = joined(frame)
+    if not any(looks_special(tokenizer, text) for text in texts):
+        return Text(plain)
+    if _SPELLED.search(plain):
+        raise IntrospectionError(
+            "A text holds private-use characters beside a control token's name: delete them."
+        )
+    pattern = _controls(tokenizer).in_frame
+    return Text(plain, joined([pattern.sub(lambda m: _spelling(m[0]), part) for part in frame]))
+
+
+def encode(tokenizer: Any, texts: Sequence[Text], offsets: bool = True) -> list[Encoded]:
+    """The tokens of every text, without any that a tokenizer puts around a text by itself. Without
+    ``offsets`` theirs stay empty, which is quicker."""
+    plain = [text.plain for text in texts if text.spelled is None]
+    found: list[Encoded] = []
+    if plain:
+        # All at once: the tokenizer works on a list with every core.
+        batch = tokenizer(plain, add_special_tokens=False, return_offsets_mapping=offsets)
+        places = batch["offset_mapping"] if offsets else [()] * len(plain)
+        found = [
+            Encoded(tuple(ids), tuple(where))
+            for ids, where in zip(batch["input_ids"], places, strict=True)
+        ]
+    ready = iter(found)
+    return [
+        next(ready) if text.spelled is None else _apart(tokenizer, text.spelled) for text in texts
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class _Copy:
+    """``original`` gives the ids of the tokenizer for those of its copy that differ; ``controls`` are
+    ids of the tokenizer that no typed text may get."""
+
+    tokenizer: Tokenizer
+    original: dict[int, int]
+    controls: frozenset[int]
+
+
+@lru_cache(maxsize=4)
+def _copy(tokenizer: Any) -> _Copy:
+    backend = tokenizer.backend_tokenizer
+    state, names = json.loads(backend.to_str()), _controls(tokenizer).names
+    # A call of the tokenizer neither cuts nor pads.
+    state |= {"truncation": None, "padding": None}
+
+    def renamed(name: str) -> str:
+        return _spelling(name) if name in names else name
+
+    def survives(spelling: str) -> bool:
+        return not backend.normalizer or spelling in backend.normalizer.normalize_str(spelling)
+
+    known = {}
+    for token in state["added_tokens"]:
+        known[renamed(token["content"])] = token["id"]
+        if token["content"] in names:
+            token["content"] = renamed(token["content"])
+            # Some normalisers drop private-use characters; then it is looked for before them.
+            token["normalized"] &= survives(token["content"])
+    model = state["model"]
+    # A vocabulary may have them as pieces too, which typed text would be cut into.
+    pieces = model["vocab"]
+    unknown = model.get("unk_token")
+    if isinstance(pieces, list):
+        unknown = None if model.get("unk_id") is None else pieces[model["unk_id"]][0]
+        model["vocab"] = [[renamed(piece), score] for piece, score in pieces]
+    else:
+        model["vocab"] = {renamed(piece): number for piece, number in pieces.items()}
+    if model.get("unk_token"):
+        model["unk_token"] = renamed(model["unk_token"])
+    if model.get("merges"):
+        model["merges"] = [
+            merge
+            for merge in model["merges"]
+            if names.isdisjoint(pair := merge.split(" ") if isinstance(merge, str) else merge)
+            and "".join(pair) not in names
+        ]
+    copy = Tokenizer.from_str(json.dumps(state))
+    places = {name: copy.token_to_id(name) for name in known}
+    original = {place: known[name] for name, place in places.items() if place is not None}
+    # What nobody can spell is unknown, and that is true of a typed text as well.
+    controls = {known[_spelling(name)] for name in names if name != unknown}
+    return _Copy(copy, original, frozenset(controls))
+
+
+def _apart(tokenizer: Any, spelled: str) -> Encoded:
+    copy = _copy(tokenizer)
+    encoding = copy.tokenizer.encode(spelled, add_special_tokens=False)
+    ids = tuple(copy.original.get(number, number) for number in encoding.ids)
+    for number, (start, end) in zip(ids, encoding.offsets, strict=True):
+        if number in copy.controls and not _SPELLED.search(spelled, start, end):
+            raise IntrospectionError(
+                f"The text contains {spelled[start:end][:40]!r}, which this model's tokenizer has "
+                "only as a control token: write it another way."
+            )
+    return Encoded(ids, tuple(encoding.offsets))
