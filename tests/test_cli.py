@@ -102,7 +102,8 @@ class TestAsk:
         assert result.exit_code == 0, result.output
         record = json.loads(result.stdout)
         assert list(record) == KEYS
-        assert record["concept"] == "ocean" and record["strength"] == 1.0
+        assert record["concept"] == "Oceans" and record["strength"] == 1.0
+        assert "Oceans: category and aliases are those of the catalogue's ocean" in result.stderr
         assert record["schedule"] == "final_on" and record["adapter"] is True
         assert isinstance(record["text"], str) and 0 <= record["tokens"] <= 40
         assert all(type(record[key]) is bool for key in ("detected", "correct", "halted"))
