@@ -21,9 +21,9 @@ from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
+from introspection.cache import write_tensors
 from introspection.concepts import lindsey_lists
 from introspection.errors import IntrospectionError
 from introspection.residuals import read_residuals
@@ -176,7 +176,7 @@ def save_vectors(vectors: ConceptVectors, path: Path) -> None:
         "base": vectors.base,
     }
     tensors = {"vectors": vectors.vectors.half(), "magnitudes": vectors.magnitudes.float()}
-    save_file(tensors, path, metadata)
+    write_tensors(path, tensors, metadata)
 
 
 def load_vectors(path: Path) -> ConceptVectors:
