@@ -82,17 +82,17 @@ def run(options: argparse.Namespace) -> Path:
         def show(what: str, done: int, total: int) -> None:
             bar.update(task, description=what.capitalize(), completed=done, total=total)
 
-        build_adapter(
-            loaded,
-            out / "adapter",
-            out / "training",
-            "paper",
-            config,
-            options.examples,
-            options.site,
-            progress=show,
-        )
         with outputs.writing(out, "choose another --out"):
+            build_adapter(
+                loaded,
+                out / "adapter",
+                out / "training",
+                "paper",
+                config,
+                options.examples,
+                options.site,
+                progress=show,
+            )
             summary = evaluation.run(
                 loaded,
                 suites.paper_cases(options.seed),

@@ -10,7 +10,6 @@ import json
 import platform
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -76,8 +75,7 @@ def base_replies(
     replies = generate(loaded, trials, REPLY_TOKENS, size, halt=False, progress=count)
     answers = parallel.gather([(reply.text, reply.finished) for reply in replies])
     if path is not None and parallel.rank() == 0:
-        with _run_folder(path.parent):
-            write_text(path, json.dumps(answers))
+        write_text(path, json.dumps(answers))
     return _said(prompts, answers)
 
 
@@ -118,8 +116,7 @@ def build_adapter(
     """
     if not dry_run:
         out, run = outputs.adapter_target(out, run, loaded.model.name_or_path)
-        with _run_folder(run):
-            run.mkdir(parents=True, exist_ok=True)
+        run.mkdir(parents=True, exist_ok=True)
     wanted, count = count, min(count, TRIED * config.batch_size) if dry_run else count
     words = texts("train")
     if recipe == "paper":
@@ -141,25 +138,20 @@ def build_adapter(
     add_lora(loaded, config)
     if dry_run:
         return forecast(loaded, made, vectors, names, config, wanted)
-    with _run_folder(run):
-        train(
-            loaded,
-            made,
-            vectors,
-            names,
-            config,
-            run,
-            (lambda step, steps, loss: progress(f"training, loss {loss:.3f}", step, steps))
-            if progress
-            else None,
-        )
+    train(
+        loaded,
+        made,
+        vectors,
+        names,
+        config,
+        run,
+        (lambda step, steps, loss: progress(f"training, loss {loss:.3f}", step, steps))
+        if progress
+        else None,
+    )
     further = sorted(set(names) - {concept.name for concept in concepts})
     _write(loaded, out, run, recipe, config, concepts, further, site, templates, baseline)
     return None
-
-
-def _run_folder(run: Path) -> AbstractContextManager[None]:
-    return outputs.writing(run, "choose another --run; the last whole checkpoint stays")
 
 
 def _as_in_paper(name: str) -> Concept:

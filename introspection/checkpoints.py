@@ -13,9 +13,10 @@ from typing import Any, TextIO
 
 import torch
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
-from introspection.cache import write_tensors, write_text
+from introspection.cache import whole_file, write_text
 from introspection.errors import IntrospectionError
 from introspection.loss import Tokens
 from introspection.models import LoadedModel, fingerprint
@@ -67,7 +68,8 @@ def save(
         # Nothing yet where every gradient so far was skipped.
         for key, value in optimizer.state[parameter].items():
             tensors[f"{key}/{name}"] = value.detach().cpu().contiguous()
-    write_tensors(run / "checkpoint.safetensors", tensors, {"step": str(step)})
+    with whole_file(run / "checkpoint.safetensors") as aside:
+        save_file(tensors, aside, {"step": str(step)})
 
 
 def restore(run: Path, parameters: dict[str, Any], optimizer: torch.optim.Optimizer) -> int:

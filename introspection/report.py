@@ -14,21 +14,17 @@ from pathlib import Path
 from typing import Any
 
 from introspection import adapter, adapter_folder
-from introspection.cache import write_text
 from introspection.errors import IntrospectionError
 from introspection.evaluation import summarise
 
 __all__ = [
     "HEADLINE",
     "PUBLISHED",
-    "document_text",
-    "evaluation_of",
     "headline",
     "paper_table",
     "read_records",
     "replace_block",
     "write_card",
-    "write_document",
     "write_evaluation",
 ]
 
@@ -92,14 +88,13 @@ def read_records(path: Path) -> list[dict[str, Any]]:
     return records
 
 
-def evaluation_of(records: Sequence[dict[str, Any]], source: str) -> dict[str, Any]:
-    """What ``evaluation.json`` says: the summary, and which records it comes from."""
-    return {"records": source, "run": records[0]["run"], **summarise(records)}
-
-
-def write_evaluation(evaluation: dict[str, Any], folder: Path) -> None:
-    """``evaluation.json`` of an adapter folder, and a manifest that covers it."""
-    adapter_folder.put(folder, "evaluation.json", json.dumps(evaluation, indent=1) + "\n")
+def write_evaluation(
+    records: Sequence[dict[str, Any]], source: str, folder: Path
+) -> dict[str, Any]:
+    """``evaluation.json`` of an adapter folder: the summary, and which records it comes from."""
+    document = {"records": source, "run": records[0]["run"], **summarise(records)}
+    adapter_folder.put(folder, "evaluation.json", json.dumps(document, indent=1) + "\n")
+    return document
 
 
 def _percent(cell: dict[str, Any]) -> str:
@@ -138,29 +133,6 @@ def paper_table(summary: dict[str, Any]) -> str:
         found = summary["conditions"][_PAPER_CONDITIONS[kind]]["correct"]
         rows.append(f"| {kind} | {published:.1f} % | {_percent(found)} | {found['n']} |")
     return "\n".join(rows)
-
-
-def document_text(
-    document: Path, evaluation: dict[str, Any], paper: Sequence[dict[str, Any]]
-) -> str:
-    """The text of a document with its tables of results and of the paper's experiment made anew."""
-    try:
-        text = document.read_bytes().decode()
-    except (OSError, ValueError) as error:
-        raise IntrospectionError(
-            f"The document {document} cannot be read ({type(error).__name__}): name a UTF-8 text."
-        ) from error
-    results = (
-        f"{headline(evaluation)}\n\n(`python -m introspection report --records "
-        f"{evaluation['records']} --readme {document.name}` writes this table.)"
-    )
-    text = replace_block(text, "results", results)
-    return replace_block(text, "paper", paper_table(summarise(paper)))
-
-
-def write_document(document: Path, text: str) -> None:
-    """A document belongs to a person: it keeps its rights."""
-    write_text(document, text, document.stat().st_mode & 0o777)
 
 
 def replace_block(text: str, name: str, content: str) -> str:

@@ -150,7 +150,7 @@ def train(
     chosen = {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate}
     chosen |= {"rank": rank, "seed": seed}
     config = replace(config, **{k: v for k, v in chosen.items() if v is not None})  # type: ignore[arg-type]
-    with progress_bar() as bar:
+    with progress_bar() as bar, outputs.writing(steps, "choose another --run"):
         task = bar.add_task("Preparing", total=None)
         forecast = build_adapter(
             loaded,

@@ -114,20 +114,27 @@ def report(
 ) -> None:
     """Write evaluation.json, the adapter's card and the tables of a document from records."""
     from introspection import report as reporting
+    from introspection.cache import write_text
+    from introspection.evaluation import summarise
 
-    found, source = reporting.read_records(records), local_paths.document_name(records)
-    # Everything is read, checked and made before anything is written.
+    # Everything is read and checked before anything is written.
     outputs.card_target(adapter)
-    evaluation = reporting.evaluation_of(found, source)
-    document = text = None
-    if readme is not None:
-        document = outputs.document_target(readme, "--readme")
-        text = reporting.document_text(document, evaluation, reporting.read_records(paper))
-    with outputs.writing(adapter, "choose another place"):
-        reporting.write_evaluation(evaluation, adapter)
+    document = outputs.document_target(readme, "--readme", ("results", "paper")) if readme else None
+    found, source = reporting.read_records(records), local_paths.document_name(records)
+    table = reporting.paper_table(summarise(reporting.read_records(paper))) if document else ""
+    with outputs.writing(adapter, "name another --adapter"):
+        evaluation = reporting.write_evaluation(found, source, adapter)
         reporting.write_card(evaluation, adapter)
-        if document is not None and text is not None:
-            reporting.write_document(document, text)
+    if document is not None and readme is not None:
+        results = (
+            f"{reporting.headline(evaluation)}\n\n(`python -m introspection report --records "
+            f"{source} --readme {readme.name}` writes this table.)"
+        )
+        text = reporting.replace_block(document.read_bytes().decode(), "results", results)
+        text = reporting.replace_block(text, "paper", table)
+        with outputs.writing(document, "name another --readme"):
+            # A person's document keeps its rights.
+            write_text(document, text, document.stat().st_mode & 0o777)
     out.print(reporting.headline(evaluation))
 
 
