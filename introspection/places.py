@@ -123,6 +123,10 @@ def need_writable(target: Path, path: Path, option: str, instead: str) -> None:
         at = at.parent
     if not at.is_dir():
         raise refusal(option, path, f"is under {shown(at)}, which is {kind(at)}", instead)
+    missing = target.relative_to(at).parts
+    longest = os.pathconf(at, "PC_NAME_MAX") if hasattr(os, "pathconf") else 255
+    if any(len(os.fsencode(name)) > longest for name in missing):
+        raise refusal(option, path, "has a name that is too long", instead)
     try:
         probe(at)
     except OSError as error:
