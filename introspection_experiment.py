@@ -26,9 +26,9 @@ from rich.table import Table
 
 from introspection import evaluation, local_paths, models, outputs, plots, suites, validation
 from introspection.build import RECIPES, build_adapter
-from introspection.commands.common import home_expanded, own_path
 from introspection.errors import IntrospectionError
 from introspection.generation import generate
+from introspection.places import home_expanded, own_path
 from introspection.prompts import DEFAULT_QUESTION
 from introspection.report import PUBLISHED
 from introspection.trials import Injection, Trial, ask

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from introspection.adapter import FILES, INFO, read_json
-from introspection.cache import scratch_folder, sha256_file, write_text
+from introspection.cache import scratch_folder, sha256_file, usual_rights, write_text
 from introspection.errors import IntrospectionError
 
 __all__ = ["changed", "is_ours", "put", "rewritten"]
@@ -70,6 +70,7 @@ def rewritten(target: Path) -> Iterator[Path]:
         scratch = scratch_folder(target if there else target.parent)
         try:
             yield scratch
+            usual_rights(scratch)
             if there:
                 _move(scratch, target)
             else:

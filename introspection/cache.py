@@ -25,6 +25,7 @@ __all__ = [
     "probe",
     "scratch_folder",
     "sha256_file",
+    "usual_rights",
     "whole_file",
     "write_tensors",
     "write_text",
@@ -115,6 +116,14 @@ def write_tensors(path: Path, tensors: dict[str, Any], metadata: dict[str, str])
         save_file(tensors, scratch, metadata)
 
 
+def usual_rights(scratch: Path) -> None:
+    """Give what a library wrote into a :func:`scratch_folder` the rights that the umask leaves."""
+    usual = scratch.stat().st_mode & 0o666
+    for path in scratch.rglob("*"):
+        if path.is_file():
+            path.chmod(usual)
+
+
 @contextmanager
 def atomic_folder(target: Path) -> Iterator[Path]:
     """A scratch folder that becomes ``target`` when the block ends well, and nothing otherwise.
@@ -126,6 +135,7 @@ def atomic_folder(target: Path) -> Iterator[Path]:
     scratch = scratch_folder(target.parent)
     try:
         yield scratch
+        usual_rights(scratch)
         for left in reversed(range(5)):
             try:
                 scratch.replace(target)

@@ -81,8 +81,9 @@ def found(folder: Path) -> dict[str, str]:
     if (folder / adapter.VECTORS).is_file():
         with safe_open(folder / adapter.VECTORS, framework="numpy") as file:
             _walk(file.metadata() or {}, note)
+    spaced = {old: new for old, new in texts.items() if " " in old}
     for command in commands:
-        new = " ".join(map(_without_path, _replaced(command, texts).split()))
+        new = " ".join(map(_without_path, _replaced(command, spaced).split()))
         if new != command:
             texts[command] = new
     return texts

@@ -42,8 +42,10 @@ def adapter_target(out: Path, run: Path, model: str | None) -> tuple[Path, Path]
         )
     ownership.own_adapter(target, out)
     ownership.own_run(steps, run)
-    for place, typed, option in ((target, out, "--out"), (steps, run, "--run")):
-        places.need_writable(place, typed, option, NEW_FOLDER)
+    places.need_writable(target, out, "--out", NEW_FOLDER)
+    # A run that is there may have ended, and then needs no more room.
+    if not ownership.entries(steps):
+        places.need_writable(steps, run, "--run", NEW_FOLDER)
     return target, steps
 
 
@@ -86,6 +88,7 @@ def card_target(folder: Path) -> Path:
 
     adapter.read_info(folder)
     target = folder.resolve()
+    places.keep_off(target, folder, "--adapter", None, "copy it and name the copy")
     changed = adapter_folder.changed(target)
     if changed:
         why = f"has a {changed[0]} that was changed since this program wrote it"

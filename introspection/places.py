@@ -21,9 +21,11 @@ __all__ = [
     "NEW_FILE",
     "NEW_FOLDER",
     "folder",
+    "home_expanded",
     "keep_off",
     "kind",
     "need_writable",
+    "own_path",
     "reason",
     "refusal",
     "related",
@@ -41,6 +43,22 @@ _KINDS = (
     (stat.S_ISDIR, "a folder"),
     (stat.S_ISREG, "a file"),
 )
+
+
+def home_expanded(text: str) -> str:
+    """``~`` and ``~somebody`` at the start of a path: in ``--out=~/x`` no shell replaces them."""
+    path = os.path.expanduser(text)
+    if path.startswith("~") and os.sep in path:
+        raise IntrospectionError(
+            f"There is no home folder {shown(text.split(os.sep)[0])}: write the whole "
+            "path, or put ./ before a name that begins with ~."
+        )
+    return path
+
+
+def own_path(text: str | Path) -> Path:
+    """What every option that names a file or a folder goes through."""
+    return Path(home_expanded(str(text)))
 
 
 def reason(error: Exception) -> str:

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from typer.core import TyperGroup
 
-from introspection import validation
+from introspection import places, validation
 from introspection.errors import IntrospectionError
 
 if TYPE_CHECKING:
@@ -95,25 +95,9 @@ app = typer.Typer(
 )
 
 
-def home_expanded(text: str) -> str:
-    """``~`` and ``~somebody`` at the start of a path: in ``--out=~/x`` no shell replaces them."""
-    path = os.path.expanduser(text)
-    if path.startswith("~") and os.sep in path:
-        raise IntrospectionError(
-            f"There is no home folder {validation.quoted(text.split(os.sep)[0])}: write the whole "
-            "path, or put ./ before a name that begins with ~."
-        )
-    return path
-
-
-def own_path(text: str | Path) -> Path:
-    """What every option that names a file or a folder goes through."""
-    return Path(home_expanded(str(text)))
-
-
 # For every option that takes a path; the metavar is what help shows.
-PATH: dict[str, Any] = {"parser": own_path, "metavar": "PATH"}
-PATH_OR_NAME: dict[str, Any] = {"parser": home_expanded, "metavar": "TEXT"}
+PATH: dict[str, Any] = {"parser": places.own_path, "metavar": "PATH"}
+PATH_OR_NAME: dict[str, Any] = {"parser": places.home_expanded, "metavar": "TEXT"}
 
 ModelOption = Annotated[
     str | None,
