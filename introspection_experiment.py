@@ -58,7 +58,7 @@ def main() -> None:
     try:
         run(options)
     except IntrospectionError as error:
-        Console(stderr=True, markup=False).print(f"error: {error}", style="red")
+        Console(stderr=True, markup=False, soft_wrap=True).print(f"error: {error}", style="red")
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit("Interrupted: run the same command again to continue.")

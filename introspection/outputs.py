@@ -143,5 +143,5 @@ def writing(place: Path, instead: str) -> Iterator[None]:
     except (OSError, SafetensorError) as error:
         why = places.reason(error)
         raise IntrospectionError(
-            f"{shown(place)} could not be written ({why}): free space there or {instead}."
+            f"{shown(place)} could not be written ({why}): {places.remedy(error, instead)}."
         ) from error

@@ -7,6 +7,7 @@ model's, a cache), whether a byte can be written. Does not know: whose files a f
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import stat
@@ -29,6 +30,7 @@ __all__ = [
     "reason",
     "refusal",
     "related",
+    "remedy",
     "resolved",
     "shown",
 ]
@@ -67,6 +69,12 @@ def reason(error: Exception) -> str:
         return error.strerror or type(error).__name__
     found = re.search(r"(?:I/O error: )?([^:]+?) \(os error \d+\)", str(error))
     return found[1].strip() if found else type(error).__name__
+
+
+def remedy(error: Exception, instead: str) -> str:
+    """What to do about it: space can be freed where it is space that is missing."""
+    full = {os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT)}
+    return f"free space there or {instead}" if reason(error) in full else instead
 
 
 def shown(path: object) -> str:
@@ -149,4 +157,4 @@ def need_writable(target: Path, path: Path, option: str, instead: str) -> None:
         probe(at)
     except OSError as error:
         why = f"cannot be written ({reason(error)})"
-        raise refusal(option, path, why, f"free space there or {instead}") from error
+        raise refusal(option, path, why, remedy(error, instead)) from error

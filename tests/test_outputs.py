@@ -19,6 +19,7 @@ from tiny_folder import edit_json, write_adapter, write_model
 
 from introspection import adapter, adapter_folder, hub, local_paths, outputs, plots
 from introspection.cache import SCRATCH, sha256_file, write_tensors, write_text
+from introspection.commands import making
 from introspection.errors import IntrospectionError
 from introspection.extraction import load_vectors, save_vectors
 
@@ -242,7 +243,7 @@ def records_of(tmp_path: Path, model: Path, made: Path) -> Path:
 
 class TestReport:
     def test_nothing_is_written_unless_all_can_be(
-        self, ours: Path, model: Path, tmp_path: Path
+        self, ours: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         records = records_of(tmp_path, model, ours)
         (tmp_path / "none.md").write_text("no marks\n")
@@ -256,6 +257,9 @@ class TestReport:
         refused("report", "--records", tmp_path / "no", "--adapter", ours, says="cannot be read")
         refused(*common, tmp_path / "nowhere", says="no adapter folder")
         assert contents(ours) == before
+        monkeypatch.setenv("INTROSPECTION_CACHE", str(ours.parent))  # pulled: named by its commit
+        refused(*common, ours, says="inside the cache")
+        monkeypatch.undo()
         (ours / "README.md").write_text("my own card")
         refused(*common, ours, says="README.md that was changed")
         assert contents(ours) == before | {"README.md": b"my own card"}
@@ -462,16 +466,28 @@ def test_a_folder_that_vanishes(
 
 
 def test_every_word_of_a_disk_is_one_sentence(tmp_path: Path) -> None:
-    for error, says in (
-        (OSError(28, SAYS), SAYS),
-        (OSError(122, "Disk quota exceeded"), "Disk quota exceeded"),
-        (OSError("odd"), "OSError"),
-        (SafetensorError(f"Error while serializing: I/O error: {SAYS} (os error 28)"), SAYS),
-        (SafetensorError("odd"), "SafetensorError"),
+    full, free = f"I/O error: {SAYS} (os error 28)", "free space there or "
+    for error, says, advice in (
+        (OSError(28, SAYS), SAYS, free),
+        (OSError(122, "Disk quota exceeded"), "Disk quota exceeded", free),
+        (OSError(30, "Read-only file system"), "Read-only file system", ""),
+        (OSError("odd"), "OSError", ""),
+        (SafetensorError(f"Error while serializing: {full}"), SAYS, free),
+        (SafetensorError("odd"), "SafetensorError", ""),
     ):
         with pytest.raises(IntrospectionError) as told, outputs.writing(tmp_path, "go away"):
             raise error
-        assert f"could not be written ({says}): free space there or go away." in str(told.value)
+        assert f"could not be written ({says}): {advice}go away." in str(told.value)
+
+
+def test_a_log_on_a_full_disk(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(28, SAYS)
+
+    monkeypatch.setattr(making.out, "print", full)
+    vectors = tmp_path / "v.safetensors"
+    refused("extract", "ocean", "--model", model, "--device", "cpu", "--out", vectors, says=SAYS)
+    assert load_vectors(vectors).names == ("ocean",)
 
 
 # --- rights, home, and what says where something lay ----------------------------------------------

@@ -61,7 +61,9 @@ _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO)
 
 def _disk(error: OSError) -> str:
     place = validation.quoted(str(error.filename)) if error.filename else "A file"
-    return f"{place} could not be written ({error.strerror}): free space there or name another."
+    return (
+        f"{place} could not be written ({error.strerror}): {places.remedy(error, 'name another')}."
+    )
 
 
 class _Commands(TyperGroup):
