@@ -115,7 +115,7 @@ def build_adapter(
     and a forecast comes back.
     """
     if not dry_run:
-        out, run = outputs.adapter_target(out, run, loaded.model.name_or_path)
+        out, run = outputs.adapter_target(out, run, None)
         run.mkdir(parents=True, exist_ok=True)
     wanted, count = count, min(count, TRIED * config.batch_size) if dry_run else count
     words = texts("train")

@@ -102,7 +102,7 @@ def _json(path: Path) -> dict[str, object]:
 def holds_records(path: Path) -> bool:
     """Records line by line; of the last one a kill may have left a part."""
     *lines, last = path.read_text(encoding="utf-8", errors="replace").split("\n")
-    if last and not last.startswith('{"'):
+    if not '{"'.startswith(last[:2]):
         return False
     for line in filter(None, lines):
         record = json.loads(line)
