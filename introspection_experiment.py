@@ -24,27 +24,32 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from introspection import evaluation, models, plots, suites, validation
+from introspection import evaluation, local_paths, models, outputs, plots, suites, validation
 from introspection.build import RECIPES, build_adapter
 from introspection.errors import IntrospectionError
 from introspection.generation import generate
+from introspection.places import home_expanded, own_path
 from introspection.prompts import DEFAULT_QUESTION
 from introspection.report import PUBLISHED
 from introspection.trials import Injection, Trial, ask
+
+FIGURES = ("generalization_gap.png", "generalization_gap.html")
 
 
 def settings(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """The options of the command line, or of a notebook that hands them over as a list."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", default=models.DEFAULT, help="preset, Hub id or folder")
+    parser.add_argument(
+        "--model", default=models.DEFAULT, type=home_expanded, help="preset, Hub id or folder"
+    )
     parser.add_argument("--layer", type=int, help="block that is read and written")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
     parser.add_argument("--examples", type=int, default=RECIPES["paper"][1])
     parser.add_argument("--epochs", type=int, default=RECIPES["paper"][0].epochs)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--site", choices=("concept", "concept_end", "last"), default="concept")
-    parser.add_argument("--out", type=Path, help="folder (default runs/paper-<model>)")
-    parser.add_argument("--figures", type=Path, default=Path("figures"))
+    parser.add_argument("--out", type=own_path, help="folder (default runs/paper-<model>)")
+    parser.add_argument("--figures", type=own_path, default=Path("figures"))
     return parser.parse_args(arguments)
 
 
@@ -53,7 +58,7 @@ def main() -> None:
     try:
         run(options)
     except IntrospectionError as error:
-        Console(stderr=True, markup=False).print(f"error: {error}", style="red")
+        Console(stderr=True, markup=False, soft_wrap=True).print(f"error: {error}", style="red")
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit("Interrupted: run the same command again to continue.")
@@ -63,9 +68,12 @@ def run(options: argparse.Namespace) -> Path:
     """The whole experiment; returns where the figure is."""
     console = Console(soft_wrap=True)
     began = time.monotonic()
-    loaded = models.load(options.model, None, options.layer, validation.device_name(options.device))
-    name = f"paper-{Path(loaded.name).name}"
+    name = f"paper-{Path(local_paths.name_of(options.model)).name}"
     out = options.out or Path("runs") / f"{name}-{options.site}-{options.seed}"
+    outputs.adapter_target(out / "adapter", out / "training", options.model)
+    outputs.records_target(out / "evaluation", options.model)
+    figures = outputs.figure_targets(options.figures, "--figures", FIGURES, plots.MARK)
+    loaded = models.load(options.model, None, options.layer, validation.device_name(options.device))
     config = replace(RECIPES["paper"][0], epochs=options.epochs, seed=options.seed)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, TimeElapsedColumn(), console=console, transient=True) as bar:
@@ -74,31 +82,33 @@ def run(options: argparse.Namespace) -> Path:
         def show(what: str, done: int, total: int) -> None:
             bar.update(task, description=what.capitalize(), completed=done, total=total)
 
-        build_adapter(
-            loaded,
-            out / "adapter",
-            out / "training",
-            "paper",
-            config,
-            options.examples,
-            options.site,
-            progress=show,
-        )
-        summary = evaluation.run(
-            loaded,
-            suites.paper_cases(options.seed),
-            out / "evaluation",
-            name,
-            options.seed,
-            progress=lambda done, total: show("evaluating", done, total),
-        )
+        with outputs.writing(out, "choose another --out"):
+            build_adapter(
+                loaded,
+                out / "adapter",
+                out / "training",
+                "paper",
+                config,
+                options.examples,
+                options.site,
+                progress=show,
+            )
+            summary = evaluation.run(
+                loaded,
+                suites.paper_cases(options.seed),
+                out / "evaluation",
+                name,
+                options.seed,
+                progress=lambda done, total: show("evaluating", done, total),
+            )
     for line in evaluation.table(summary):
         console.print(line, markup=False, highlight=False)
     console.print(_beside(summary))
     _safety(console, loaded)
-    figure = options.figures / "generalization_gap.png"
+    figure = figures / FIGURES[0]
     bars = plots.generalization_bars(summary, PUBLISHED)
-    plots.save_bars(bars, f"Concepts named, {options.model}", "named, %", figure)
+    with outputs.writing(figures, "choose another --figures"):
+        plots.save_bars(bars, f"Concepts named, {loaded.name}", "named, %", figure)
     console.print(f"Figure: {figure} and {figure.with_suffix('.html')}. Everything else: {out}.")
     console.print(f"Done in {time.monotonic() - began:.0f} s.")
     return figure

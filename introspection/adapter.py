@@ -22,10 +22,10 @@ import torch
 from peft import LoraConfig, inject_adapter_in_model, set_peft_model_state_dict
 from peft.utils import get_peft_model_state_dict
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
-from introspection.cache import sha256_file, write_text
+from introspection.cache import sha256_file, write_tensors, write_text
 from introspection.errors import IntrospectionError
 from introspection.validation import quoted
 
@@ -104,7 +104,7 @@ def weights(model: Any) -> dict[str, Tensor]:
 
 def save_weights(model: Any, folder: Path) -> None:
     """``adapter_model.safetensors`` in bf16."""
-    save_file(weights(model), folder / WEIGHTS, {"format": "pt"})
+    write_tensors(folder / WEIGHTS, weights(model), {"format": "pt"})
 
 
 def refresh_manifest(folder: Path, info: AdapterInfo | None = None) -> None:
@@ -112,6 +112,7 @@ def refresh_manifest(folder: Path, info: AdapterInfo | None = None) -> None:
     described = read_json(folder / INFO) if info is None else asdict(info)
     described.pop("schema", None)
     described.pop("files", None)
+    described.pop("replaces", None)
     hashes = {
         name: sha256_file(folder / name)
         for name in FILES
@@ -176,6 +177,7 @@ def _read_info(folder: Path) -> AdapterInfo:
         )
     hashes = document.pop("files", None)
     document.pop("schema")
+    document.pop("replaces", None)  # see adapter_folder
     try:
         low, high = (float(value) for value in document["strengths"])
         document["strengths"] = (low, high)

@@ -18,8 +18,8 @@ import peft
 import torch
 import transformers
 
-from introspection import adapter, injection, parallel
-from introspection.cache import atomic_folder, write_text
+from introspection import adapter, adapter_folder, injection, local_paths, outputs, parallel
+from introspection.cache import write_text
 from introspection.concepts import (
     Concept,
     catalogue,
@@ -115,6 +115,7 @@ def build_adapter(
     and a forecast comes back.
     """
     if not dry_run:
+        out, run = outputs.adapter_target(out, run, None)
         run.mkdir(parents=True, exist_ok=True)
     wanted, count = count, min(count, TRIED * config.batch_size) if dry_run else count
     words = texts("train")
@@ -149,7 +150,7 @@ def build_adapter(
         else None,
     )
     further = sorted(set(names) - {concept.name for concept in concepts})
-    _write(loaded, out, recipe, config, concepts, further, site, templates, baseline)
+    _write(loaded, out, run, recipe, config, concepts, further, site, templates, baseline)
     return None
 
 
@@ -160,6 +161,7 @@ def _as_in_paper(name: str) -> Concept:
 def _write(
     loaded: LoadedModel,
     out: Path,
+    run: Path,
     recipe: str,
     config: TrainConfig,
     concepts: Sequence[Concept],
@@ -188,7 +190,7 @@ def _write(
         harmful=tuple(c.name for c in concepts if c.harmful),
         halts=any(c.harmful for c in concepts),
         seed=config.seed,
-        command=_command(),
+        command=local_paths.command_line(sys.argv[0], sys.argv[1:]),
         versions={
             "python": platform.python_version(),
             "torch": torch.__version__,
@@ -198,7 +200,7 @@ def _write(
         config={"recipe": recipe, **asdict(config)},
     )
     if parallel.rank() == 0:
-        _write_folder(loaded, out, info, config, vectors)
+        _write_folder(loaded, out, run, info, config, vectors)
     parallel.wait()
     loaded.adapter, loaded.adapter_folder, loaded.vectors = info, out, vectors
 
@@ -206,27 +208,17 @@ def _write(
 def _write_folder(
     loaded: LoadedModel,
     out: Path,
+    run: Path,
     info: adapter.AdapterInfo,
     config: TrainConfig,
     vectors: ConceptVectors,
 ) -> None:
     depth = len(injection.blocks(loaded.model))
-    with atomic_folder(out) as folder:
+    kept = f"choose another --out; what was trained is kept in {run}, so that command ends at once"
+    with outputs.writing(out, kept), adapter_folder.rewritten(out) as folder:
         lora = adapter.lora_config(loaded.layer, depth, config.targets, config.rank, loaded.base)
         lora.inference_mode = True
         lora.save_pretrained(str(folder))
         adapter.save_weights(loaded.model, folder)
         save_vectors(vectors, folder / adapter.VECTORS)
         adapter.refresh_manifest(folder, info)
-
-
-def _command() -> str:
-    """The command line that trained it, without the folders of the machine it ran on."""
-    words, kept = iter(sys.argv[1:]), []
-    for word in words:
-        if word in ("--out", "--run"):
-            next(words, None)
-        elif not word.startswith(("--out=", "--run=")):
-            kept.append(word)
-    program = Path(sys.argv[0]).name
-    return " ".join(["python -m introspection" if program == "__main__.py" else program, *kept])

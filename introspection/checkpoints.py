@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from introspection.cache import write_text
+from introspection.cache import whole_file, write_text
 from introspection.errors import IntrospectionError
 from introspection.loss import Tokens
 from introspection.models import LoadedModel, fingerprint
@@ -68,9 +68,8 @@ def save(
         # Nothing yet where every gradient so far was skipped.
         for key, value in optimizer.state[parameter].items():
             tensors[f"{key}/{name}"] = value.detach().cpu().contiguous()
-    aside = run / "checkpoint.tmp"
-    save_file(tensors, aside, {"step": str(step)})
-    aside.replace(run / "checkpoint.safetensors")
+    with whole_file(run / "checkpoint.safetensors") as aside:
+        save_file(tensors, aside, {"step": str(step)})
 
 
 def restore(run: Path, parameters: dict[str, Any], optimizer: torch.optim.Optimizer) -> int:

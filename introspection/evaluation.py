@@ -15,7 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from introspection import parallel
+from introspection import outputs, parallel
 from introspection.cache import write_text
 from introspection.concepts import resolve
 from introspection.errors import IntrospectionError
@@ -23,6 +23,7 @@ from introspection.extraction import UNSEEN_TEMPLATE, random_direction
 from introspection.generation import generate_scored
 from introspection.grading import grade
 from introspection.models import LoadedModel
+from introspection.ownership import RECORDS
 from introspection.rates import auroc, difference, rate
 from introspection.suites import Case
 from introspection.trials import Injection, Trial
@@ -49,6 +50,8 @@ def run(
     its own until all are done. Returns the summary.
     """
     main = parallel.rank() == 0
+    if main:
+        out = outputs.records_target(out)
     whole = out / "records.jsonl"
     path = whole if main else out / f"records.{parallel.rank()}.jsonl"
     records = parallel.everyone(_finished(whole, name, cases) if main else {})
@@ -99,7 +102,8 @@ def _line(record: dict[str, Any]) -> str:
 
 def _parts(whole: Path) -> list[Path]:
     """The files of the other processes of a run that did not end."""
-    return sorted(whole.parent.glob("records.*.jsonl"))
+    found = whole.parent.glob("records.*.jsonl")
+    return sorted(path for path in found if RECORDS.fullmatch(path.name))
 
 
 def _budget(case: Case) -> int:

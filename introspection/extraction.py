@@ -21,10 +21,10 @@ from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from introspection import prompt_tokens
+from introspection.cache import write_tensors
 from introspection.concepts import lindsey_lists
 from introspection.errors import IntrospectionError
 from introspection.residuals import read_residuals
@@ -178,7 +178,7 @@ def save_vectors(vectors: ConceptVectors, path: Path) -> None:
         "base": vectors.base,
     }
     tensors = {"vectors": vectors.vectors.half(), "magnitudes": vectors.magnitudes.float()}
-    save_file(tensors, path, metadata)
+    write_tensors(path, tensors, metadata)
 
 
 def load_vectors(path: Path) -> ConceptVectors:

@@ -31,6 +31,7 @@ from huggingface_hub.utils import (
 )
 from safetensors import SafetensorError, safe_open
 
+from introspection import local_paths
 from introspection.cache import atomic_folder, cache_folder, sha256_file, write_text
 from introspection.cards import HUB_ID, card_text
 from introspection.errors import IntrospectionError
@@ -59,7 +60,7 @@ def push(
     """
     from introspection import adapter  # imports torch
 
-    info = adapter.read_info(folder)
+    adapter.read_info(folder)
     check_repo(repo)
     secret = token_to_write(token, repo)
     with tempfile.TemporaryDirectory() as name, explained(repo, secret):
@@ -67,6 +68,9 @@ def push(
         for file in adapter.FILES:
             if (folder / file).is_file():
                 shutil.copyfile(folder / file, staged / file)
+        local_paths.without_paths(staged)
+        adapter.refresh_manifest(staged)
+        info = adapter.read_info(staged)
         evaluation, card = staged / "evaluation.json", staged / "README.md"
         rates = adapter.read_json(evaluation) if evaluation.exists() else None
         existing = card.read_bytes().decode(errors="replace") if card.exists() else ""

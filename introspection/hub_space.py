@@ -10,6 +10,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from introspection import local_paths
 from introspection.cards import HUB_ID, check_space_card
 from introspection.errors import IntrospectionError
 from introspection.hub import check_repo, connect, publish, token_to_write
@@ -104,7 +105,18 @@ def _space_files(tree: Path) -> dict[str, Path]:
             foreign = name == "adapters" and (path.name not in FILES or len(relative.parts) != 3)
             if path.is_file() and not (hidden or linked or foreign or path.suffix == ".pyc"):
                 files[relative.as_posix()] = path
+    _check_adapters({path.parent for name, path in files.items() if name.startswith("adapters/")})
     return files
+
+
+def _check_adapters(folders: set[Path]) -> None:
+    """Older versions wrote down where a model lay; in a Space everybody could read it."""
+    for folder in sorted(folders):
+        if local_paths.found(folder):
+            raise IntrospectionError(
+                f"The adapter {folder.name} names a folder of this machine: push it to a repository "
+                "of its own, which leaves that out, or train it again."
+            )
 
 
 def _set_variables(

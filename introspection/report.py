@@ -13,8 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from introspection import adapter
-from introspection.cache import write_text
+from introspection import adapter, adapter_folder
 from introspection.errors import IntrospectionError
 from introspection.evaluation import summarise
 
@@ -94,7 +93,7 @@ def write_evaluation(
 ) -> dict[str, Any]:
     """``evaluation.json`` of an adapter folder: the summary, and which records it comes from."""
     document = {"records": source, "run": records[0]["run"], **summarise(records)}
-    write_text(folder / "evaluation.json", json.dumps(document, indent=1) + "\n")
+    adapter_folder.put(folder, "evaluation.json", json.dumps(document, indent=1) + "\n")
     return document
 
 
@@ -206,5 +205,4 @@ def write_card(evaluation: dict[str, Any], folder: Path) -> None:
         records=evaluation["records"],
         command=info.command,
     )
-    write_text(folder / "README.md", card)
-    adapter.refresh_manifest(folder)
+    adapter_folder.put(folder, "README.md", card)

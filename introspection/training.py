@@ -83,7 +83,9 @@ def train(
     )
     warm = max(1, round(len(steps) * config.warmup))
     done = restore(run, parameters, optimizer)
-    with _trainable(loaded, prepared), open_log(run, done) if main else nullcontext() as log:
+    # What is trained already needs no room: its disk may be the full one.
+    logged = open_log(run, done) if main and done < len(steps) else nullcontext()
+    with _trainable(loaded, prepared), logged as log:
         if done < len(steps):
             prepared.read()
             if prepared.device.type == "cuda":

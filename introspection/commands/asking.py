@@ -107,7 +107,9 @@ def ask(
     if typed is not None:
         chosen = resolve(typed)
         if chosen.entry:
-            said = f"{chosen.name}: category and aliases are those of the catalogue's {chosen.entry}"
+            said = (
+                f"{chosen.name}: category and aliases are those of the catalogue's {chosen.entry}"
+            )
             err.print(said, style="dim")
         # Strength 0 adds nothing: it is the clean control, and judged as such.
         injected = chosen if dose > 0 else None

@@ -5,6 +5,7 @@ Knows: how an error becomes a sentence and an exit code. Does not know: any sing
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
@@ -14,7 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from typer.core import TyperGroup
 
-from introspection import validation
+from introspection import places, validation
 from introspection.errors import IntrospectionError
 
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from introspection.text_files import FromFile
 
 __all__ = [
+    "PATH",
+    "PATH_OR_NAME",
     "AdapterOption",
     "DeviceOption",
     "LayerOption",
@@ -57,6 +60,16 @@ def one_line(message: str) -> str:
     )
 
 
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO)
+
+
+def _disk(error: OSError) -> str:
+    place = validation.quoted(str(error.filename)) if error.filename else "A file"
+    return (
+        f"{place} could not be written ({error.strerror}): {places.remedy(error, 'name another')}."
+    )
+
+
 class _Commands(TyperGroup):
     """The one place where an error becomes a sentence and an exit code."""
 
@@ -65,6 +78,12 @@ class _Commands(TyperGroup):
             return super().invoke(ctx)
         except IntrospectionError as error:
             err.print(f"error: {one_line(str(error))}", style="red")
+            raise typer.Exit(2) from error
+        except OSError as error:
+            # Anywhere, be it the terminal's log: nothing that a program could mend.
+            if error.errno not in _DISK:
+                raise
+            err.print(f"error: {one_line(_disk(error))}", style="red")
             raise typer.Exit(2) from error
         except KeyboardInterrupt as error:
             err.print("Interrupted: every file that exists is complete; run the command again.")
@@ -81,15 +100,28 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+
+# For every option that takes a path; the metavar is what help shows.
+PATH: dict[str, Any] = {"parser": places.own_path, "metavar": "PATH"}
+PATH_OR_NAME: dict[str, Any] = {"parser": places.home_expanded, "metavar": "TEXT"}
+
 ModelOption = Annotated[
     str | None,
     typer.Option(
-        "--model", help="Preset, Hub id (org/name@revision) or folder.", show_default="smollm2-135m"
+        "--model",
+        help="Preset, Hub id (org/name@revision) or folder.",
+        show_default="smollm2-135m",
+        **PATH_OR_NAME,
     ),
 ]
 AdapterOption = Annotated[
     str | None,
-    typer.Option("--adapter", help="Adapter folder, or none.", show_default="the preset's own"),
+    typer.Option(
+        "--adapter",
+        help="Adapter folder, or none.",
+        show_default="the preset's own",
+        **PATH_OR_NAME,
+    ),
 ]
 LayerOption = Annotated[
     int | None,

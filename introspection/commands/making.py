@@ -7,8 +7,9 @@ from typing import Annotated, Literal
 
 import typer
 
-from introspection import validation
+from introspection import local_paths, outputs, validation
 from introspection.commands.common import (
+    PATH,
     AdapterOption,
     DeviceOption,
     LayerOption,
@@ -21,7 +22,6 @@ from introspection.commands.common import (
     own_concepts,
     progress_bar,
 )
-from introspection.errors import IntrospectionError
 
 __all__ = ["extract", "train"]
 
@@ -35,11 +35,13 @@ def extract(
     file: Annotated[
         Path | None,
         typer.Option(
-            help="Word list: one concept per line, CSV with a header, or JSON.", show_default=False
+            help="Word list: one concept per line, CSV with a header, or JSON.",
+            show_default=False,
+            **PATH,
         ),
     ] = None,
     skip_bad_lines: SkipOption = False,
-    target: Annotated[Path, typer.Option("--out", help="File to write.")] = Path(
+    target: Annotated[Path, typer.Option("--out", help="File to write.", **PATH)] = Path(
         "vectors.safetensors"
     ),
     site: Annotated[
@@ -57,10 +59,7 @@ def extract(
 ) -> None:
     """Read concept vectors out of a model and save them."""
     sentence = None if template is None else validation.template_text(template)
-    if target.is_dir() or not target.absolute().parent.is_dir():
-        raise IntrospectionError(
-            f"The vectors cannot be written to {target}: name a file in a folder that exists."
-        )
+    place = outputs.vectors_target(target, model)
     names = _names(words or [], file, skip_bad_lines)
     loaded = load_model(model, adapter, layer, device, quantise=quantise)
 
@@ -73,13 +72,9 @@ def extract(
         vectors = extraction.extract(
             loaded, names, sentence, site, baseline, lambda rows: bar.advance(task, rows)
         )
-    try:
-        extraction.save_vectors(vectors, target)
-    except OSError as error:
-        raise IntrospectionError(
-            f"The vectors could not be written to {target} ({error.strerror}): choose another "
-            "--out."
-        ) from error
+    with outputs.writing(target, "choose another --out"):
+        # As at the start: another program may have written there since.
+        extraction.save_vectors(vectors, outputs.vectors_target(place, model))
     out.print(", ".join(vectors.names))
     out.print(
         f"{len(names)} vectors of {loaded.name}: block {vectors.layer}, site {vectors.site}, "
@@ -104,11 +99,13 @@ def _names(words: list[str], file: Path | None, skip_bad: bool) -> list[str]:
 def train(
     target: Annotated[
         Path | None,
-        typer.Option("--out", help="Adapter folder.", show_default="adapters/<model>"),
+        typer.Option("--out", help="Adapter folder.", show_default="adapters/<model>", **PATH),
     ] = None,
     run: Annotated[
         Path | None,
-        typer.Option("--run", help="Folder of checkpoints.", show_default="runs/<model>-<recipe>"),
+        typer.Option(
+            "--run", help="Folder of checkpoints.", show_default="runs/<model>-<recipe>", **PATH
+        ),
     ] = None,
     recipe: Annotated[Literal["ours", "paper"], typer.Option(help="The mix of examples.")] = "ours",
     count: Annotated[
@@ -141,6 +138,13 @@ def train(
     quantise: QuantiseOption = None,
 ) -> None:
     """Train an adapter. Killed at any moment, the same command continues where it stopped."""
+    from introspection import models
+
+    name = Path(local_paths.name_of(models.DEFAULT if model is None else model)).name
+    folder = target or Path("adapters") / name
+    steps = run or Path("runs") / f"{name}-{recipe}"
+    if not dry_run:
+        outputs.adapter_target(folder, steps, model)
     loaded = load_model(model, "none", layer, device, quantise=quantise)
 
     from dataclasses import replace
@@ -151,10 +155,7 @@ def train(
     chosen = {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate}
     chosen |= {"rank": rank, "seed": seed}
     config = replace(config, **{k: v for k, v in chosen.items() if v is not None})  # type: ignore[arg-type]
-    name = Path(loaded.name).name
-    folder = target or Path("adapters") / name
-    steps = run or Path("runs") / f"{name}-{recipe}"
-    with progress_bar() as bar:
+    with progress_bar() as bar, outputs.writing(steps, "choose another --run"):
         task = bar.add_task("Preparing", total=None)
         forecast = build_adapter(
             loaded,

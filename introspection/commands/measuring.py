@@ -7,8 +7,9 @@ from typing import Annotated, Literal
 
 import typer
 
-from introspection import validation
+from introspection import local_paths, outputs, validation
 from introspection.commands.common import (
+    PATH,
     AdapterOption,
     DeviceOption,
     LayerOption,
@@ -35,17 +36,20 @@ def evaluate(
         typer.Option(
             help="Own word list: one concept per line, CSV with a header, or JSON.",
             show_default=False,
+            **PATH,
         ),
     ] = None,
     contexts: Annotated[
-        Path | None, typer.Option(help="Own clean contexts, one per line.", show_default=False)
+        Path | None,
+        typer.Option(help="Own clean contexts, one per line.", show_default=False, **PATH),
     ] = None,
     skip_bad_lines: SkipOption = False,
     split: Annotated[
         Literal["test", "validation"], typer.Option(help="Unseen concepts and texts of this split.")
     ] = "test",
     target: Annotated[
-        Path | None, typer.Option("--out", help="Folder.", show_default="runs/evaluate-<suite>")
+        Path | None,
+        typer.Option("--out", help="Folder.", show_default="runs/evaluate-<suite>", **PATH),
     ] = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     batch_size: Annotated[int, typer.Option(min=1, max=4096)] = 32,
@@ -61,6 +65,9 @@ def evaluate(
     own = concepts is not None or contexts is not None
     words = own_concepts(concepts, skip_bad_lines) if concepts else []
     lines = own_contexts(contexts, skip_bad_lines) if contexts else []
+    name = "own" if own else suite
+    folder = target or Path("runs") / f"evaluate-{name}"
+    outputs.records_target(folder, model)
     loaded = load_model(model, adapter, layer, device, True, quantise)
     if own:
         cases = suites.custom_cases(words, lines, seed)
@@ -68,10 +75,8 @@ def evaluate(
         cases = suites.paper_cases(seed)
     else:
         cases = suites.suite_cases(suites.SIZES[suite], split, seed)
-    name = "own" if own else suite
-    folder = target or Path("runs") / f"evaluate-{name}"
     label = f"{name} {split} {seed} {loaded.identity}"
-    with progress_bar() as bar:
+    with progress_bar() as bar, outputs.writing(folder, "choose another --out"):
         task = bar.add_task("Reports", total=len(cases))
         summary = evaluation.run(
             loaded,
@@ -89,34 +94,42 @@ def evaluate(
 
 @app.command()
 def report(
-    records: Annotated[Path, typer.Option(help="Records of a full evaluation.")] = Path(
+    records: Annotated[Path, typer.Option(help="Records of a full evaluation.", **PATH)] = Path(
         "records/smollm2-135m/full.jsonl.gz"
     ),
-    adapter: Annotated[Path, typer.Option(help="Adapter folder that gets the numbers.")] = Path(
-        "adapters/smollm2-135m"
-    ),
-    paper: Annotated[Path, typer.Option(help="Records of the paper's experiment.")] = Path(
+    adapter: Annotated[
+        Path, typer.Option(help="Adapter folder that gets the numbers.", **PATH)
+    ] = Path("adapters/smollm2-135m"),
+    paper: Annotated[Path, typer.Option(help="Records of the paper's experiment.", **PATH)] = Path(
         "records/paper/smollm2-135m.jsonl.gz"
     ),
-    readme: Annotated[Path | None, typer.Option(help="Document with generated tables.")] = None,
+    readme: Annotated[
+        Path | None, typer.Option(help="Document with generated tables.", **PATH)
+    ] = None,
 ) -> None:
     """Write evaluation.json, the adapter's card and the tables of a document from records."""
     from introspection import report as reporting
     from introspection.cache import write_text
     from introspection.evaluation import summarise
 
-    evaluation = reporting.write_evaluation(
-        reporting.read_records(records), records.as_posix(), adapter
-    )
-    reporting.write_card(evaluation, adapter)
-    if readme is not None:
+    # Everything is read and checked before anything is written.
+    outputs.card_target(adapter)
+    document = outputs.document_target(readme, "--readme", ("results", "paper")) if readme else None
+    found, source = reporting.read_records(records), local_paths.document_name(records)
+    table = reporting.paper_table(summarise(reporting.read_records(paper))) if document else ""
+    with outputs.writing(adapter, "name another --adapter"):
+        evaluation = reporting.write_evaluation(found, source, adapter)
+        reporting.write_card(evaluation, adapter)
+    if document is not None and readme is not None:
         results = (
             f"{reporting.headline(evaluation)}\n\n(`python -m introspection report --records "
-            f"{records.as_posix()} --readme {readme.name}` writes this table.)"
+            f"{source} --readme {readme.name}` writes this table.)"
         )
-        text = reporting.replace_block(readme.read_text(encoding="utf-8"), "results", results)
-        table = reporting.paper_table(summarise(reporting.read_records(paper)))
-        write_text(readme, reporting.replace_block(text, "paper", table))
+        text = reporting.replace_block(document.read_bytes().decode(), "results", results)
+        text = reporting.replace_block(text, "paper", table)
+        with outputs.writing(document, "name another --readme"):
+            # A person's document keeps its rights.
+            write_text(document, text, document.stat().st_mode & 0o777)
     out.print(reporting.headline(evaluation))
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from introspection.commands.common import app, out
+from introspection.commands.common import PATH, app, out
 from introspection.errors import IntrospectionError
 
 __all__ = ["pull", "push"]
@@ -18,7 +18,9 @@ def push(
     repo: Annotated[str, typer.Argument(help="Repository on the Hub: org/name.")],
     folder: Annotated[
         Path | None,
-        typer.Option("--adapter", help="Adapter folder.", show_default="adapters/smollm2-135m"),
+        typer.Option(
+            "--adapter", help="Adapter folder.", show_default="adapters/smollm2-135m", **PATH
+        ),
     ] = None,
     space: Annotated[
         bool, typer.Option("--space", help="Make or update the Space instead, from this checkout.")

@@ -158,8 +158,6 @@ def as_json(experiment: Experiment, request: Request, answers: Answers) -> str:
     """
     loaded = experiment.chosen(request.adapter).loaded
     record = experiment.record(request, answers)
-    if os.path.isabs(loaded.name) or os.path.isdir(loaded.name):
-        record["model"] = Path(loaded.name).name  # where it lies here is nobody's business
     for row, answer in zip(record["rows"], answers, strict=True):
         named = row["named"] and _clean(row["named"])
         row |= {"text": _clean(row["text"]), "named": named, "began": answer.began}

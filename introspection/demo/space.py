@@ -64,9 +64,10 @@ def settings() -> Settings:
     from introspection import models
 
     def read(name: str) -> str | None:
-        return os.environ.get(f"INTROSPECTION_{name}", "").strip() or None
+        value = os.environ.get(f"INTROSPECTION_{name}", "").strip()
+        return os.path.expanduser(value) or None  # a service's settings are read by no shell
 
-    listed = (entry.strip() for entry in (read("ADAPTERS") or "").split(","))
+    listed = (os.path.expanduser(entry.strip()) for entry in (read("ADAPTERS") or "").split(","))
     more = tuple(dict.fromkeys(filter(None, listed)))
     return Settings(read("MODEL") or models.DEFAULT, read("ADAPTER"), read("REVISION"), more)
 
