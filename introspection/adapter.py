@@ -36,6 +36,7 @@ __all__ = [
     "lora_config",
     "read_info",
     "refresh_manifest",
+    "save_config",
     "save_weights",
     "weights",
 ]
@@ -105,6 +106,12 @@ def weights(model: Any) -> dict[str, Tensor]:
 def save_weights(model: Any, folder: Path) -> None:
     """``adapter_model.safetensors`` in bf16."""
     save_file(weights(model), folder / WEIGHTS, {"format": "pt"})
+
+
+def save_config(config: LoraConfig, folder: Path) -> None:
+    """``adapter_config.json`` as PEFT writes it, but for the order of its sets, which is by chance."""
+    described = {k: sorted(v) if isinstance(v, set) else v for k, v in config.to_dict().items()}
+    write_text(folder / CONFIG, json.dumps(described, indent=2, sort_keys=True))
 
 
 def refresh_manifest(folder: Path, info: AdapterInfo | None = None) -> None:

@@ -21,12 +21,12 @@ from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from introspection.concepts import lindsey_lists
 from introspection.errors import IntrospectionError
 from introspection.residuals import read_residuals
+from introspection.tensor_file import save_tensors
 from introspection.trials import MARK, Message, render, tokens_of
 
 __all__ = [
@@ -90,15 +90,16 @@ def _readings(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The readings [N, D] of ``names``, the mean [D] over the baseline ``words``, and all norms.
 
-    The baseline is read once per model, template and site, and then kept: the result is the same,
-    bit for bit, whether it was kept or read.
+    The baseline is read once per model, prompt and site, and then kept: the result is the same, bit
+    for bit, whether it was kept or read.
     """
-    tokenizer, key = loaded.tokenizer, (template, site, words)
+    tokenizer = loaded.tokenizer
+    # The frame of the chat template is the same for all: rendering it costs more than all else.
+    before, _, after = render(tokenizer, (Message("user", MARK),)).partition(MARK)
+    key = (before, after, template, site, words)  # the frame may say the day
     kept = loaded.baselines.get(key)
     unread = words if kept is None else ()
     wanted = (*unread, *names)
-    # The frame of the chat template is the same for all: rendering it costs more than all else.
-    before, _, after = render(tokenizer, (Message("user", MARK),)).partition(MARK)
     texts = [before + template.format(c=name) + after for name in wanted]
     encoded = tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True)
     rows = encoded["input_ids"]
@@ -176,7 +177,7 @@ def save_vectors(vectors: ConceptVectors, path: Path) -> None:
         "base": vectors.base,
     }
     tensors = {"vectors": vectors.vectors.half(), "magnitudes": vectors.magnitudes.float()}
-    save_file(tensors, path, metadata)
+    save_tensors(tensors, path, metadata)
 
 
 def load_vectors(path: Path) -> ConceptVectors:
