@@ -180,7 +180,7 @@ def _checkpoint(path: Path) -> dict[str, Any] | None:
 def _json(path: Path) -> Any:
     """None for what is not there or cannot be read."""
     try:
-        return json.loads(path.read_bytes()) if path.is_file() else None
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
     except (OSError, ValueError, RecursionError):
         return None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import fields
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -14,14 +15,15 @@ from tiny import CHATML, LAYER, make_model, make_tokenizer
 from introspection import build, injection, loss
 from introspection.concepts import Concept, catalogue
 from introspection.models import LoadedModel
+from introspection.prompts import Texts, texts
 from introspection.steps import TrainConfig
 
-__all__ = ["DATED", "contents", "small_catalogue", "train_small"]
+__all__ = ["CONFIG", "DATED", "contents", "small_catalogue", "small_model", "train_small"]
 
 CONFIG = TrainConfig(
-    epochs=2, batch_size=4, learning_rate=1e-2, rank=4, targets=("q_proj", "v_proj", "down_proj")
+    epochs=2, batch_size=2, learning_rate=1e-2, rank=4, targets=("q_proj", "v_proj", "down_proj")
 )
-EXAMPLES = 24
+EXAMPLES = 12
 # As the templates of several families do.
 DATED = "Today is {{ strftime_now('%d %B %Y, %H:%M') }}.\n" + CHATML
 
@@ -31,7 +33,15 @@ def _tokenizer(template: str) -> Any:
     return make_tokenizer(template=template)
 
 
-def _model(seed: int, template: str) -> LoadedModel:
+@cache
+def _short_texts(split: str) -> Texts:
+    """The ten shortest of every kind: the tiny tokenizer makes a token of nearly every letter."""
+    known = texts(split)
+    kinds = [field.name for field in fields(Texts)]
+    return Texts(**{kind: tuple(sorted(getattr(known, kind), key=len)[:10]) for kind in kinds})
+
+
+def small_model(seed: int = 0, template: str = CHATML) -> LoadedModel:
     model = make_model("llama")
     source = torch.Generator().manual_seed(seed)
     for parameter in model.parameters() if seed else ():
@@ -48,6 +58,8 @@ def small_catalogue() -> Any:
     assert {c.harmful for c in few} == {True, False}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(build, "catalogue", lambda: few)
+        patch.setattr(build, "texts", _short_texts)
+        patch.setattr(build, "REPLY_TOKENS", 6)
         patch.setattr(build, "training_concepts", lambda: few)
         patch.setattr(build, "training_vocabulary", lambda *_: ("quiet ocean", "blue", "far"))
         patch.setattr(build, "train", partial(build.train, checkpoint_seconds=-1.0))
@@ -62,12 +74,11 @@ def train_small(
     template: str = CHATML,
     recipe: str = "ours",
     progress: Callable[[str, int, int], None] | None = None,
-    **options: Any,
 ) -> Path:
     """The same command as ``train --out folder/adapter --run folder/run``; the run's own folder."""
     config = TrainConfig(**{f: getattr(CONFIG, f) for f in CONFIG.__slots__} | {"seed": seed})
     return build.build_adapter(
-        _model(model, template),
+        small_model(model, template),
         folder / "adapter",
         folder / "run",
         recipe,
@@ -75,7 +86,6 @@ def train_small(
         EXAMPLES,
         templates=("Tell me about {c}",),
         progress=progress,
-        **options,
     )
 
 
