@@ -117,7 +117,7 @@ def claimed(folder: Path, description: Mapping[str, Any]) -> Iterator[Run]:
     main = parallel.rank() == 0
     plain = json.loads(json.dumps(description))
     digest = _sha256(plain)
-    place, started = parallel.everyone(_place(folder, digest) if main else None) or (folder, None)
+    place, started = parallel.everyone(_place(folder, digest) if main else (folder, None))
     run = Run(place, digest, started or parallel.everyone(clock.today()))
     with _locked(place) if main else nullcontext():
         if main:
