@@ -98,8 +98,10 @@ def restore(
 
 def open_log(run: Run, lines: Sequence[str]) -> TextIO:
     """``log.jsonl``, to go on after ``lines``: what was logged behind the checkpoint goes."""
-    path = run.folder / LOG
-    write_text(path, "".join(lines))
+    path, text = run.folder / LOG, "".join(lines)
+    # A run that has ended writes nothing here: its disk may be full.
+    if not path.exists() or path.read_bytes() != text.encode():
+        write_text(path, text)
     return path.open("a", encoding="utf-8")
 
 

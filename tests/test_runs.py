@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from small_training import CONFIG, DATED, contents, small_catalogue, small_model, train_small
 from tiny import CHATML, make_tokenizer
 
-from introspection import clock, runs, steps
+from introspection import checkpoints, clock, runs, steps
 from introspection.errors import IntrospectionError
 from introspection.extraction import extract
 from introspection.runs import claimed, described
@@ -212,6 +212,18 @@ def test_damaged_config_and_log_are_written_again(
     monkeypatch.setattr(steps, "batch_loss", None)  # the checkpoint is at the end: no step is left
     assert train_small(trained) == trained / "run"
     assert contents(trained / "adapter") == contents(whole / "adapter")
+    assert contents(trained / "run") == contents(whole / "run")
+
+
+def test_a_run_that_has_ended_writes_nothing_into_its_folder(
+    trained: Path, whole: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(runs, "write_text", full)
+    monkeypatch.setattr(checkpoints, "write_text", full)
+    train_small(trained)
     assert contents(trained / "run") == contents(whole / "run")
 
 
