@@ -14,13 +14,12 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from datetime import date
 from pathlib import Path
 from typing import Any
 
-from filelock import Timeout
 from huggingface_hub.utils import WeakFileLock
 from safetensors import SafetensorError, safe_open
 
@@ -187,13 +186,14 @@ def _json(path: Path) -> Any:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    try:
-        with WeakFileLock(folder / LOCK, timeout=1):
-            yield
-    except Timeout as error:
-        raise IntrospectionError(
-            f"Another process is training the same run in {folder}: wait for it or stop it."
-        ) from error
+    with ExitStack() as held:
+        try:
+            held.enter_context(WeakFileLock(folder / LOCK, timeout=1))
+        except TimeoutError as error:
+            raise IntrospectionError(
+                f"Another process is training the same run in {folder}: wait for it or stop it."
+            ) from error
+        yield
 
 
 def _sha256(value: Any) -> str:
