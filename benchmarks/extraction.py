@@ -19,7 +19,7 @@ from benchmarks.timing import in_turns, ratios, spread
 from introspection import models
 from introspection.concepts import paper
 from introspection.extraction import TEMPLATES, extract
-from introspection.trials import Message, prompt_ids
+from introspection.trials import Message, kept_ids, prompt_ids
 
 NAMES = (*paper().train, *paper().test)
 BASELINE = paper().baseline
@@ -49,11 +49,11 @@ def main() -> None:
     found: dict[str, Tensor] = {}
 
     def ours(side: str, **site: Any) -> None:
-        prompt_ids.cache_clear()  # tokenising is part of the work
+        kept_ids.cache_clear()  # tokenising is part of the work
         found[side] = extract(loaded, NAMES, baseline=BASELINE, **site).vectors
 
     def script() -> None:
-        prompt_ids.cache_clear()
+        kept_ids.cache_clear()
         found["script"] = one_by_one(loaded)
 
     sides = {

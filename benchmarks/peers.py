@@ -40,7 +40,7 @@ from benchmarks.shape import SHAPES, save_random_model
 from benchmarks.timing import in_turns, ratios, spread
 from introspection import generation, models, wheel
 from introspection.extraction import extract
-from introspection.trials import prompt_ids
+from introspection.trials import kept_ids
 
 
 def ours(work: Work) -> dict[str, Way]:
@@ -48,7 +48,7 @@ def ours(work: Work) -> dict[str, Way]:
     loaded = work.loaded
 
     def read() -> Tensor:
-        prompt_ids.cache_clear()
+        kept_ids.cache_clear()
         loaded.baselines.clear()  # later calls would not read the baseline again
         return extract(loaded, NAMES, site="last", baseline=BASELINE).vectors
 

@@ -25,8 +25,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from introspection.cache import sha256_file, write_tensors, write_text
+from introspection.cache import sha256_file, write_text
 from introspection.errors import IntrospectionError
+from introspection.tensor_file import write_tensors
 from introspection.validation import quoted
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "lora_config",
     "read_info",
     "refresh_manifest",
+    "save_config",
     "save_weights",
     "weights",
 ]
@@ -105,6 +107,12 @@ def weights(model: Any) -> dict[str, Tensor]:
 def save_weights(model: Any, folder: Path) -> None:
     """``adapter_model.safetensors`` in bf16."""
     write_tensors(folder / WEIGHTS, weights(model), {"format": "pt"})
+
+
+def save_config(config: LoraConfig, folder: Path) -> None:
+    """``adapter_config.json`` as PEFT writes it, but for the order of its sets, which is by chance."""
+    described = {k: sorted(v) if isinstance(v, set) else v for k, v in config.to_dict().items()}
+    write_text(folder / CONFIG, json.dumps(described, indent=2, sort_keys=True))
 
 
 def refresh_manifest(folder: Path, info: AdapterInfo | None = None) -> None:

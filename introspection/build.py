@@ -6,7 +6,7 @@ not know: how any other step is done.
 
 from __future__ import annotations
 
-import json
+import hashlib
 import platform
 import sys
 from collections.abc import Callable, Sequence
@@ -18,8 +18,7 @@ import peft
 import torch
 import transformers
 
-from introspection import adapter, adapter_folder, injection, local_paths, outputs, parallel
-from introspection.cache import write_text
+from introspection import adapter, adapter_folder, clock, injection, local_paths, outputs, parallel
 from introspection.concepts import (
     Concept,
     catalogue,
@@ -28,16 +27,30 @@ from introspection.concepts import (
     training_concepts,
     training_vocabulary,
 )
-from introspection.extraction import TEMPLATES, ConceptVectors, baseline_words, save_vectors
+from introspection.extraction import (
+    TEMPLATES,
+    ConceptVectors,
+    baseline_words,
+    extract,
+    save_vectors,
+)
 from introspection.generation import generate
 from introspection.models import LoadedModel, fingerprint
 from introspection.prompts import texts
-from introspection.recipe import NOISE, Messages, examples, ordinary_prompts, paper_examples
+from introspection.recipe import (
+    NOISE,
+    Example,
+    Messages,
+    examples,
+    ordinary_prompts,
+    paper_examples,
+)
+from introspection.runs import Run, claimed, described
 from introspection.steps import Forecast, TrainConfig
 from introspection.training import add_lora, forecast, stacked, train
-from introspection.trials import FINAL_ON, Trial
+from introspection.trials import FINAL_ON, Trial, render, says_the_day
 
-__all__ = ["RECIPES", "base_replies", "build_adapter"]
+__all__ = ["RECIPES", "base_replies", "build_adapter", "dry_run"]
 
 REPLY_TOKENS = 32
 PROMPTS = 10_000  # ordinary ones at most, each answered by the base model
@@ -54,14 +67,17 @@ Progress = Callable[[str, int, int], None]
 
 
 def base_replies(
-    loaded: LoadedModel, prompts: Sequence[Messages], run: Path | None, progress: Progress | None
+    loaded: LoadedModel, prompts: Sequence[Messages], run: Run | None, progress: Progress | None
 ) -> dict[Messages, tuple[str, bool]]:
     """The base model's answers to ordinary prompts, kept in the run folder for a later start."""
-    path = run and run / "replies.json"
-    if path is not None and parallel.everyone(path.exists()):
-        answers = json.loads(path.read_text(encoding="utf-8"))
-        if len(answers) == len(prompts):
-            return _said(prompts, answers)
+    asked = hashlib.sha256(repr(REPLY_TOKENS).encode())
+    for messages in prompts:
+        asked.update(repr(render(loaded.tokenizer, messages)).encode())
+    made_from = asked.hexdigest()
+    main = run is not None and parallel.rank() == 0
+    kept = parallel.everyone(run.kept_answers(made_from) if main and run else None)
+    if kept is not None:
+        return _said(prompts, kept)
     done = 0
 
     def count(rows: int) -> None:
@@ -74,8 +90,8 @@ def base_replies(
     trials = [Trial(messages, None, adapter=False) for messages in parallel.share(prompts)]
     replies = generate(loaded, trials, REPLY_TOKENS, size, halt=False, progress=count)
     answers = parallel.gather([(reply.text, reply.finished) for reply in replies])
-    if path is not None and parallel.rank() == 0:
-        write_text(path, json.dumps(answers))
+    if main and run:
+        run.keep_answers(made_from, answers)
     return _said(prompts, answers)
 
 
@@ -98,60 +114,93 @@ def _worth_spelling(tokenizer: Any, names: Sequence[str]) -> list[str]:
 def build_adapter(
     loaded: LoadedModel,
     out: Path,
-    run: Path,
+    runs: Path,
     recipe: str,
     config: TrainConfig,
     count: int,
     site: str = "concept",
     templates: Sequence[str] = TEMPLATES,
     progress: Progress | None = None,
-    dry_run: bool = False,
-) -> Forecast | None:
-    """Train an adapter on a bare model and write its folder to ``out``.
+) -> Path:
+    """Train an adapter on a bare model and write its folder to ``out``; returns the run's folder.
 
-    ``recipe`` is ``ours`` or ``paper``; ``count`` the number of distinct examples; ``run`` keeps
-    checkpoints, so that a start after a kill continues. The finished adapter stays attached to
-    ``loaded``. With ``dry_run`` two steps are tried on a part of the examples, nothing is written,
-    and a forecast comes back.
+    ``recipe`` is ``ours`` or ``paper``; ``count`` the number of distinct examples. ``runs`` keeps the
+    checkpoints of this run, so that a start after a kill continues, beside those of other runs. The
+    finished adapter stays attached to ``loaded``.
     """
-    if not dry_run:
-        out, run = outputs.adapter_target(out, run, None)
-        run.mkdir(parents=True, exist_ok=True)
-    wanted, count = count, min(count, TRIED * config.batch_size) if dry_run else count
+    out, runs = outputs.adapter_target(out, runs, None)
+    baseline = paper().baseline if recipe == "paper" else baseline_words()
+    description = described(loaded, recipe, config, count, site, templates, baseline)
+    with claimed(runs, description) as run, clock.fixed(run.started):
+        if says_the_day(loaded.tokenizer):
+            loaded.norm = extract(loaded, ["ocean"]).norm  # was read on the day of loading
+        concepts, made = _examples(loaded, recipe, config, count, run, progress)
+        names = _names(made)
+        if progress:
+            progress("concept vectors", 0, 1)
+        vectors = stacked(loaded, names, templates, site, baseline)
+        add_lora(loaded, config)
+        train(
+            loaded,
+            made,
+            vectors,
+            names,
+            config,
+            run,
+            (lambda step, steps, loss: progress(f"training, loss {loss:.3f}", step, steps))
+            if progress
+            else None,
+        )
+        further = sorted(set(names) - {concept.name for concept in concepts})
+        _write(
+            loaded, out, run.folder, recipe, config, concepts, further, site, templates, baseline
+        )
+    return run.folder
+
+
+def dry_run(
+    loaded: LoadedModel,
+    recipe: str,
+    config: TrainConfig,
+    count: int,
+    site: str = "concept",
+    templates: Sequence[str] = TEMPLATES,
+    progress: Progress | None = None,
+) -> Forecast:
+    """What :func:`build_adapter` will take, from two steps on a part of the examples; nothing is
+    written."""
+    few = min(count, TRIED * config.batch_size)
+    baseline = paper().baseline if recipe == "paper" else baseline_words()
+    _, made = _examples(loaded, recipe, config, few, None, progress)
+    names = _names(made)
+    vectors = stacked(loaded, names, templates, site, baseline)
+    add_lora(loaded, config)
+    return forecast(loaded, made, vectors, names, config, count)
+
+
+def _examples(
+    loaded: LoadedModel,
+    recipe: str,
+    config: TrainConfig,
+    count: int,
+    run: Run | None,
+    progress: Progress | None,
+) -> tuple[list[Concept], list[Example]]:
+    """The catalogue concepts that a recipe trains on, and its examples."""
     words = texts("train")
     if recipe == "paper":
         concepts = [_as_in_paper(name) for name in paper().train]
-        made = paper_examples(config.seed, words, concepts, count)
-        baseline = paper().baseline
-    else:
-        concepts = list(training_concepts())
-        slots = [concept.name for concept in concepts]
-        prompts = ordinary_prompts(config.seed, words, slots, min(max(count // 8, 16), PROMPTS))
-        replies = base_replies(loaded, prompts, None if dry_run else run, progress)
-        vocabulary = _worth_spelling(loaded.tokenizer, training_vocabulary(config.seed, VOCABULARY))
-        made = examples(config.seed, concepts, vocabulary, words, replies, count)
-        baseline = baseline_words()
-    names = sorted({example.concept for example in made if example.concept} - {NOISE})
-    if progress:
-        progress("concept vectors", 0, 1)
-    vectors = stacked(loaded, names, templates, site, baseline)
-    add_lora(loaded, config)
-    if dry_run:
-        return forecast(loaded, made, vectors, names, config, wanted)
-    train(
-        loaded,
-        made,
-        vectors,
-        names,
-        config,
-        run,
-        (lambda step, steps, loss: progress(f"training, loss {loss:.3f}", step, steps))
-        if progress
-        else None,
-    )
-    further = sorted(set(names) - {concept.name for concept in concepts})
-    _write(loaded, out, run, recipe, config, concepts, further, site, templates, baseline)
-    return None
+        return concepts, paper_examples(config.seed, words, concepts, count)
+    concepts = list(training_concepts())
+    slots = [concept.name for concept in concepts]
+    prompts = ordinary_prompts(config.seed, words, slots, min(max(count // 8, 16), PROMPTS))
+    replies = base_replies(loaded, prompts, run, progress)
+    vocabulary = _worth_spelling(loaded.tokenizer, training_vocabulary(config.seed, VOCABULARY))
+    return concepts, examples(config.seed, concepts, vocabulary, words, replies, count)
+
+
+def _names(made: Sequence[Example]) -> list[str]:
+    return sorted({example.concept for example in made if example.concept} - {NOISE})
 
 
 def _as_in_paper(name: str) -> Concept:
@@ -218,7 +267,7 @@ def _write_folder(
     with outputs.writing(out, kept), adapter_folder.rewritten(out) as folder:
         lora = adapter.lora_config(loaded.layer, depth, config.targets, config.rank, loaded.base)
         lora.inference_mode = True
-        lora.save_pretrained(str(folder))
+        adapter.save_config(lora, folder)
         adapter.save_weights(loaded.model, folder)
         save_vectors(vectors, folder / adapter.VECTORS)
         adapter.refresh_manifest(folder, info)

@@ -15,7 +15,6 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 __all__ = [
     "SCRATCH",
@@ -28,7 +27,6 @@ __all__ = [
     "usual_rights",
     "whole_file",
     "write_bytes",
-    "write_tensors",
     "write_text",
 ]
 
@@ -112,14 +110,6 @@ def write_bytes(path: Path, data: bytes, mode: int | None = None) -> None:
 def write_text(path: Path, text: str, mode: int | None = None) -> None:
     """:func:`write_bytes` of a text as UTF-8."""
     write_bytes(path, text.encode(), mode)
-
-
-def write_tensors(path: Path, tensors: dict[str, Any], metadata: dict[str, str]) -> None:
-    """The same for a safetensors file. Raises SafetensorError where a text would raise OSError."""
-    from safetensors.torch import save_file  # imports torch
-
-    with whole_file(path) as scratch:
-        save_file(tensors, scratch, metadata)
 
 
 def usual_rights(scratch: Path) -> None:

@@ -24,10 +24,10 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from introspection import prompt_tokens
-from introspection.cache import write_tensors
 from introspection.concepts import lindsey_lists
 from introspection.errors import IntrospectionError
 from introspection.residuals import read_residuals
+from introspection.tensor_file import write_tensors
 from introspection.trials import MARK, Message, render, tokens_of
 
 __all__ = [
@@ -91,15 +91,16 @@ def _readings(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The readings [N, D] of ``names``, the mean [D] over the baseline ``words``, and all norms.
 
-    The baseline is read once per model, template and site, and then kept: the result is the same,
-    bit for bit, whether it was kept or read.
+    The baseline is read once per model, prompt and site, and then kept: the result is the same, bit
+    for bit, whether it was kept or read.
     """
-    tokenizer, key = loaded.tokenizer, (template, site, words)
+    tokenizer = loaded.tokenizer
+    # The frame of the chat template is the same for all: rendering it costs more than all else.
+    before, _, after = render(tokenizer, (Message("user", MARK),)).partition(MARK)
+    key = (before, after, template, site, words)  # the frame may say the day
     kept = loaded.baselines.get(key)
     unread = words if kept is None else ()
     wanted = (*unread, *names)
-    # The frame of the chat template is the same for all: rendering it costs more than all else.
-    before, _, after = render(tokenizer, (Message("user", MARK),)).partition(MARK)
     frame = (before, after)
     texts = [prompt_tokens.framed(tokenizer, frame, [template.format(c=name)]) for name in wanted]
     encoded = prompt_tokens.encode(tokenizer, texts)

@@ -94,7 +94,8 @@ def without_paths(folder: Path) -> None:
     from safetensors.torch import load_file
 
     from introspection import adapter
-    from introspection.cache import write_tensors, write_text
+    from introspection.cache import write_text
+    from introspection.tensor_file import write_tensors
 
     texts = found(folder)
     if not texts:

@@ -90,7 +90,7 @@ class LoadedModel:
     vectors: ConceptVectors | None = None
     hooks: injection.Installation | None = None
     slot: str = "default"  # of its adapter, where ``switching`` has put several on the model
-    # What extraction has read of baseline words, by (template, site, words): their mean and norms.
+    # What extraction has read of baseline words, by the prompt, site and words: their mean and norms.
     baselines: dict[Any, tuple[Tensor, Tensor]] = field(
         default_factory=dict, init=False, repr=False
     )

@@ -11,20 +11,19 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, replace
-from pathlib import Path
+from dataclasses import replace
 
 import torch
 from peft import inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
 from torch import Tensor
 
-from introspection import adapter, injection, parallel
-from introspection.checkpoints import claim, open_log, restore, save
+from introspection import adapter, checkpoints, injection, parallel
 from introspection.errors import IntrospectionError
 from introspection.loss import cast_once, tokenize
 from introspection.models import LoadedModel
 from introspection.recipe import Example
+from introspection.runs import Run
 from introspection.steps import Forecast, Prepared, TrainConfig
 
 __all__ = ["add_lora", "forecast", "stacked", "train"]
@@ -57,22 +56,24 @@ def train(
     vectors: Tensor,
     names: Sequence[str],
     config: TrainConfig,
-    run: Path,
+    run: Run,
     progress: Callable[[int, int, float], None] | None = None,
     checkpoint_seconds: float = 60.0,
 ) -> None:
     """Train the adapter of ``loaded`` in place. ``vectors`` [templates, N, D] belong to ``names``.
 
-    ``run`` is a folder with ``config.json``, ``log.jsonl`` and the last complete checkpoint; a start
-    on the same folder continues there and, on the same machine, ends with the same adapter. A
-    folder of another run is refused. Under ``accelerate launch`` the processes share every step.
+    The folder of ``run`` keeps ``log.jsonl`` and the last complete checkpoint; a start on the same
+    folder continues there and, on the same machine, ends with the same adapter. A checkpoint that
+    was made from other examples is put aside. Under ``accelerate launch`` the processes share every
+    step.
     ``progress`` is told (step, steps, loss).
     """
     tokens = tokenize(loaded.tokenizer, examples)
     prepared = Prepared(loaded, tokens, vectors, names, config)
     main = parallel.rank() == 0
+    made = checkpoints.made_from(run, tokens, names)
     if main:
-        claim(run, loaded, asdict(config), tokens, vectors)
+        checkpoints.set_aside(run, made)
     parallel.wait()
     parameters, steps = prepared.parameters, prepared.steps
     optimizer = torch.optim.AdamW(
@@ -82,10 +83,9 @@ def train(
         fused=prepared.device.type == "cuda",
     )
     warm = max(1, round(len(steps) * config.warmup))
-    done = restore(run, parameters, optimizer)
-    # What is trained already needs no room: its disk may be the full one.
-    logged = open_log(run, done) if main and done < len(steps) else nullcontext()
-    with _trainable(loaded, prepared), logged as log:
+    done, lines = checkpoints.restore(run, parameters, optimizer)
+    opened = checkpoints.open_log(run, lines) if main else nullcontext()
+    with _trainable(loaded, prepared), opened as log:
         if done < len(steps):
             prepared.read()
             if prepared.device.type == "cuda":
@@ -105,16 +105,17 @@ def train(
                 if not math.isfinite(value):
                     raise IntrospectionError(
                         f"Training diverged at step {step + 1} (the loss is {value}): start again "
-                        "with a lower --learning-rate in a new run folder."
+                        "with a lower --learning-rate."
                     )
+                lines.append(json.dumps({"step": step + 1, "loss": round(value, 5)}) + "\n")
                 if log is not None:
-                    log.write(json.dumps({"step": step + 1, "loss": round(value, 5)}) + "\n")
+                    log.write(lines[-1])
                     log.flush()
                 if progress:
                     progress(step + 1, len(steps), value)
             late = time.monotonic() - saved > checkpoint_seconds
             if main and (late or step + 1 == len(steps)):
-                save(run, step + 1, parameters, optimizer)
+                checkpoints.save(run, made, step + 1, lines, parameters, optimizer)
                 saved = time.monotonic()
 
 

@@ -9,13 +9,14 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import date
 from functools import lru_cache
 from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 
-from introspection import prompt_tokens
+from introspection import clock, prompt_tokens  # clock: sets that of chat templates
 from introspection.errors import IntrospectionError
 from introspection.prompt_tokens import Text
 
@@ -36,7 +37,10 @@ __all__ = [
     "end_of_turn",
     "from_step",
     "injected_span",
+    "kept_ids",
     "prompt_ids",
+    "render",
+    "says_the_day",
     "span",
     "tokens_of",
     "written",
@@ -148,12 +152,17 @@ class Row:
     block: int | None = None
 
 
-@lru_cache(maxsize=8192)
 def prompt_ids(tokenizer: Any, messages: tuple[Message, ...]) -> tuple[int, ...]:
     """The tokens of a conversation up to where the assistant's answer starts.
 
     Uses the model's own chat template; a tokenizer without one gets a plain ``Role: text`` frame.
     """
+    return kept_ids(tokenizer, messages, clock.today())
+
+
+@lru_cache(maxsize=8192)
+def kept_ids(tokenizer: Any, messages: tuple[Message, ...], _day: date) -> tuple[int, ...]:
+    """The same, kept: on another day the chat template may say something else."""
     (encoded,) = prompt_tokens.encode(tokenizer, [written(tokenizer, messages)], offsets=False)
     return encoded.ids
 
@@ -181,6 +190,16 @@ def render(tokenizer: Any, messages: Sequence[Message]) -> str:
         return text
     frame = "".join(f"{message.role.title()}: {message.content}\n\n" for message in messages)
     return f"{tokenizer.bos_token or ''}{frame}Assistant:"
+
+
+def says_the_day(tokenizer: Any) -> bool:
+    """Whether prompts differ from day to day."""
+
+    def on(day: date) -> str:
+        with clock.fixed(day):
+            return render(tokenizer, (Message("user", "Hello"),))
+
+    return on(date(2001, 1, 1)) != on(date(2012, 11, 23))
 
 
 @lru_cache(maxsize=8)

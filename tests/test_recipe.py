@@ -281,6 +281,8 @@ def test_what_the_build_trains_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
         build, "base_replies", lambda _l, prompts, *_: dict.fromkeys(prompts, ("Yes.", True))
     )
     monkeypatch.setattr(build, "examples", stop)
+    monkeypatch.setattr(build, "described", lambda *_: {})
+    monkeypatch.setattr(build, "says_the_day", lambda _: False)
     with pytest.raises(_Reached):
         bare: Any = SimpleNamespace(tokenizer=split)
         build.build_adapter(bare, tmp_path / "a", tmp_path / "r", "ours", build.TrainConfig(), 400)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +31,14 @@ from torch import Tensor
 from torch.nn import functional
 
 from introspection import checkpoints, injection, loss, residual_cache, steps, training
-from introspection.checkpoints import open_log
+from introspection.checkpoints import open_log, told_by
 from introspection.errors import IntrospectionError
 from introspection.extraction import TEMPLATES, extract
 from introspection.loss import Tokens, batch_loss, cast_once, tokenize
 from introspection.models import LoadedModel
 from introspection.recipe import NOISE, Example
 from introspection.residual_cache import ResidualCache, shared_opening
+from introspection.runs import Run
 from introspection.steps import TrainConfig
 from introspection.teacher import Teacher
 from introspection.training import add_lora, stacked, train
@@ -302,13 +305,20 @@ def test_frozen_matrices_are_cast_once_and_come_back(monkeypatch: pytest.MonkeyP
         assert parameter.dtype == torch.float32 and torch.equal(parameter, before[name])
 
 
-def test_the_log_goes_on_where_the_checkpoint_ends(tmp_path: Path) -> None:
-    lines = [json.dumps({"step": step, "loss": 1.0}) for step in (10, 20, 30)]
-    (tmp_path / "log.jsonl").write_text("\n".join([*lines, lines[0][:7]]))
-    with open_log(tmp_path, 20) as log:
-        log.write(lines[2] + "\n")
-    assert (tmp_path / "log.jsonl").read_text().splitlines() == lines
-    with open_log(tmp_path, 0):
+def run_in(folder: Path) -> Run:
+    folder.mkdir(exist_ok=True)
+    return Run(folder, "digest of the run", date(2024, 2, 29))
+
+
+@pytest.mark.parametrize("found", [b"", b'{"step": 1', b"\xff\x00", b"[]\n{}\n3\n", None])
+def test_the_log_goes_on_where_the_checkpoint_ends(tmp_path: Path, found: bytes | None) -> None:
+    lines = [json.dumps({"step": step, "loss": 1.0}) + "\n" for step in (10, 20, 30)]
+    if found is not None:
+        (tmp_path / "log.jsonl").write_bytes(found)
+    with open_log(run_in(tmp_path), lines[:2]) as log:
+        log.write(lines[2])
+    assert (tmp_path / "log.jsonl").read_text().splitlines(keepends=True) == lines
+    with open_log(run_in(tmp_path), []):
         assert not (tmp_path / "log.jsonl").read_text()
 
 
@@ -393,7 +403,7 @@ def start(
     """Train a fresh adapter on EXAMPLES with a checkpoint at every step; its weights."""
     loaded = loaded or fresh(config)
     given = {"examples": EXAMPLES, "vectors": VECTORS, "names": NAMES} | options
-    train(loaded, config=config, run=run, checkpoint_seconds=-1.0, **given)
+    train(loaded, config=config, run=run_in(run), checkpoint_seconds=-1.0, **given)
     return {name: p.detach().clone() for name, p in lora(loaded).items()}
 
 
@@ -407,6 +417,13 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Tensor]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loss, "_fast_bf16", lambda _device: False)
         return start(tmp_path_factory.mktemp("whole") / "run")
+
+
+@pytest.fixture
+def short(tmp_path: Path) -> Path:
+    """The folder of a run of one epoch that has ended."""
+    start(tmp_path / "run", config=replace(CONFIG, epochs=1))
+    return tmp_path / "run"
 
 
 def on_progress(step: int) -> Callable[[int, int, float], None]:
@@ -512,48 +529,46 @@ def refused(says: str, run: Path, *args: Any, **options: Any) -> None:
     assert str(run) in sentence and sentence.endswith(".") and "\n" not in sentence
 
 
-class TestFolderOfAnotherRun:
-    @pytest.fixture
-    def run(self, tmp_path: Path) -> Path:
-        short = replace(CONFIG, epochs=1)
-        start(tmp_path / "run", config=short)
-        return tmp_path / "run"
-
-    def test_settings(self, run: Path) -> None:
-        refused("another run", run)
-        refused("another run", run, config=replace(CONFIG, epochs=1, strengths=(0.25, 1.0)))
-        assert start(run, config=replace(CONFIG, epochs=1))
-
-    def test_examples(self, run: Path) -> None:
-        config = replace(CONFIG, epochs=1)
-        changed = [replace(EXAMPLES[0], answer="I do"), *EXAMPLES[1:]]
-        for examples in (EXAMPLES[1:], changed, EXAMPLES[::-1]):
-            refused("another run", run, config=config, examples=examples)
-
-    def test_model_layer_and_vectors(self, run: Path) -> None:
-        config = replace(CONFIG, epochs=1)
-        refused("another run", run, config=config, vectors=VECTORS.flip(0))
-        other = fresh(None)
-        other.layer = LAYER + 1  # its adapter has a part of the weights that the checkpoint has
-        add_lora(other, config)
-        refused("another run", run, other, config=config)
-        changed = fresh(config)
-        changed.model.get_input_embeddings().weight.data *= 1.1
-        refused("another run", run, changed, config=config)
-
-    def test_no_run_at_all(self, run: Path) -> None:
-        (run / "config.json").write_text("{")
-        refused("another run", run, config=replace(CONFIG, epochs=1))
+@pytest.mark.parametrize("other", ["fewer", "answers", "order", "names"])
+def test_a_checkpoint_of_other_examples_is_put_aside(other: str, short: Path) -> None:
+    config = replace(CONFIG, epochs=1)
+    changed = {
+        "fewer": {"examples": EXAMPLES[1:]},
+        "answers": {"examples": [replace(EXAMPLES[0], answer="I do"), *EXAMPLES[1:]]},
+        "order": {"examples": EXAMPLES[::-1]},
+        "names": {"names": NAMES[::-1]},
+    }[other]
+    before = (short / "checkpoint.safetensors").read_bytes()
+    fresh_one = start(short.parent / "elsewhere", config=config, **changed)
+    assert equal(start(short, config=config, **changed), fresh_one)
+    (aside,) = short.glob("checkpoint-*.safetensors")
+    assert aside.read_bytes() == before
+    assert told_by(short / "checkpoint.safetensors")["made_from"] not in aside.name
 
 
 def cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-10])
 
 
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[-100] ^= 4
+    path.write_bytes(data)
+
+
+def rename_to_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
 def rewrite(
-    change: Callable[[dict[str, Tensor]], dict[str, Tensor]], step: str = "5"
+    change: Callable[[dict[str, Tensor]], dict[str, Tensor]], **told: Any
 ) -> Callable[[Path], None]:
-    return lambda path: save_file(change(load_file(path)), path, {"step": step})
+    def damage(path: Path) -> None:
+        known = json.dumps({**told_by(path), **told})
+        save_file(change(load_file(path)), path, {"introspection": known})
+
+    return damage
 
 
 @pytest.mark.parametrize(
@@ -562,18 +577,32 @@ def rewrite(
         cut,
         lambda path: path.write_bytes(b""),
         lambda path: path.write_bytes(b"\x80\x04pickle" * 9),
+        flip,
+        lambda path: rename_to_folder(path),
+        rewrite(lambda state: {k: v * math.nan for k, v in state.items()}),
         rewrite(lambda state: {k: v for k, v in state.items() if "layers.3" not in k}),
         rewrite(lambda state: {k: v[..., :2].clone() if v.ndim else v for k, v in state.items()}),
         rewrite(dict, step="many"),
+        rewrite(dict, log=3),
+        lambda path: save_file(load_file(path), path, {"step": "5"}),
+        lambda path: save_file(load_file(path), path, {"introspection": "[" * 100_000}),
     ],
-    ids=["cut", "empty", "not safetensors", "incomplete", "shapes", "no step"],
+    ids=[
+        *("cut", "empty", "not safetensors", "a bad byte", "a folder", "NaN"),
+        *("incomplete", "shapes", "no step", "no log", "older", "deep"),
+    ],
 )
-def test_corrupt_checkpoint(damage: Callable[[Path], None], tmp_path: Path) -> None:
+def test_corrupt_checkpoint(
+    damage: Callable[[Path], None], tmp_path: Path, whole: dict[str, Tensor]
+) -> None:
     run = tmp_path / "run"
     with pytest.raises(_Kill):
         start(run, progress=on_progress(10))
     damage(run / "checkpoint.safetensors")
-    refused("cannot be read", run)
+    refused("is damaged", run)
+    path = run / "checkpoint.safetensors"
+    shutil.rmtree(path) if path.is_dir() else path.unlink()  # as it says
+    assert equal(start(run), whole)
 
 
 @pytest.mark.parametrize("how", ["NaN vectors", "learning rate"])
@@ -607,7 +636,7 @@ def test_training_learns(tmp_path: Path) -> None:
 
     before, told = loss(), list[tuple[int, int]]()
     train(
-        *(loaded, examples, VECTORS, NAMES, config, tmp_path / "run"),
+        *(loaded, examples, VECTORS, NAMES, config, run_in(tmp_path / "run")),
         progress=lambda step, steps, _: told.append((step, steps)),
     )
     assert loss() < before / 2
@@ -616,8 +645,6 @@ def test_training_learns(tmp_path: Path) -> None:
     assert [entry["step"] for entry in log] == [step for step, _ in told]
     assert log[-1]["loss"] < log[0]["loss"]
     assert not any(p.requires_grad for p in loaded.model.parameters())
-    written = json.loads((tmp_path / "run" / "config.json").read_text())
-    assert written["config"]["learning_rate"] == 2e-2 and written["examples"] == 32
 
 
 def test_forecast() -> None:

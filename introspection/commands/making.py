@@ -149,32 +149,28 @@ def train(
 
     from dataclasses import replace
 
-    from introspection.build import RECIPES, build_adapter
+    from introspection import build
 
-    config, examples = RECIPES[recipe]
+    config, examples = build.RECIPES[recipe]
     chosen = {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate}
     chosen |= {"rank": rank, "seed": seed}
     config = replace(config, **{k: v for k, v in chosen.items() if v is not None})  # type: ignore[arg-type]
     with progress_bar() as bar, outputs.writing(steps, "choose another --run"):
         task = bar.add_task("Preparing", total=None)
-        forecast = build_adapter(
-            loaded,
-            folder,
-            steps,
-            recipe,
-            config,
-            count or examples,
-            site,
-            progress=lambda what, done, total: bar.update(
-                task, description=what.capitalize(), completed=done, total=total
-            ),
-            dry_run=dry_run,
-        )
-    if forecast is not None:
+
+        def show(what: str, done: int, total: int) -> None:
+            bar.update(task, description=what.capitalize(), completed=done, total=total)
+
+        wanted = (recipe, config, count or examples, site)
+        if dry_run:
+            forecast = build.dry_run(loaded, *wanted, progress=show)
+        else:
+            kept = build.build_adapter(loaded, folder, steps, *wanted, progress=show)
+    if dry_run:
         memory = f", at most {forecast.peak / 1e9:.1f} GB on the GPU" if forecast.peak else ""
         out.print(
             f"{forecast.steps} steps of {config.batch_size} examples, {forecast.trained} numbers to "
             f"train: about {max(forecast.seconds / 60, 0.1):.1f} minutes of steps{memory}."
         )
-        return
-    out.print(f"The adapter is in {folder}; log and checkpoint are in {steps}.", style="dim")
+    else:
+        out.print(f"The adapter is in {folder}; log and checkpoint are in {kept}.", style="dim")
