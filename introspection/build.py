@@ -7,18 +7,14 @@ not know: how any other step is done.
 from __future__ import annotations
 
 import json
-import platform
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import peft
-import torch
-import transformers
-
 from introspection import adapter, injection, parallel
+from introspection.adapter_card import write_card
 from introspection.cache import atomic_folder, write_text
 from introspection.concepts import (
     Concept,
@@ -32,6 +28,7 @@ from introspection.extraction import TEMPLATES, ConceptVectors, baseline_words, 
 from introspection.generation import generate
 from introspection.models import LoadedModel, fingerprint
 from introspection.prompts import texts
+from introspection.provenance import versions
 from introspection.recipe import NOISE, Messages, examples, ordinary_prompts, paper_examples
 from introspection.steps import Forecast, TrainConfig
 from introspection.training import add_lora, forecast, stacked, train
@@ -173,6 +170,8 @@ def _write(
     vectors = loaded.vectors_of(
         [c.name for c in shipped], template=templates[0], site=site, baseline=baseline
     )
+    # One unit of strength in all files of an adapter: the one that it was trained with.
+    vectors = replace(vectors, norm=loaded.norm, fingerprint=fingerprint(loaded.model))
     info = adapter.AdapterInfo(
         base_id=loaded.base,
         base_fingerprint=fingerprint(loaded.model),
@@ -189,12 +188,7 @@ def _write(
         halts=any(c.harmful for c in concepts),
         seed=config.seed,
         command=_command(),
-        versions={
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "transformers": transformers.__version__,
-            "peft": peft.__version__,
-        },
+        versions=versions(),
         config={"recipe": recipe, **asdict(config)},
     )
     if parallel.rank() == 0:
@@ -218,6 +212,7 @@ def _write_folder(
         adapter.save_weights(loaded.model, folder)
         save_vectors(vectors, folder / adapter.VECTORS)
         adapter.refresh_manifest(folder, info)
+        write_card(folder)
 
 
 def _command() -> str:

@@ -26,18 +26,19 @@ from introspection.concepts import (
     find,
     paper,
 )
+from introspection.conditions import Case
 from introspection.errors import IntrospectionError
-from introspection.evaluation import run, summarise, table
+from introspection.evaluation import run
 from introspection.prompts import Texts, texts
 from introspection.suites import (
     SIZES,
     STRENGTHS,
-    Case,
     Sizes,
     custom_cases,
     paper_cases,
     suite_cases,
 )
+from introspection.summary import summarise, table
 from introspection.trials import FINAL_ON, Message, ask, from_step
 
 # design.md, section 12.
@@ -285,7 +286,7 @@ class TestRun:
         for record in records:
             case = cases[record["key"]]
             assert record.keys() >= KEYS
-            assert record["run"] == "run" and record["seed"] == 0
+            assert record["run"].startswith("run ") and record["seed"] == 0
             assert record["condition"] == case.condition and record["adapter"] is case.adapter
             assert record["question"] == case.context and record["strength"] == case.strength
             assert record["schedule"] == str(case.schedule)
@@ -295,14 +296,18 @@ class TestRun:
             assert record["split"] == (concept.split if concept else None)
             score = record["p_detect"]  # where the first words decide, and nowhere else
             late = str(case.schedule).startswith("from_step")
-            writes = "ordinary request" in case.condition or not case.adapter
-            assert (score is None) is (late or writes) and (score is None or 0 <= score <= 1)
+            known = {*texts("test").questions, *texts("validation").questions}
+            asks = any(question in case.messages[-1].content for question in known)
+            assert record["asked"] is asks
+            assert (score is None) is (late or not asks or not case.adapter)
+            assert score is None or 0 <= score <= 1
             assert 0 <= record["tokens"] <= 44
             assert all(type(record[k]) is bool for k in ("detected", "correct", "halted"))
             assert (record["halted_at"] is not None) is record["halted"]
         summary = json.loads((whole / "summary.json").read_text())
         by_key = {record["key"]: record for record in records}
-        assert summary == json.loads(json.dumps(summarise([by_key[c.key] for c in CASES])))
+        counted = json.loads(json.dumps(summarise([by_key[c.key] for c in CASES])))
+        assert {key: summary[key] for key in counted} == counted
 
     @pytest.mark.parametrize("batches", [1, pytest.param(4, marks=pytest.mark.slow)])
     def test_interrupted(self, batches: int, whole: Path, tmp_path: Path) -> None:

@@ -59,7 +59,10 @@ def extract(
     names = _names(words or [], file)
     loaded = load_model(model, adapter, layer, device, quantise=quantise)
 
+    from dataclasses import replace
+
     from introspection import extraction
+    from introspection.models import fingerprint
 
     names = [validation.concept_text(name, loaded.tokenizer) for name in names]
     sentence = validation.template_text(sentence or extraction.TEMPLATES[0], loaded.tokenizer)
@@ -69,6 +72,7 @@ def extract(
         vectors = extraction.extract(
             loaded, names, sentence, site, baseline, lambda rows: bar.advance(task, rows)
         )
+    vectors = replace(vectors, fingerprint=fingerprint(loaded.model))
     try:
         extraction.save_vectors(vectors, target)
     except OSError as error:

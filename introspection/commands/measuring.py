@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -39,6 +43,38 @@ def evaluate(
     split: Annotated[
         Literal["test", "validation"], typer.Option(help="Unseen concepts and texts of this split.")
     ] = "test",
+    limit: Annotated[
+        int | None,
+        typer.Option(min=1, help="Reports of each condition at most.", show_default="all"),
+    ] = None,
+    strengths: Annotated[
+        str,
+        typer.Option(
+            help="With commas. In quick and full they take turns over the concepts of a condition; "
+            "own and the paper's concepts get every one."
+        ),
+    ] = "0.5,1",
+    schedules: Annotated[
+        str,
+        typer.Option(
+            help="With commas: final, final_on, all, from_step:N. Every injected report once per "
+            "schedule, but those that begin mid-answer."
+        ),
+    ] = "final_on",
+    conditions: Annotated[
+        str | None,
+        typer.Option(help="Names with ';' between, * for anything.", show_default="all"),
+    ] = None,
+    base: Annotated[
+        bool, typer.Option("--base", help="Ask the untrained model everything as well.")
+    ] = False,
+    template: Annotated[
+        str | None,
+        typer.Option(
+            help="Sentence with {c} that vectors are read under.",
+            show_default="one that no training saw",
+        ),
+    ] = None,
     target: Annotated[
         Path | None, typer.Option("--out", help="Folder.", show_default="runs/evaluate-<suite>")
     ] = None,
@@ -52,34 +88,71 @@ def evaluate(
 ) -> None:
     """Measure hits, false positives and halts; write records.jsonl and summary.json."""
     from introspection import evaluation, suites
+    from introspection.cache import sha256_file
+    from introspection.extraction import UNSEEN_TEMPLATE
+    from introspection.selection import chosen_schedules, chosen_strengths, select
+    from introspection.summary import table
 
+    doses, times = chosen_strengths(strengths), chosen_schedules(schedules)
+    sentence = validation.template_text(template or UNSEEN_TEMPLATE)
     own = concepts is not None or contexts is not None
     words = own_concepts(concepts) if concepts else []
     lines = _own_contexts(contexts) if contexts else []
-    loaded = load_model(model, adapter, layer, device, True, quantise)
     if own:
-        cases = suites.custom_cases(words, lines, seed)
+        cases = suites.custom_cases(words, lines, seed, split, doses)
     elif suite == "paper":
-        cases = suites.paper_cases(seed)
+        cases = suites.paper_cases(seed, doses)
     else:
-        cases = suites.suite_cases(suites.SIZES[suite], split, seed)
+        cases = suites.suite_cases(suites.SIZES[suite], split, seed, doses)
+    kinds = list(map(str, times))
+    names = [part.strip() for part in (conditions or "").split(";") if part.strip()]
+    cases = select(cases, names, limit, times, base)
+    loaded = load_model(model, adapter, layer, device, True, quantise)
+    validation.template_text(sentence, loaded.tokenizer)
+    # What decides the result beside the suite, as far as it is not the usual; it is in every record.
+    options = {
+        "split": split if split != "test" else None,
+        "limit": limit,
+        "strengths": list(doses) if doses != suites.STRENGTHS else None,
+        "schedules": kinds if kinds != ["final_on"] else None,
+        "conditions": names or None,
+        "base": base or None,
+        "template": sentence if sentence != UNSEEN_TEMPLATE else None,
+        "quantise": quantise,
+        "concepts": sha256_file(concepts) if concepts else None,
+        "contexts": sha256_file(contexts) if contexts else None,
+    }
     name = "own" if own else suite
     folder = target or Path("runs") / f"evaluate-{name}"
-    label = f"{name} {split} {seed} {loaded.identity}"
-    with progress_bar() as bar:
+    with progress_bar() as bar, _terminated_as_interrupted():
         task = bar.add_task("Reports", total=len(cases))
         summary = evaluation.run(
             loaded,
             cases,
             folder,
-            label,
+            f"{name} {split} {seed}",
             seed,
             batch_size,
+            sentence,
             progress=lambda done, _total: bar.update(task, completed=done),
+            options={key: value for key, value in options.items() if value is not None},
         )
-    for line in evaluation.table(summary):
+    for line in table(summary):
         out.print(line)
     out.print(f"Records and summary are in {folder}.", style="dim")
+
+
+@contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    """A polite kill ends as Ctrl-C does, so that the summary of what is done is written."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _own_contexts(path: Path) -> list[str]:
@@ -93,7 +166,7 @@ def _own_contexts(path: Path) -> list[str]:
 
 @app.command()
 def report(
-    records: Annotated[Path, typer.Option(help="Records of a full evaluation.")] = Path(
+    records: Annotated[Path, typer.Option(help="Records of an evaluation of the adapter.")] = Path(
         "records/smollm2-135m/full.jsonl.gz"
     ),
     adapter: Annotated[Path, typer.Option(help="Adapter folder that gets the numbers.")] = Path(
@@ -106,20 +179,23 @@ def report(
 ) -> None:
     """Write evaluation.json, the adapter's card and the tables of a document from records."""
     from introspection import report as reporting
+    from introspection.adapter_card import write_card
     from introspection.cache import write_text
-    from introspection.evaluation import summarise
+    from introspection.records import read
+    from introspection.summary import summarise
 
-    evaluation = reporting.write_evaluation(
-        reporting.read_records(records), records.as_posix(), adapter
-    )
-    reporting.write_card(evaluation, adapter)
+    # Everything is read before anything is written.
+    found = read(records)
+    text = readme.read_text(encoding="utf-8") if readme is not None else ""
+    table = reporting.paper_table(summarise(read(paper))) if readme is not None else ""
+    evaluation = reporting.write_evaluation(found, records, adapter)
+    write_card(adapter, evaluation)
     if readme is not None:
         results = (
             f"{reporting.headline(evaluation)}\n\n(`python -m introspection report --records "
             f"{records.as_posix()} --readme {readme.name}` writes this table.)"
         )
-        text = reporting.replace_block(readme.read_text(encoding="utf-8"), "results", results)
-        table = reporting.paper_table(summarise(reporting.read_records(paper)))
+        text = reporting.replace_block(text, "results", results)
         write_text(readme, reporting.replace_block(text, "paper", table))
     out.print(reporting.headline(evaluation))
 
