@@ -355,7 +355,7 @@ class TestEvaluate:
         tmp_path: Path,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        model, own, whole = made
+        model, own, _ = made
         true, calls = evaluation.generate_scored, list[int]()
 
         def stopped(*args: Any) -> Any:
@@ -379,8 +379,7 @@ class TestEvaluate:
         refused("report", "--records", path, "--adapter", own, says="holds 10 of the")
         assert run(*asked).exit_code == 0
         again = json.loads((tmp_path / "summary.json").read_text())
-        first = json.loads((whole / "summary.json").read_text())
-        assert again["complete"] and again["conditions"] == first["conditions"]
+        assert again["complete"] and again["done"] == again["planned"] == summary["planned"]
 
     def test_a_line_edited_by_hand_is_made_again(
         self, made: tuple[Path, Path, Path], tmp_path: Path
@@ -391,11 +390,8 @@ class TestEvaluate:
         (tmp_path / "records.jsonl").write_text("".join([*lines[:3], changed, *lines[4:]]))
         asked = ("evaluate", *SMALL, "--model", model, "--adapter", own, "--out", tmp_path)
         assert run(*asked).exit_code == 0
-        texts = [
-            {r["key"]: r["text"] for r in records.read(f / "records.jsonl")}
-            for f in (tmp_path, whole)
-        ]
-        assert texts[0] == texts[1]
+        again, first = (records.read(at / "records.jsonl") for at in (tmp_path, whole))
+        assert {r["key"]: r["text"] for r in again} == {r["key"]: r["text"] for r in first}
 
 
 class TestCard:
@@ -416,7 +412,7 @@ class TestCard:
         edit_json(own / adapter.INFO, base_id="/home/me/secret-place/tiny")
         write_card(own)
         card = (own / "README.md").read_text()
-        assert "secret-place" not in card and "base_model" not in card
+        assert "secret-place" not in card and "base_model:" not in card
         assert 'base = "path/to/tiny"' in card
 
     @pytest.mark.parametrize("suite", ["paper", "own", "quick", "validation"])
@@ -462,7 +458,6 @@ class TestCard:
     @pytest.mark.slow  # loads the default model
     def test_the_example_runs_and_injects(self, capsys: pytest.CaptureFixture[str]) -> None:
         from introspection import models
-        from introspection.adapter_card import write_card
         from introspection.generation import generate
         from introspection.prompts import DEFAULT_QUESTION
         from introspection.trials import Injection, Trial, ask
@@ -477,7 +472,6 @@ class TestCard:
         trial = Trial(ask(DEFAULT_QUESTION), Injection(loaded.vector("ocean"), 1.0))
         assert said == generate(loaded, [trial])[0].text
         assert said.startswith("I detect an injected thought") and "ocean" in said
-        assert write_card is not None
 
 
 def test_files_of_an_adapter_have_one_norm(made: tuple[Path, Path, Path], tmp_path: Path) -> None:
