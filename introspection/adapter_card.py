@@ -95,6 +95,9 @@ asks,
 and `python -m introspection report --records FOLDER-OF-THE-RUN/records.jsonl --adapter FOLDER` writes
 the rates here."""
 
+# A path of the machine that trained it; what is kept is its last name.
+_PLACE = re.compile(r"(?<![^\s=])(?:~|\.{1,2})?/(?:\S*/)?([^/\s]+)/?(?!\S)")
+
 # Which concepts a suite calls unseen, by suite and split.
 _BUCKETS = {"test": "buckets 0 and 1", "validation": "bucket 2"}
 
@@ -120,7 +123,7 @@ def write_card(folder: Path, evaluation: Mapping[str, Any] | None = None) -> Non
         weights=_GGUF if _is_default(info) else "",
         rates=_UNMEASURED if evaluation is None else _rates(evaluation),
         example=_example(info, folder),
-        command=info.command,
+        command=_PLACE.sub(r"\1", info.command),
     )
     write_text(folder / "README.md", card_text(body, None, info.base_id))
     adapter.refresh_manifest(folder)
@@ -128,7 +131,7 @@ def write_card(folder: Path, evaluation: Mapping[str, Any] | None = None) -> Non
 
 def _shown(base_id: str) -> str:
     """A Hub id; of a folder its name alone: the rest is nobody's business."""
-    return base_id if HUB_ID.fullmatch(base_id) else public_name(Path(base_id).name)
+    return base_id if HUB_ID.fullmatch(base_id) else Path(public_name(base_id)).name
 
 
 def _is_default(info: AdapterInfo) -> bool:

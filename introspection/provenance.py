@@ -33,6 +33,7 @@ __all__ = [
     "describe",
     "first_difference",
     "public_name",
+    "same_base",
     "same_version",
     "seal",
     "sealed",
@@ -68,7 +69,7 @@ def versions() -> dict[str, str]:
 
 def public_name(name: str) -> str:
     """A model as others may read it: a preset or Hub id as it is, a folder by its name alone."""
-    return Path(name).resolve().name if os.path.isdir(name) else name
+    return Path(name).resolve().name if os.path.isabs(name) or os.path.isdir(name) else name
 
 
 def describe(
@@ -146,8 +147,7 @@ def _short(value: object) -> str:
 def same_base(one: str, other: str) -> bool:
     """Whether two fingerprints are of one base."""
     # LEAD: replace by models.same_base, which compares the parts that both have.
-    parts = [value.split("-") for value in (one, other)]
-    return all(a == b for a, b in zip(*parts, strict=False))
+    return all(a == b for a, b in zip(one.split("."), other.split("."), strict=False))
 
 
 def same_version(one: str) -> bool:

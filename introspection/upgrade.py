@@ -15,7 +15,7 @@ from introspection.concepts import UNSEEN_CATEGORIES
 from introspection.conditions import asks_about_state, messages_of
 from introspection.errors import IntrospectionError
 from introspection.extraction import UNSEEN_TEMPLATE
-from introspection.provenance import SCHEMA, public_name, seal
+from introspection.provenance import SCHEMA, public_name, same_base, seal
 from introspection.records import FIELDS, seen_names, was_trained
 
 __all__ = ["upgraded"]
@@ -40,16 +40,16 @@ def upgraded(records: Sequence[Mapping[str, Any]], folder: Path | None) -> list[
     }
     if folder and info:
         weights = adapter.read_json(folder / adapter.INFO)["files"][adapter.WEIGHTS]
-        identity = f"{info.base_fingerprint}+{weights[:12]}"
-        if not label.endswith(f" {identity}"):
+        base, _, answered = label.split(" ")[-1].partition("+")
+        if answered != weights[:12] or not same_base(base, info.base_fingerprint):
             raise IntrospectionError(
-                f"The records of the run {label} are not of the adapter in {folder} ({identity}): "
-                "name the adapter that they belong to."
+                f"The records of the run {label} are not of the adapter in {folder} "
+                f"({info.base_fingerprint}+{weights[:12]}): name the one that they belong to."
             )
         run |= {
             "options": {} if " test " in label else {"split": "validation"},
             "weights": weights,
-            "base": info.base_fingerprint,
+            "base": base,
             "layer": info.layer,
             "norm": info.norm,
             "site": info.site,

@@ -409,10 +409,14 @@ class TestCard:
         from introspection.adapter_card import write_card
 
         own, _ = copies
-        edit_json(own / adapter.INFO, base_id="/home/me/secret-place/tiny")
+        command = (
+            "introspection train --model /home/secret-place/tiny/ --x=~/secret-place --layer 1"
+        )
+        edit_json(own / adapter.INFO, base_id="/home/me/secret-place/tiny", command=command)
         write_card(own)
         card = (own / "README.md").read_text()
-        assert "secret-place" not in card and "base_model:" not in card
+        assert "/secret-place" not in card and "secret-place/" not in card
+        assert "base_model:" not in card and "--model tiny --x=secret-place --layer 1" in card
         assert 'base = "path/to/tiny"' in card
 
     @pytest.mark.parametrize("suite", ["paper", "own", "quick", "validation"])
@@ -504,3 +508,41 @@ def test_vectors_in_another_unit_are_refused(copies: tuple[Path, Path], made: An
         result = run("ask", "ocean", "--model", made[0], "--adapter", own)
         assert (result.exit_code == 2) is bad, result.output
         assert ("another typical norm" in result.stderr) is bad
+
+
+def test_upgrading_is_for_the_adapter_that_answered(made: tuple[Path, Path, Path]) -> None:
+    from introspection.upgrade import upgraded
+
+    _, own, folder = made
+    new = records.load(folder / "records.jsonl")
+    known = ("key", "condition", "concept", "category", "split", "harmful", "strength", "schedule")
+    known += ("question", "seed", "adapter", "vector", "text", "detected", "named", "correct")
+    known += ("halted", "halted_at", "tokens", "coherent", "p_detect")
+    old = [{"run": r["run"].rsplit(" ", 1)[0], **{k: r[k] for k in known}} for r in new]
+    again = upgraded(old, own)
+    unknown = ("model", "adapter_name", "device", "versions", "time", "check", "options", "run")
+    for one, other in zip(new, again, strict=True):
+        assert {k for k in records.FIELDS if one[k] != other[k]} <= {*unknown, "base_id"}
+        assert provenance.sealed(other) and other["time"] is None
+    alone = upgraded(old, None)
+    assert {r["weights"] for r in alone} == {r["trained"] for r in alone} == {None}
+    with pytest.raises(IntrospectionError, match=r"not of the adapter in .*\.$"):
+        upgraded([{**r, "run": "quick test 0 aaaa+bbbb"} for r in old], own)
+
+
+def test_train_writes_a_card_and_one_norm(tmp_path: Path, made: tuple[Path, Path, Path]) -> None:
+    from introspection.extraction import load_vectors
+
+    own = tmp_path / "made-here" / "adapter"
+    result = run(
+        *("train", "--recipe", "paper", "--examples", 8, "--epochs", 1, "--batch-size", 4),
+        *("--model", made[0], "--device", "cpu", "--out", own, "--run", tmp_path / "run"),
+    )
+    assert result.exit_code == 0, result.output
+    info, vectors = adapter.read_info(own), load_vectors(own / adapter.VECTORS)
+    assert vectors.norm == info.norm and vectors.fingerprint == info.base_fingerprint
+    assert vectors.baseline == info.baseline and len(info.baseline) == 32
+    assert info.versions["introspection"] == __version__
+    card = (own / "README.md").read_text()
+    assert "Not measured yet" in card and str(tmp_path) not in card and "Q4_1" not in card
+    assert "secret-place" not in card.split("Trained with")[0]

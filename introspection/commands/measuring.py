@@ -191,9 +191,10 @@ def report(
     evaluation = reporting.write_evaluation(found, records, adapter)
     write_card(adapter, evaluation)
     if readme is not None:
+        shown = records.name if records.is_absolute() else records.as_posix()
         results = (
             f"{reporting.headline(evaluation)}\n\n(`python -m introspection report --records "
-            f"{records.as_posix()} --readme {readme.name}` writes this table.)"
+            f"{shown} --readme {readme.name}` writes this table.)"
         )
         text = reporting.replace_block(text, "results", results)
         write_text(readme, reporting.replace_block(text, "paper", table))
