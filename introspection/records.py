@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import zlib
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -188,7 +189,7 @@ def load(path: Path) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = [json.loads(part) for part in text.split("\n") if part]
         if not all(isinstance(record, dict) for record in found):
             raise ValueError
-    except (OSError, EOFError, ValueError, RecursionError) as error:
+    except (OSError, EOFError, ValueError, RecursionError, zlib.error) as error:
         raise IntrospectionError(
             f"The records {path} cannot be read ({type(error).__name__}): write them again with "
             "'python -m introspection evaluate'."

@@ -105,12 +105,15 @@ def table(summary: dict[str, Any]) -> list[str]:
         value = 100 * cell["successes"] / cell["n"]
         return f"{value:5.1f} [{100 * cell['low']:.1f}, {100 * cell['high']:.1f}]"
 
-    lines = [f"{'condition':42}{'n':>6}{'contexts':>10}  {'detected %':22}{'correct %':22}halted %"]
+    width = max([42, *(len(condition) + 2 for condition in summary["conditions"])])
+    lines = [
+        f"{'condition':{width}}{'n':>6}{'contexts':>10}  {'detected %':22}{'correct %':22}halted %"
+    ]
     for condition, found in summary["conditions"].items():
         cells = "  ".join(
             f"{percent(found[field]):20}" for field in ("detected", "correct", "halted")
         )
-        lines.append(f"{condition:42}{found['n']:>6}{found['contexts']:>10}  {cells}")
+        lines.append(f"{condition:{width}}{found['n']:>6}{found['contexts']:>10}  {cells}")
     for name, value in summary["comparisons"].items():
         if isinstance(value, float):
             lines.append(f"{name}: {value:.4f}")

@@ -232,6 +232,15 @@ class TestReport:
         assert all(r["detected"] and r["named"] == "ocean" for r in records.read(path))
         assert run("report", "--records", path, "--adapter", own).exit_code == 0
 
+    def test_a_damaged_archive(self, copies: tuple[Path, Path], tmp_path: Path) -> None:
+        own, path = copies
+        whole, packed = gzip.compress(path.read_bytes()), tmp_path / "r.jsonl.gz"
+        for data in (whole[:100], whole[:99] + bytes([whole[99] ^ 255]) + whole[100:], b"no", b""):
+            packed.write_bytes(data)
+            refused(
+                "report", "--records", packed, "--adapter", own, says="cannot be read|are empty"
+            )
+
     @pytest.mark.parametrize("content", ["", "{", "3\n", '{"a": 1}\n', "[]\n", "\0"])
     def test_no_records(self, content: str, copies: tuple[Path, Path]) -> None:
         own, path = copies
