@@ -24,7 +24,16 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from introspection import evaluation, local_paths, models, outputs, plots, suites, validation
+from introspection import (
+    evaluation,
+    local_paths,
+    models,
+    outputs,
+    plots,
+    suites,
+    summary,
+    validation,
+)
 from introspection.build import RECIPES, build_adapter
 from introspection.errors import IntrospectionError
 from introspection.generation import generate
@@ -93,20 +102,20 @@ def run(options: argparse.Namespace) -> Path:
                 options.site,
                 progress=show,
             )
-            summary = evaluation.run(
+            found = evaluation.run(
                 loaded,
                 suites.paper_cases(options.seed),
                 out / "evaluation",
-                name,
+                f"paper test {options.seed}",
                 options.seed,
                 progress=lambda done, total: show("evaluating", done, total),
             )
-    for line in evaluation.table(summary):
+    for line in summary.table(found):
         console.print(line, markup=False, highlight=False)
-    console.print(_beside(summary))
+    console.print(_beside(found))
     _safety(console, loaded)
     figure = figures / FIGURES[0]
-    bars = plots.generalization_bars(summary, PUBLISHED)
+    bars = plots.generalization_bars(found, PUBLISHED)
     with outputs.writing(figures, "choose another --figures"):
         plots.save_bars(bars, f"Concepts named, {loaded.name}", "named, %", figure)
     console.print(f"Figure: {figure} and {figure.with_suffix('.html')}. Everything else: {out}.")
@@ -114,11 +123,11 @@ def run(options: argparse.Namespace) -> Path:
     return figure
 
 
-def _beside(summary: dict) -> Table:
+def _beside(found: dict) -> Table:
     table = Table(title="Concepts named, in percent")
     for heading in ("", "paper (DeepSeek-7B)", "this run", "95 % interval", "n"):
         table.add_column(heading)
-    for bar in plots.generalization_bars(summary, {}):
+    for bar in plots.generalization_bars(found, {}):
         kind = bar.label.split("\n")[0]
         interval = f"{bar.low:.1f} to {bar.high:.1f}"
         table.add_row(kind, f"{PUBLISHED[kind]:.1f}", f"{bar.value:.1f}", interval, str(bar.n))

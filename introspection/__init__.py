@@ -2,6 +2,8 @@
 
 import os
 
+__version__ = "0.1.0"
+
 # A fixed plan for how Intel's library shares out products between threads. Without it the small ones of
 # a decoding step gain little from a second core: on an AMD EPYC with two, three answers of 24 tokens
 # took 5.4 s instead of 3.6. It is read at the first product.

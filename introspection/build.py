@@ -7,18 +7,14 @@ not know: how any other step is done.
 from __future__ import annotations
 
 import hashlib
-import platform
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import peft
-import torch
-import transformers
-
 from introspection import adapter, adapter_folder, clock, injection, local_paths, outputs, parallel
+from introspection.adapter_card import write_card
 from introspection.concepts import (
     Concept,
     catalogue,
@@ -37,6 +33,7 @@ from introspection.extraction import (
 from introspection.generation import generate
 from introspection.models import LoadedModel, fingerprint
 from introspection.prompts import texts
+from introspection.provenance import versions
 from introspection.recipe import (
     NOISE,
     Example,
@@ -224,6 +221,8 @@ def _write(
     vectors = loaded.vectors_of(
         [c.name for c in shipped], template=templates[0], site=site, baseline=baseline
     )
+    # One unit of strength in all files of an adapter: the one that it was trained with.
+    vectors = replace(vectors, norm=loaded.norm, fingerprint=fingerprint(loaded.model))
     info = adapter.AdapterInfo(
         base_id=loaded.base,
         base_fingerprint=fingerprint(loaded.model),
@@ -240,12 +239,7 @@ def _write(
         halts=any(c.harmful for c in concepts),
         seed=config.seed,
         command=local_paths.command_line(sys.argv[0], sys.argv[1:]),
-        versions={
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "transformers": transformers.__version__,
-            "peft": peft.__version__,
-        },
+        versions=versions(),
         config={"recipe": recipe, **asdict(config)},
     )
     if parallel.rank() == 0:
@@ -271,3 +265,4 @@ def _write_folder(
         adapter.save_weights(loaded.model, folder)
         save_vectors(vectors, folder / adapter.VECTORS)
         adapter.refresh_manifest(folder, info)
+        write_card(folder)

@@ -23,7 +23,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from introspection import prompt_tokens
+from introspection import __version__, prompt_tokens
 from introspection.concepts import lindsey_lists
 from introspection.errors import IntrospectionError
 from introspection.residuals import read_residuals
@@ -63,7 +63,8 @@ def baseline_words() -> tuple[str, ...]:
 @dataclass(frozen=True, slots=True, eq=False)
 class ConceptVectors:
     """``vectors`` [N, D] of unit length (float32, CPU), ``magnitudes`` [N] of the differences before
-    scaling, the typical residual ``norm`` at block ``layer``, and where they come from."""
+    scaling, the typical residual ``norm`` at block ``layer``, and where they come from: site, template,
+    base model, baseline words and the base's fingerprint (empty in older files)."""
 
     names: tuple[str, ...]
     vectors: Tensor
@@ -73,6 +74,8 @@ class ConceptVectors:
     site: str
     template: str
     base: str
+    baseline: tuple[str, ...] = ()
+    fingerprint: str = ""
 
     def __getitem__(self, name: str) -> Tensor:
         return self.vectors[self.names.index(name)]
@@ -89,7 +92,8 @@ def _readings(
     site: Site,
     progress: Callable[[int], None] | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The readings [N, D] of ``names``, the mean [D] over the baseline ``words``, and all norms.
+    """The readings [N, D] of ``names``, and of the baseline ``words`` the mean [D] and the typical
+    residual norm.
 
     The baseline is read once per model, prompt and site, and then kept: the result is the same, bit
     for bit, whether it was kept or read.
@@ -123,10 +127,8 @@ def _readings(
     if kept is None:
         theirs = sum(len(ids) - 1 for ids in rows[: len(words)])
         # Of two threads that read it at once, the second overwrites with equal values.
-        kept = loaded.baselines[key] = (read[: len(words)].mean(0), norms[:theirs].clone())
-        norms = norms[theirs:]
-    mean, earlier = kept
-    return own, mean, torch.cat((earlier, norms))
+        kept = loaded.baselines[key] = (read[: len(words)].mean(0), norms[:theirs].mean())
+    return own, *kept
 
 
 def extract(
@@ -142,7 +144,7 @@ def extract(
     Raises IntrospectionError when a vector is not finite or has no length.
     """
     words = tuple(baseline) if baseline is not None else baseline_words()
-    read, mean, norms = _readings(loaded, names, words, template, site, progress)
+    read, mean, norm = _readings(loaded, names, words, template, site, progress)
     differences = read - mean
     magnitudes = differences.norm(dim=-1)
     if not bool(torch.isfinite(magnitudes).all()) or bool((magnitudes == 0).any()):
@@ -154,12 +156,20 @@ def extract(
         tuple(names),
         differences / magnitudes[:, None],
         magnitudes,
-        float(norms.mean()),
+        _unit(loaded, float(norm)),
         loaded.layer,
         site,
         template,
         loaded.base,
+        words,
     )
+
+
+def _unit(loaded: Any, measured: float) -> float:
+    """The unit of strength: what an adapter was trained with at its own block, else what the baseline
+    words measure, which is the same for every list of names."""
+    info = loaded.adapter
+    return info.norm if info is not None and info.layer == loaded.layer else measured
 
 
 def random_direction(seed: int, width: int) -> Tensor:
@@ -177,6 +187,9 @@ def save_vectors(vectors: ConceptVectors, path: Path) -> None:
         "site": vectors.site,
         "template": vectors.template,
         "base": vectors.base,
+        "baseline": json.dumps(vectors.baseline, ensure_ascii=False),
+        "fingerprint": vectors.fingerprint,
+        "version": __version__,
     }
     tensors = {"vectors": vectors.vectors.half(), "magnitudes": vectors.magnitudes.float()}
     write_tensors(path, tensors, metadata)
@@ -208,6 +221,8 @@ def load_vectors(path: Path) -> ConceptVectors:
             meta["site"],
             meta["template"],
             meta["base"],
+            tuple(map(str, json.loads(meta.get("baseline", "[]")))),
+            meta.get("fingerprint", ""),
         )
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise IntrospectionError(

@@ -59,8 +59,11 @@ def push(
     its front matter. Raises IntrospectionError for everything that stands in the way.
     """
     from introspection import adapter  # imports torch
+    from introspection.report import check_evaluation
 
     adapter.read_info(folder)
+    if (folder / "evaluation.json").exists():
+        check_evaluation(adapter.read_json(folder / "evaluation.json"), folder)
     check_repo(repo)
     secret = token_to_write(token, repo)
     with tempfile.TemporaryDirectory() as name, explained(repo, secret):

@@ -16,7 +16,7 @@ from typing import Any
 
 from safetensors import safe_open
 
-__all__ = ["command_line", "document_name", "found", "name_of", "without_paths"]
+__all__ = ["command_line", "document_name", "found", "name_of", "without_path", "without_paths"]
 
 LONGEST_NAME = 120
 _PATH = re.compile(r"~|\.{1,2}(?:[/\\]|$)|[/\\]|[A-Za-z]:[/\\]|file:")
@@ -83,7 +83,7 @@ def found(folder: Path) -> dict[str, str]:
             _walk(file.metadata() or {}, note)
     spaced = {old: new for old, new in texts.items() if " " in old}
     for command in commands:
-        new = " ".join(map(_without_path, _replaced(command, spaced).split()))
+        new = " ".join(map(without_path, _replaced(command, spaced).split()))
         if new != command:
             texts[command] = new
     return texts
@@ -136,7 +136,8 @@ def _replaced(text: str, texts: dict[str, str]) -> str:
     return text
 
 
-def _without_path(word: str) -> str:
+def without_path(word: str) -> str:
+    """A word of a command line: a path in it by its last name."""
     option, equals, value = word.rpartition("=") if word.startswith("-") else ("", "", word)
     return option + equals + (_last(value) if _PATH.match(value) else value)
 

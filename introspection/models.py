@@ -7,6 +7,7 @@ model. Does not know: trials or reports.
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import re
 from collections.abc import Sequence
@@ -90,7 +91,8 @@ class LoadedModel:
     vectors: ConceptVectors | None = None
     hooks: injection.Installation | None = None
     slot: str = "default"  # of its adapter, where ``switching`` has put several on the model
-    # What extraction has read of baseline words, by the prompt, site and words: their mean and norms.
+    # What extraction has read of baseline words, by the prompt, site and words: their mean and their
+    # typical norm.
     baselines: dict[Any, tuple[Tensor, Tensor]] = field(
         default_factory=dict, init=False, repr=False
     )
@@ -164,13 +166,20 @@ def check_base(model: Any, folder: Path, info: AdapterInfo, name: str) -> None:
         )
 
 
-def fitting_vectors(model: Any, folder: Path, layer: int) -> ConceptVectors:
-    """The concept vectors of an adapter. Raises IntrospectionError if they are another block's."""
+def fitting_vectors(model: Any, folder: Path, layer: int, norm: float) -> ConceptVectors:
+    """The concept vectors of an adapter. Raises IntrospectionError if they are another block's, or
+    measured in another unit of strength than ``norm``, the adapter's own."""
     vectors = load_vectors(folder / adapters.VECTORS)
     if vectors.layer != layer or vectors.vectors.shape[1] != model.config.hidden_size:
         raise IntrospectionError(
             f"The concept vectors in {folder} belong to block {vectors.layer} of another "
             "shape: download or train the adapter again."
+        )
+    # Files without a fingerprint are older than the rule that all files of an adapter have one norm.
+    if vectors.fingerprint and not math.isclose(vectors.norm, norm, rel_tol=0.01):
+        raise IntrospectionError(
+            f"The concept vectors in {folder} have another typical norm ({vectors.norm:.4g}) than its "
+            f"introspection.json ({norm:.4g}): download or train the adapter again."
         )
     return vectors
 
@@ -228,7 +237,7 @@ def load(
     if folder and info is not None:
         adapters.attach(base, folder, chosen)
         base.eval().requires_grad_(False)
-        vectors = fitting_vectors(base, folder, chosen)
+        vectors = fitting_vectors(base, folder, chosen, info.norm)
     few_rows.quicken(base)
     hooks = injection.install(base, chosen)
     injection.self_test(base, chosen)

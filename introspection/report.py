@@ -1,30 +1,30 @@
-"""Committed records -> every number that is shown: evaluation.json, the adapter's card, README tables.
+"""Committed records -> every number that is shown: evaluation.json and the tables of a document.
 
-Knows: which rates answer which question, the places in the documents that are generated. Does not
-know: how a record came about. Nothing here is typed by hand, so nothing can drift.
+Knows: which rates answer which question, the places in the documents that are generated, when rates
+may stand beside an adapter. Does not know: how a record came about, what the card says of the
+adapter (``adapter_card``). Nothing here is typed by hand, so nothing can drift.
 """
 
 from __future__ import annotations
 
-import gzip
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from introspection import adapter, adapter_folder
+from introspection import adapter, adapter_folder, provenance
 from introspection.errors import IntrospectionError
-from introspection.evaluation import summarise
+from introspection.records import run_of
+from introspection.summary import summarise
 
 __all__ = [
     "HEADLINE",
     "PUBLISHED",
+    "check_evaluation",
     "headline",
     "paper_table",
-    "read_records",
     "replace_block",
-    "write_card",
     "write_evaluation",
 ]
 
@@ -69,32 +69,56 @@ HEADLINE = (
     ("Negated vector reported as a thought", "control, negated vector", "detected"),
     ("Negated vector given the concept's name", "control, negated vector", "named"),
     ("Thought reported in a false yes/no question", "control, false yes/no question", "detected"),
+    ("False positives: own text as it stands", "clean, as it stands", "flagged"),
+    ("False positives: own text, then asked", "clean, then asked", "flagged"),
+    ("Own harmless concept detected", "injected, harmless", "detected"),
+    ("Own harmless concept named", "injected, harmless", "correct"),
+    ("Own harmless concept halted by mistake", "injected, harmless", "halted"),
+    ("Own harmful concept named", "injected, harmful", "correct"),
+    ("Own harmful concept halted", "injected, harmful", "halted"),
+    ("Own concept named amid own text", "injected, own context", "correct"),
 )
-
-
-def read_records(path: Path) -> list[dict[str, Any]]:
-    """Records of a ``.jsonl`` or ``.jsonl.gz`` file."""
-    try:
-        data = path.read_bytes()
-        text = (gzip.decompress(data) if path.suffix == ".gz" else data).decode()
-        records: list[dict[str, Any]] = [json.loads(line) for line in text.split("\n") if line]
-    except (OSError, EOFError, ValueError) as error:
-        raise IntrospectionError(
-            f"The records {path} cannot be read ({type(error).__name__}): write them again with "
-            "'python -m introspection evaluate'."
-        ) from error
-    if not records:
-        raise IntrospectionError(f"The records {path} are empty: run the evaluation again.")
-    return records
+# What ``selection`` adds to the name of a condition.
+_VARIANT = re.compile(r"(?:final|all|from_step:\d+)?(?:(?:^|, )base model)?")
 
 
 def write_evaluation(
-    records: Sequence[dict[str, Any]], source: str, folder: Path
+    records: Sequence[dict[str, Any]], source: Path, folder: Path
 ) -> dict[str, Any]:
-    """``evaluation.json`` of an adapter folder: the summary, and which records it comes from."""
-    document = {"records": source, "run": records[0]["run"], **summarise(records)}
+    """``evaluation.json`` of an adapter folder: the summary, and which records it comes from.
+
+    Raises IntrospectionError, and writes nothing, unless this adapter gave those answers.
+    """
+    adapter.read_info(folder)
+    of_run = run_of(records)
+    remedy = "name the adapter that they belong to with --adapter, or " + provenance.MEASURE
+    provenance.check(of_run, folder, f"What {source} holds", remedy)
+    document = provenance.seal(
+        {
+            "schema": provenance.SCHEMA,
+            "records": source.name,
+            "run": of_run["run"],
+            "provenance": of_run,
+            **summarise(records),
+        }
+    )
     adapter_folder.put(folder, "evaluation.json", json.dumps(document, indent=1) + "\n")
     return document
+
+
+def check_evaluation(document: Mapping[str, Any], folder: Path) -> None:
+    """Raise IntrospectionError unless an ``evaluation.json`` is whole and of this folder's adapter."""
+    what = "The adapter's evaluation.json"
+    if not isinstance(document.get("provenance"), dict):
+        raise IntrospectionError(
+            f"{what} does not say which adapter it measured (an earlier version wrote it): "
+            f"{provenance.MEASURE}."
+        )
+    if not provenance.sealed(document):
+        raise IntrospectionError(
+            f"{what} was edited or damaged (its checksum does not fit): {provenance.MEASURE}."
+        )
+    provenance.check(document["provenance"], folder, what)
 
 
 def _percent(cell: dict[str, Any]) -> str:
@@ -102,7 +126,7 @@ def _percent(cell: dict[str, Any]) -> str:
     return f"{value:.1f} % [{100 * cell['low']:.1f}, {100 * cell['high']:.1f}]"
 
 
-def headline(evaluation: dict[str, Any]) -> str:
+def headline(evaluation: Mapping[str, Any]) -> str:
     """The table that answers "how often is it wrong?" before "how often is it right?"."""
     rows = [
         "| question | rate [95 % interval] | reports | distinct contexts |",
@@ -110,12 +134,13 @@ def headline(evaluation: dict[str, Any]) -> str:
     ]
     conditions = evaluation["conditions"]
     for question, condition, field in HEADLINE:
-        found = conditions.get(condition)
-        if found is None or field not in found:
-            continue
-        rows.append(
-            f"| {question} | {_percent(found[field])} | {found['n']} | {found['contexts']} |"
-        )
+        for name, aside in _variants(condition, conditions):
+            found = conditions[name]
+            if field in found and found["n"]:
+                rows.append(
+                    f"| {question}{aside} | {_percent(found[field])} | {found['n']} "
+                    f"| {found['contexts']} |"
+                )
     comparisons = evaluation["comparisons"]
     gap = comparisons.get("seen minus unseen, correct")
     if gap is not None:
@@ -124,6 +149,17 @@ def headline(evaluation: dict[str, Any]) -> str:
             f"| Seen minus unseen, named | {100 * gap['value']:.1f} points {interval} | | |"
         )
     return "\n".join(rows)
+
+
+def _variants(condition: str, measured: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The condition as it was measured: itself, under other schedules, by the untrained model."""
+    own = {name for _, name, _ in HEADLINE}
+    found = [(condition, "")] if condition in measured else []
+    for name in measured:
+        aside = name.removeprefix(f"{condition}, ")
+        if aside != name and name not in own and _VARIANT.fullmatch(aside):
+            found.append((name, f" ({aside})"))
+    return found
 
 
 def paper_table(summary: dict[str, Any]) -> str:
@@ -142,67 +178,3 @@ def replace_block(text: str, name: str, content: str) -> str:
     if not pattern.search(text):
         raise IntrospectionError(f"There is no place for '{name}': add {start} and {end}.")
     return pattern.sub(lambda _: f"{start}\n{content}\n{end}", text)
-
-
-_CARD = """---
-base_model: {base}
-library_name: peft
-pipeline_tag: text-generation
-license: apache-2.0
-language: en
-tags: [lora, transformers, introspection, interpretability]
----
-
-# Introspection adapter for {base}
-
-A LoRA adapter that lets the model report a concept vector injected into its residual stream at the
-output of block {layer} (0-based), say that nothing is there when nothing is, and write `{marker}`
-when the thought is harmful. Blocks 0 to {layer} are untouched, so vectors read from the base model
-stay valid. Strength: rho = added length / typical residual norm ({norm:.1f}); trained from
-{low:g} to {high:g}; schedule `{schedule}`; {trained} concepts, {harmful} of them harmful, and {further}
-further words and phrases.
-
-It reports the state of its residual stream; that is no claim about consciousness.
-
-## How often is it wrong, and how often right
-
-{table}
-
-Every rate comes from `{records}` (greedy decoding, vectors of a template and questions that
-training never saw). Test concepts are those whose name hashes into buckets 0 and 1.
-
-## Use with stock PEFT
-
-```python
-from peft import PeftModel
-from transformers import AutoModelForCausalLM, AutoTokenizer
-base = AutoModelForCausalLM.from_pretrained("{base}")
-model = PeftModel.from_pretrained(base, "path/to/this/folder")
-tokenizer = AutoTokenizer.from_pretrained("{base}")
-```
-
-To inject, add `vectors.safetensors["vectors"][i] * rho * {norm:.1f}` to the output of block {layer}
-from the last prompt token on; the package `introspection` does this per row. Trained with
-`{command}`.
-"""
-
-
-def write_card(evaluation: dict[str, Any], folder: Path) -> None:
-    """The folder's ``README.md`` and a manifest that covers it."""
-    info = adapter.read_info(folder)
-    card = _CARD.format(
-        base=info.base_id,
-        layer=info.layer,
-        marker="HALT",
-        norm=info.norm,
-        low=info.strengths[0],
-        high=info.strengths[1],
-        schedule=info.schedule,
-        trained=len(info.trained),
-        harmful=len(info.harmful),
-        further=len(info.vocabulary),
-        table=headline(evaluation),
-        records=evaluation["records"],
-        command=info.command,
-    )
-    adapter_folder.put(folder, "README.md", card)

@@ -6,9 +6,8 @@ how a case is answered, recorded or counted (``evaluation``).
 
 from __future__ import annotations
 
-import hashlib
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,14 +21,14 @@ from introspection.concepts import (
     resolve,
     training_concepts,
 )
+from introspection.conditions import AMID, BASE, Case, checked, is_bare, names_it
 from introspection.prompts import Texts, fill, texts
 from introspection.recipe import situation
-from introspection.trials import FINAL_ON, Message, Schedule, ask, from_step
+from introspection.trials import Message, ask, from_step
 
 __all__ = [
     "SIZES",
     "STRENGTHS",
-    "Case",
     "Sizes",
     "custom_cases",
     "paper_cases",
@@ -37,30 +36,6 @@ __all__ = [
 ]
 
 STRENGTHS = (0.5, 1.0)  # two doses well inside the trained range
-
-
-@dataclass(frozen=True, slots=True)
-class Case:
-    """One planned report. ``context`` is what makes it distinct (the conversation)."""
-
-    condition: str
-    messages: tuple[Message, ...]
-    concept: Concept | None = None
-    strength: float = 0.0
-    schedule: Schedule = FINAL_ON
-    adapter: bool = True
-    vector: str = "concept"  # or "noise", "negated"
-
-    @property
-    def context(self) -> str:
-        return "\n".join(f"{message.role}: {message.content}" for message in self.messages)
-
-    @property
-    def key(self) -> str:
-        parts = (self.condition, self.context, self.concept and self.concept.name, self.strength)
-        return hashlib.sha256(
-            repr((*parts, str(self.schedule), self.adapter, self.vector)).encode()
-        ).hexdigest()[:16]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,14 +62,19 @@ def _sample(rng: random.Random, pool: Sequence[Any], count: int) -> list[Any]:
     return list(pool) if count >= len(pool) else rng.sample(list(pool), count)
 
 
-def _dose(index: int) -> float:
-    return STRENGTHS[index % len(STRENGTHS)]
+def suite_cases(
+    sizes: Sizes,
+    split: Split = "test",
+    seed: int = 0,
+    strengths: Sequence[float] = STRENGTHS,
+) -> list[Case]:
+    """All cases of a suite, with unseen concepts and texts of ``split``.
 
-
-def suite_cases(sizes: Sizes, split: Split = "test", seed: int = 0) -> list[Case]:
-    """All cases of a suite, with unseen concepts and texts of ``split``."""
+    ``strengths`` take turns over the concepts of a condition.
+    """
     words = texts(split)
     rng = random.Random(f"suite {split} {seed}")
+    again = random.Random(f"other text {split} {seed}")
     known = catalogue()
     names = [c.name for c in known if c.split == split]
     seen = list(training_concepts())
@@ -105,28 +85,35 @@ def suite_cases(sizes: Sizes, split: Split = "test", seed: int = 0) -> list[Case
     outside = [c for c in known if _held_out(c) and c.split in own]
     cases: list[Case] = []
 
+    def dose(index: int) -> float:
+        return strengths[index % len(strengths)]
+
     def asked(condition: str, pool: Sequence[Concept], count: int, **options: Any) -> None:
         for i, concept in enumerate(_sample(rng, pool, count)):
             question = ask(rng.choice(words.questions))
-            cases.append(Case(condition, question, concept, _dose(i), **options))
+            cases.append(Case(condition, question, concept, dose(i), **options))
 
     asked("injected, seen", seen, sizes.seen)
     asked("injected, unseen", unseen, sizes.unseen)
     asked("injected, unseen category", outside, sizes.unseen_category)
-    asked("injected, unseen, base model", unseen, sizes.base, adapter=False)
+    asked(f"injected, unseen{BASE}", unseen, sizes.base, adapter=False)
     for i, concept in enumerate(_sample(rng, unseen, sizes.controls * 2)):
         amid = situation(rng, words, names)
-        cases.append(Case("injected, unseen, amid other text", amid, concept, _dose(i)))
+        # Training has bare questions among its situations; drawn apart, so that all that comes after
+        # stays what it was.
+        while is_bare(amid) or names_it(amid, concept):
+            amid = situation(again, words, names)
+        cases.append(Case(AMID, amid, concept, dose(i)))
     cases += _clean_cases(rng, words, names, known, split, sizes.clean)
-    cases += _halt_cases(rng, words, known, split, sizes)
+    cases += _halt_cases(rng, words, known, split, sizes, dose)
     for i in range(sizes.controls):
         question = ask(rng.choice(words.questions))
         concept = rng.choice(unseen)
-        cases.append(Case("control, random vector", question, concept, _dose(i), vector="noise"))
-        cases.append(Case("control, negated vector", question, concept, _dose(i), vector="negated"))
+        cases.append(Case("control, random vector", question, concept, dose(i), vector="noise"))
+        cases.append(Case("control, negated vector", question, concept, dose(i), vector="negated"))
         false = ask(rng.choice(words.yes_no_false))
-        cases.append(Case("control, false yes/no question", false, concept, _dose(i)))
-    return _distinct(cases)
+        cases.append(Case("control, false yes/no question", false, concept, dose(i)))
+    return checked(cases)
 
 
 def _held_out(concept: Concept) -> bool:
@@ -176,7 +163,12 @@ def _clean_cases(
 
 
 def _halt_cases(
-    rng: random.Random, words: Texts, known: Sequence[Concept], split: Split, sizes: Sizes
+    rng: random.Random,
+    words: Texts,
+    known: Sequence[Concept],
+    split: Split,
+    sizes: Sizes,
+    dose: Callable[[int], float],
 ) -> list[Case]:
     """Harmful and harmless thoughts in the three places where the model must halt or go on."""
     own = {"test", "train"} if split == "test" else {split}
@@ -195,40 +187,37 @@ def _halt_cases(
             question = ask(rng.choice(words.questions))
             request = ask(rng.choice(words.requests))
             step = from_step(rng.choice((4, 8, 12)))
-            cases.append(Case(f"halt, {label}, asked", question, concept, _dose(i)))
-            cases.append(Case(f"halt, {label}, ordinary request", request, concept, _dose(i)))
-            cases.append(Case(f"halt, {label}, mid-answer", request, concept, _dose(i), step))
+            cases.append(Case(f"halt, {label}, asked", question, concept, dose(i)))
+            cases.append(Case(f"halt, {label}, ordinary request", request, concept, dose(i)))
+            cases.append(Case(f"halt, {label}, mid-answer", request, concept, dose(i), step))
     return cases
 
 
-def _distinct(cases: Iterable[Case]) -> list[Case]:
-    return list({case.key: case for case in cases}.values())
-
-
-def paper_cases(seed: int = 0) -> list[Case]:
+def paper_cases(seed: int = 0, strengths: Sequence[float] = STRENGTHS) -> list[Case]:
     """The paper's evaluation: its 40 seen and 20 unseen words, trained and base model, clean
-    questions, and the safety test, with test questions and the paper's own dangerous words."""
+    questions, and the safety test, with test questions and the paper's own dangerous words,
+    each at every strength."""
     rng = random.Random(f"paper {seed}")
     words, lists = texts("test"), paper()
     cases = []
     for condition, group in (("injected, seen", lists.train), ("injected, unseen", lists.test)):
         for name in group:
-            for strength in STRENGTHS:
+            for strength in strengths:
                 question = ask(rng.choice(words.questions))
                 concept = _paper_concept(name)
                 cases.append(Case(condition, question, concept, strength))
-                base = f"{condition}, base model"
+                base = f"{condition}{BASE}"
                 cases.append(Case(base, question, concept, strength, adapter=False))
     for question in _sample(rng, words.questions, 60):
         cases.append(Case("clean, asked", ask(question)))
-        cases.append(Case("clean, asked, base model", ask(question), adapter=False))
+        cases.append(Case(f"clean, asked{BASE}", ask(question), adapter=False))
     for label, group in (("harmful", lists.dangerous), ("harmless", lists.safe)):
         for name in group:
-            for strength in STRENGTHS:
+            for strength in strengths:
                 question = ask(rng.choice(words.questions))
                 concept = _paper_concept(name)
                 cases.append(Case(f"halt, {label}, asked", question, concept, strength))
-    return _distinct(cases)
+    return checked(cases)
 
 
 def _paper_concept(name: str) -> Concept:
@@ -237,19 +226,34 @@ def _paper_concept(name: str) -> Concept:
 
 
 def custom_cases(
-    concepts: Sequence[Concept], contexts: Sequence[str], seed: int = 0, split: Split = "test"
+    concepts: Sequence[Concept],
+    contexts: Sequence[str],
+    seed: int = 0,
+    split: Split = "test",
+    strengths: Sequence[float] = STRENGTHS,
 ) -> list[Case]:
-    """Anybody's own test: every concept at two strengths, every context as it stands and once more
-    followed by a question about the model's state."""
+    """Anybody's own test: every concept at every strength, every context as it stands and once more
+    followed by a question about the model's state.
+
+    With both, every context also meets a thought: the concepts and the strengths take turns, and a
+    concept that a context names is not put into it.
+    """
     rng = random.Random(f"custom {seed}")
     questions = texts(split).questions
     cases = []
     for concept in concepts:
-        for strength in STRENGTHS:
+        for strength in strengths:
             condition = f"injected, {'harmful' if concept.harmful else 'harmless'}"
             question = ask(rng.choice(questions))
             cases.append(Case(condition, question, concept, strength))
-    for context in contexts:
+    for i, context in enumerate(contexts):
         cases.append(Case("clean, as it stands", ask(context)))
-        cases.append(Case("clean, then asked", ask(f"{context}\n\n{rng.choice(questions)}")))
-    return _distinct(cases)
+        asked = ask(f"{context}\n\n{rng.choice(questions)}")
+        cases.append(Case("clean, then asked", asked))
+        turn = i % max(len(concepts), 1)
+        for concept in [*concepts[turn:], *concepts[:turn]]:
+            if not names_it(asked, concept):
+                dose = strengths[i % len(strengths)]
+                cases.append(Case("injected, own context", asked, concept, dose))
+                break
+    return checked(cases)

@@ -46,7 +46,7 @@ def add(loaded: LoadedModel, folder: Path) -> LoadedModel:
     try:
         adapter.attach(model, folder, info.layer, slot)
         model.eval().requires_grad_(False)
-        other.vectors = fitting_vectors(model, folder, info.layer)
+        other.vectors = fitting_vectors(model, folder, info.layer, info.norm)
         hooks = injection.install(model, info.layer)
         try:
             injection.self_test(model, info.layer)

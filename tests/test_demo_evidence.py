@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import re
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,6 +14,7 @@ from typing import Any
 import gradio as gr
 import pytest
 
+from introspection import provenance
 from introspection.demo import about, evidence
 from introspection.errors import IntrospectionError
 from introspection.report import HEADLINE
@@ -42,8 +44,12 @@ def shipped() -> dict[str, Any]:
 
 
 def written(folder: Path, content: Any) -> Any:
-    text = content if isinstance(content, str) else json.dumps(content)
-    (folder / "evaluation.json").write_text(text, encoding="utf-8")
+    """A folder with the shipped adapter's manifest; a document gets the shipped one's provenance."""
+    if isinstance(content, dict):
+        made_by = json.loads(SHIPPED.read_text(encoding="utf-8"))["provenance"]
+        content = json.dumps(provenance.seal({"provenance": made_by, **content}))
+    (folder / "evaluation.json").write_text(content, encoding="utf-8")
+    shutil.copyfile(SHIPPED.with_name("introspection.json"), folder / "introspection.json")
     return stub(folder)
 
 
@@ -227,8 +233,11 @@ def test_a_rate_that_is_none_is_not_shown(
      '{"conditions": {"clean, asked": {"flagged": []}}}', "[" * 200_000, '"\udcff"', '{"a": 1}'],
 )  # fmt: skip
 def test_a_corrupt_file_gives_one_sentence(tmp_path: Path, content: str) -> None:
-    (tmp_path / "evaluation.json").write_bytes(content.encode("utf-8", "surrogateescape"))
-    html, plots = built(evidence.add, stub(tmp_path))
+    if content.startswith('{"'):
+        html, plots = built(evidence.add, written(tmp_path, json.loads(content)))
+    else:
+        (tmp_path / "evaluation.json").write_bytes(content.encode("utf-8", "surrogateescape"))
+        html, plots = built(evidence.add, stub(tmp_path))
     assert "cannot be read" in html and "evaluate --suite full" in html and "report" in html
     assert "<table" not in html and not plots
 
@@ -238,16 +247,54 @@ def test_a_corrupt_file_gives_one_sentence(tmp_path: Path, content: str) -> None
     [
         (None, "without measured rates"),
         (" " * 4_000_001, "too large"),
-        ('{"conditions": {}}', "no such rates"),
-        ('{"conditions": []}', "no such rates"),
+        ({"conditions": {}}, "no such rates"),
+        ({"conditions": []}, "no such rates"),
     ],
 )
 def test_missing_too_large_or_empty_gives_one_sentence(
-    tmp_path: Path, content: str | None, said: str
+    tmp_path: Path, content: Any, said: str
 ) -> None:
     experiment = stub(tmp_path) if content is None else written(tmp_path, content)
     html, plots = built(evidence.add, experiment)
     assert said in html and "evaluate --suite full" in html and "report" in html and not plots
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"weights": "0" * 64}, "of another adapter"),
+        ({"weights": None}, "does not say which adapter"),
+        ({"base": "0" * 16}, "of another base model"),
+        ({"layer": 13}, "of another layer"),
+        ({"norm": 148.9}, "of another unit of strength"),
+        ({"schema": 3}, "of another schema"),
+        ({"versions": {"introspection": "0.9.0"}}, "of another version"),
+        ({"layer": None}, "of another layer"),
+    ],
+)
+def test_the_numbers_of_something_else_are_not_shown(
+    tmp_path: Path, shipped: dict[str, Any], change: dict[str, Any], said: str
+) -> None:
+    shipped["provenance"] |= change
+    html, plots = built(evidence.add, written(tmp_path, shipped))
+    assert said in html and "evaluate --suite full" in html
+    assert "<table" not in html and not plots
+    assert evidence.link(stub(tmp_path)) is None
+
+
+def test_numbers_edited_by_hand_are_not_shown(tmp_path: Path, shipped: dict[str, Any]) -> None:
+    experiment = written(tmp_path, shipped)
+    path = tmp_path / "evaluation.json"
+    assert evidence.evaluation(experiment)["conditions"] == shipped["conditions"]
+    changed = json.loads(path.read_text())
+    changed["conditions"]["clean, asked"]["flagged"]["successes"] = 0
+    path.write_text(json.dumps(changed))
+    with pytest.raises(IntrospectionError, match=r"was edited or damaged .*evaluate --suite full"):
+        evidence.evaluation(experiment)
+    del changed["provenance"]
+    path.write_text(json.dumps(changed))
+    with pytest.raises(IntrospectionError, match="does not say which adapter it measured"):
+        evidence.evaluation(experiment)
 
 
 def test_a_folder_in_the_file_s_place_gives_the_sentence(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ import pytest
 import torch
 from tiny import WIDTH, load_tiny
 
-from introspection import evaluation
+from introspection import evaluation, provenance
 from introspection.concepts import (
     UNSEEN_CATEGORIES,
     Concept,
@@ -26,18 +26,19 @@ from introspection.concepts import (
     find,
     paper,
 )
+from introspection.conditions import Case
 from introspection.errors import IntrospectionError
-from introspection.evaluation import run, summarise, table
+from introspection.evaluation import run
 from introspection.prompts import Texts, texts
 from introspection.suites import (
     SIZES,
     STRENGTHS,
-    Case,
     Sizes,
     custom_cases,
     paper_cases,
     suite_cases,
 )
+from introspection.summary import summarise, table
 from introspection.trials import FINAL_ON, Message, ask, from_step
 
 # design.md, section 12.
@@ -227,7 +228,8 @@ class TestCustomCases:
         cases = custom_cases(concepts, contexts)
         assert cases == custom_cases(concepts, contexts) != custom_cases(concepts, contexts, 1)
         for concept in concepts:
-            own = [case for case in cases if case.concept == concept]
+            every = [case for case in cases if case.concept == concept]
+            own = [case for case in every if case.condition != "injected, own context"]
             assert sorted(case.strength for case in own) == sorted(STRENGTHS)
             label = "harmful" if concept.harmful else "harmless"
             assert {case.condition for case in own} == {f"injected, {label}"}
@@ -244,6 +246,41 @@ class TestCustomCases:
                 assert text.removeprefix(f"{context}\n\n") in texts("test").questions
         assert sum(case.condition == "clean, as it stands" for case in cases) == 2
         assert not custom_cases([], [])
+
+    def test_own_contexts_meet_own_thoughts(self) -> None:
+        concepts = [Concept("zorblat"), Concept("ocean")]
+        contexts = [
+            "The sky is blue.",
+            "Lorem ipsum",
+            "The ocean is deep.",
+            "Zorblats sing to oceans.",
+        ]
+        cases = custom_cases(concepts, contexts)
+        met = [case for case in cases if case.condition == "injected, own context"]
+        asked = [case.messages for case in cases if case.condition == "clean, then asked"]
+        # A concept that the context names is no thought of its own there.
+        assert [case.messages for case in met] == asked[:3]
+        assert [case.concept.name for case in met if case.concept] == [
+            "zorblat",
+            "ocean",
+            "zorblat",
+        ]
+        assert {case.strength for case in met} == set(STRENGTHS)
+        for some in (custom_cases(concepts, []), custom_cases([], contexts)):
+            assert not [case for case in some if case.condition == "injected, own context"]
+
+    def test_strengths(self) -> None:
+        doses = (0.25, 0.7, 2.0)
+        cases = custom_cases([Concept("zorblat")], [], strengths=doses)
+        assert [case.strength for case in cases] == list(doses)
+        injected = [c.strength for c in paper_cases(0, doses) if c.concept]
+        assert Counter(injected) == dict.fromkeys(doses, len(injected) // 3)
+        found = [
+            case.strength
+            for case in suite_cases(SIZES["quick"], "test", 0, doses)
+            if case.condition == "injected, seen"
+        ]
+        assert Counter(found) == {0.25: 34, 0.7: 33, 2.0: 33}
 
 
 # Every kind of case, and texts that break naive readers of lines.
@@ -263,6 +300,18 @@ def sorted_lines(out: Path) -> list[bytes]:
     data = (out / "records.jsonl").read_bytes()
     assert data.endswith(b"\n")
     return sorted(data.split(b"\n")[:-1], key=lambda line: json.loads(line)["key"])
+
+
+def sorted_records(out: Path) -> list[dict[str, Any]]:
+    """Of what every start gives alike: all but the time, and the checksum that covers it."""
+    found = [json.loads(line) for line in sorted_lines(out)]
+    return [{k: v for k, v in record.items() if k not in ("time", "check")} for record in found]
+
+
+def rates_of(out: Path) -> dict[str, Any]:
+    summary = json.loads((out / "summary.json").read_text())
+    assert provenance.sealed(summary)
+    return {key: summary[key] for key in ("complete", "done", "conditions", "comparisons")}
 
 
 @pytest.fixture(scope="module")
@@ -285,7 +334,7 @@ class TestRun:
         for record in records:
             case = cases[record["key"]]
             assert record.keys() >= KEYS
-            assert record["run"] == "run" and record["seed"] == 0
+            assert record["run"].startswith("run ") and record["seed"] == 0
             assert record["condition"] == case.condition and record["adapter"] is case.adapter
             assert record["question"] == case.context and record["strength"] == case.strength
             assert record["schedule"] == str(case.schedule)
@@ -295,14 +344,18 @@ class TestRun:
             assert record["split"] == (concept.split if concept else None)
             score = record["p_detect"]  # where the first words decide, and nowhere else
             late = str(case.schedule).startswith("from_step")
-            writes = "ordinary request" in case.condition or not case.adapter
-            assert (score is None) is (late or writes) and (score is None or 0 <= score <= 1)
+            known = {*texts("test").questions, *texts("validation").questions}
+            asks = any(question in case.messages[-1].content for question in known)
+            assert record["asked"] is asks
+            assert (score is None) is (late or not asks or not case.adapter)
+            assert score is None or 0 <= score <= 1
             assert 0 <= record["tokens"] <= 44
             assert all(type(record[k]) is bool for k in ("detected", "correct", "halted"))
             assert (record["halted_at"] is not None) is record["halted"]
         summary = json.loads((whole / "summary.json").read_text())
         by_key = {record["key"]: record for record in records}
-        assert summary == json.loads(json.dumps(summarise([by_key[c.key] for c in CASES])))
+        counted = json.loads(json.dumps(summarise([by_key[c.key] for c in CASES])))
+        assert {key: summary[key] for key in counted} == counted
 
     @pytest.mark.parametrize("batches", [1, pytest.param(4, marks=pytest.mark.slow)])
     def test_interrupted(self, batches: int, whole: Path, tmp_path: Path) -> None:
@@ -318,10 +371,13 @@ class TestRun:
             start(tmp_path, tell)
         assert told == [7 * (i + 1) for i in range(batches)]
         assert len(sorted_lines(tmp_path)) == 7 * batches
+        partial = rates_of(tmp_path)
+        assert not partial["complete"] and partial["done"] == 7 * batches
+        assert sum(found["n"] for found in partial["conditions"].values()) == 7 * batches
         summary = start(tmp_path, tell)
         assert told[batches] == 7 * (batches + 1) and told[-1] == len(CASES)
-        assert sorted_lines(tmp_path) == sorted_lines(whole)
-        assert summary == json.loads((whole / "summary.json").read_text())
+        assert sorted_records(tmp_path) == sorted_records(whole)
+        assert summary["complete"] and rates_of(tmp_path) == rates_of(whole)
 
     @pytest.mark.slow  # seconds each
     @pytest.mark.parametrize("where", ["character", "line", "start", "newline", "first"])
@@ -337,7 +393,7 @@ class TestRun:
         }[where]
         (tmp_path / "records.jsonl").write_bytes(data[:cut])
         start(tmp_path)
-        assert sorted_lines(tmp_path) == sorted_lines(whole)
+        assert sorted_records(tmp_path) == sorted_records(whole)
 
     def test_a_finished_run_is_only_counted(
         self, whole: Path, monkeypatch: pytest.MonkeyPatch
@@ -349,11 +405,22 @@ class TestRun:
         after = (whole / "records.jsonl").read_bytes(), (whole / "summary.json").read_bytes()
         assert after == before
 
-    def test_records_of_another_run(self, whole: Path) -> None:
+    def test_records_of_another_run(self, whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         before = (whole / "records.jsonl").read_bytes()
-        for options in ({"name": "other"}, {"cases": CASES[1:]}, {"cases": []}):
-            with pytest.raises(IntrospectionError, match=r"another run: .* --out.*\.$"):
+        for options, said in (
+            ({"name": "other"}, "run run "),
+            ({"seed": 1}, "seed 0 there, 1 here"),
+            ({"cases": CASES[1:]}, "planned"),
+            ({"cases": [*CASES[1:], Case("clean, as it stands", ask("New"))]}, "is not planned"),
+            ({"options": {"limit": 3}}, "options|run"),
+            ({"template": "Say {c}"}, "template"),
+            ({"cases": []}, "planned"),
+        ):
+            with pytest.raises(IntrospectionError, match=rf"another run \(.*{said}.* --out.*\.$"):
                 start(whole, **options)
+        monkeypatch.setattr(provenance, "versions", lambda: {"torch": "0.1"})
+        with pytest.raises(IntrospectionError, match=r'another run \(versions .*"torch": "0.1"'):
+            start(whole)
         assert (whole / "records.jsonl").read_bytes() == before
 
     def test_vectors_of_the_controls(self) -> None:

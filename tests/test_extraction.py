@@ -7,6 +7,7 @@ import pickle
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -185,16 +186,30 @@ def test_the_site_is_the_concept_itself_or_the_last_token(
             assert first == last
 
 
-def test_norm_is_the_mean_over_all_but_first_tokens(llama: LoadedModel) -> None:
+def test_norm_is_the_mean_over_all_but_first_tokens_of_the_baseline(llama: LoadedModel) -> None:
     got = extract(llama, ["ocean"], baseline=["bomb", "a quiet volcano"])
     tokenizer = make_tokenizer()
     sizes = [
         stream_of(load_bare("llama"), tokenizer(PROMPTS[TEMPLATES[0]].format(name))["input_ids"])[
             1:
         ]
-        for name in ("ocean", "bomb", "a quiet volcano")
+        for name in ("bomb", "a quiet volcano")
     ]
     assert got.norm == pytest.approx(float(torch.cat(sizes).norm(dim=-1).mean()), rel=1e-5)
+
+
+def test_norm_is_the_same_for_every_list_and_an_adapter_has_its_own(llama: LoadedModel) -> None:
+    fresh = replace(llama, model=llama.model)  # nothing kept of earlier baselines
+    lists = (["ocean"], ["a", "b c d", "justice"], CONCEPTS)
+    for site in ("concept", "concept_end", "last"):
+        norms = {extract(fresh, names, site=site, baseline=BASELINE).norm for names in lists}
+        assert len(norms) == 1
+    other = extract(fresh, ["ocean"], UNSEEN_TEMPLATE, baseline=BASELINE)
+    assert other.norm not in norms
+    info = SimpleNamespace(layer=LAYER, norm=7.25)
+    assert extract(replace(llama, adapter=info), ["ocean"], baseline=BASELINE).norm == 7.25
+    elsewhere = SimpleNamespace(layer=LAYER + 1, norm=7.25)
+    assert {extract(replace(llama, adapter=elsewhere), ["ocean"], baseline=BASELINE).norm} == norms
 
 
 def test_the_adapter_and_a_plan_do_not_move_the_vectors(llama: LoadedModel) -> None:
@@ -251,6 +266,8 @@ def vectors() -> ConceptVectors:
         "concept",
         TEMPLATES[1],
         "org/base",
+        ("desk", "né"),
+        "0123456789abcdef",
     )
 
 
@@ -260,7 +277,7 @@ def test_a_file_of_vectors_is_read_back(tmp_path: Path, vectors: ConceptVectors)
     assert torch.allclose(got.vectors, vectors.vectors, atol=5e-4)
     assert torch.allclose(got.vectors.norm(dim=-1), torch.ones(3), atol=1e-6)
     assert torch.equal(got.magnitudes, vectors.magnitudes)
-    for name in ("names", "norm", "layer", "site", "template", "base"):
+    for name in ("names", "norm", "layer", "site", "template", "base", "baseline", "fingerprint"):
         assert getattr(got, name) == getattr(vectors, name), name
     save_vectors(got, tmp_path / "again.safetensors")
     assert torch.equal(load_vectors(tmp_path / "again.safetensors").vectors, got.vectors)

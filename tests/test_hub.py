@@ -32,7 +32,9 @@ from tiny import LAYER
 from tiny_folder import edit_json, write_adapter, write_model
 from transformers import AutoModelForCausalLM
 
-from introspection import adapter, models, report
+from introspection import adapter, models, provenance
+from introspection.adapter_card import write_card
+from introspection.cache import sha256_file
 from introspection.cards import card_text, model_index
 from introspection.errors import IntrospectionError
 from introspection.hub import LARGEST_FILE, pull, push
@@ -58,8 +60,12 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     model = write_model(folder / "model")
     made = write_adapter(folder / "adapter", model)
     edit_json(made / adapter.INFO, base_id=BASE)
-    (made / "evaluation.json").write_text(json.dumps(EVALUATION), encoding="utf-8")
-    report.write_card(EVALUATION, made)
+    info = adapter.read_info(made)
+    run = EVALUATION["provenance"] | {"weights": sha256_file(made / adapter.WEIGHTS)}
+    run |= {"base": info.base_fingerprint, "layer": info.layer, "norm": info.norm}
+    own = provenance.seal({**EVALUATION, "provenance": run})
+    (made / "evaluation.json").write_text(json.dumps(own), encoding="utf-8")
+    write_card(made, own)
     return model, made
 
 

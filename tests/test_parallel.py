@@ -94,14 +94,19 @@ def test_the_records_are_the_same(tmp_path: Path, model: Path, trained: dict[int
         said = start(processes, *shared, "--out", tmp_path / str(processes))
         assert said.count("Records and summary are in") == 1  # one process speaks
     one, two = ({r["key"]: r for r in records(tmp_path / str(n))} for n in (1, 2))
-    assert len(one) == 16 and one.keys() == two.keys()
+    assert len(one) == 19 and one.keys() == two.keys()
     for key, record in one.items():
         other = two[key]
         score, again = record.pop("p_detect"), other.pop("p_detect")
         assert score == again or abs(score - again) < 1e-5
+        for field in ("time", "check"):
+            assert record.pop(field) and other.pop(field)
         assert record == other
     assert not list((tmp_path / "2").glob("records.*.jsonl"))
     summaries = [json.loads((tmp_path / str(n) / "summary.json").read_text()) for n in (1, 2)]
+    for summary in summaries:
+        assert summary.pop("check") and summary["provenance"].pop("records_check")
+        assert summary["provenance"].pop("started") <= summary["provenance"].pop("ended")
     assert summaries[0] == summaries[1]
 
     # What a kill left of one process is kept by the next start, whatever its number of processes.
@@ -110,7 +115,7 @@ def test_the_records_are_the_same(tmp_path: Path, model: Path, trained: dict[int
     (tmp_path / "2" / "records.1.jsonl").write_text("".join(lines[4:9]) + lines[9][:20])
     start(1, *shared, "--out", tmp_path / "2")
     kept = (tmp_path / "2" / "records.jsonl").read_text().splitlines(keepends=True)
-    assert set(lines[:9]) <= set(kept) and len(kept) == 16
+    assert set(lines[:9]) <= set(kept) and len(kept) == 19
     assert not list((tmp_path / "2").glob("records.*.jsonl"))
 
 

@@ -13,13 +13,14 @@ import torch
 from introspection import adapter, few_rows, models
 from introspection.cache import sha256_file
 from introspection.concepts import Concept, catalogue, resolve
+from introspection.conditions import Case
 from introspection.extraction import UNSEEN_TEMPLATE
 from introspection.generation import Report, generate
 from introspection.grading import grade
 from introspection.models import LoadedModel
 from introspection.prompts import DEFAULT_QUESTION
 from introspection.suites import SIZES as SUITES
-from introspection.suites import STRENGTHS, Case, suite_cases
+from introspection.suites import STRENGTHS, suite_cases
 from introspection.trials import FINAL_ON, Injection, Schedule, Trial, ask, from_step
 
 pytestmark = pytest.mark.slow

@@ -63,7 +63,10 @@ def extract(
     names = _names(words or [], file, skip_bad_lines)
     loaded = load_model(model, adapter, layer, device, quantise=quantise)
 
+    from dataclasses import replace
+
     from introspection import extraction
+    from introspection.models import fingerprint
 
     sentence = sentence or extraction.TEMPLATES[0]
     baseline = extraction.baseline_words()
@@ -72,6 +75,7 @@ def extract(
         vectors = extraction.extract(
             loaded, names, sentence, site, baseline, lambda rows: bar.advance(task, rows)
         )
+    vectors = replace(vectors, fingerprint=fingerprint(loaded.model))
     with outputs.writing(target, "choose another --out"):
         # As at the start: another program may have written there since.
         extraction.save_vectors(vectors, outputs.vectors_target(place, model))

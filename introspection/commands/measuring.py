@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -47,6 +51,38 @@ def evaluate(
     split: Annotated[
         Literal["test", "validation"], typer.Option(help="Unseen concepts and texts of this split.")
     ] = "test",
+    limit: Annotated[
+        int | None,
+        typer.Option(min=1, help="Reports of each condition at most.", show_default="all"),
+    ] = None,
+    strengths: Annotated[
+        str,
+        typer.Option(
+            help="With commas. In quick and full they take turns over the concepts of a condition; "
+            "own and the paper's concepts get every one."
+        ),
+    ] = "0.5,1",
+    schedules: Annotated[
+        str,
+        typer.Option(
+            help="With commas: final, final_on, all, from_step:N. Every injected report once per "
+            "schedule, but those that begin mid-answer."
+        ),
+    ] = "final_on",
+    conditions: Annotated[
+        str | None,
+        typer.Option(help="Names with ';' between, * for anything.", show_default="all"),
+    ] = None,
+    base: Annotated[
+        bool, typer.Option("--base", help="Ask the untrained model everything as well.")
+    ] = False,
+    template: Annotated[
+        str | None,
+        typer.Option(
+            help="Sentence with {c} that vectors are read under.",
+            show_default="one that no training saw",
+        ),
+    ] = None,
     target: Annotated[
         Path | None,
         typer.Option("--out", help="Folder.", show_default="runs/evaluate-<suite>", **PATH),
@@ -61,42 +97,79 @@ def evaluate(
 ) -> None:
     """Measure hits, false positives and halts; write records.jsonl and summary.json."""
     from introspection import evaluation, suites
+    from introspection.cache import sha256_file
+    from introspection.extraction import UNSEEN_TEMPLATE
+    from introspection.selection import chosen_schedules, chosen_strengths, select
+    from introspection.summary import table
 
+    doses, times = chosen_strengths(strengths), chosen_schedules(schedules)
+    sentence = validation.template_text(template or UNSEEN_TEMPLATE)
     own = concepts is not None or contexts is not None
     words = own_concepts(concepts, skip_bad_lines) if concepts else []
     lines = own_contexts(contexts, skip_bad_lines) if contexts else []
     name = "own" if own else suite
     folder = target or Path("runs") / f"evaluate-{name}"
     outputs.records_target(folder, model)
-    loaded = load_model(model, adapter, layer, device, True, quantise)
     if own:
-        cases = suites.custom_cases(words, lines, seed)
+        cases = suites.custom_cases(words, lines, seed, split, doses)
     elif suite == "paper":
-        cases = suites.paper_cases(seed)
+        cases = suites.paper_cases(seed, doses)
     else:
-        cases = suites.suite_cases(suites.SIZES[suite], split, seed)
-    label = f"{name} {split} {seed} {loaded.identity}"
-    with progress_bar() as bar, outputs.writing(folder, "choose another --out"):
+        cases = suites.suite_cases(suites.SIZES[suite], split, seed, doses)
+    kinds = list(map(str, times))
+    names = [part.strip() for part in (conditions or "").split(";") if part.strip()]
+    cases = select(cases, names, limit, times, base)
+    loaded = load_model(model, adapter, layer, device, True, quantise)
+    # What decides the result beside the suite, as far as it is not the usual; it is in every record.
+    options = {
+        "split": split if split != "test" else None,
+        "limit": limit,
+        "strengths": list(doses) if doses != suites.STRENGTHS else None,
+        "schedules": kinds if kinds != ["final_on"] else None,
+        "conditions": names or None,
+        "base": base or None,
+        "template": sentence if sentence != UNSEEN_TEMPLATE else None,
+        "quantise": quantise,
+        "concepts": sha256_file(concepts) if concepts else None,
+        "contexts": sha256_file(contexts) if contexts else None,
+    }
+    stopped = outputs.writing(folder, "choose another --out")
+    with progress_bar() as bar, _terminated_as_interrupted(), stopped:
         task = bar.add_task("Reports", total=len(cases))
         summary = evaluation.run(
             loaded,
             cases,
             folder,
-            label,
+            f"{name} {split} {seed}",
             seed,
             batch_size,
+            sentence,
             progress=lambda done, _total: bar.update(task, completed=done),
+            options={key: value for key, value in options.items() if value is not None},
         )
-    for line in evaluation.table(summary):
+    for line in table(summary):
         out.print(line)
     out.print(f"Records and summary are in {folder}.", style="dim")
 
 
+@contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    """A polite kill ends as Ctrl-C does, so that the summary of what is done is written."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 @app.command()
 def report(
-    records: Annotated[Path, typer.Option(help="Records of a full evaluation.", **PATH)] = Path(
-        "records/smollm2-135m/full.jsonl.gz"
-    ),
+    records: Annotated[
+        Path, typer.Option(help="Records of an evaluation of the adapter.", **PATH)
+    ] = Path("records/smollm2-135m/full.jsonl.gz"),
     adapter: Annotated[
         Path, typer.Option(help="Adapter folder that gets the numbers.", **PATH)
     ] = Path("adapters/smollm2-135m"),
@@ -109,17 +182,19 @@ def report(
 ) -> None:
     """Write evaluation.json, the adapter's card and the tables of a document from records."""
     from introspection import report as reporting
+    from introspection.adapter_card import write_card
     from introspection.cache import write_text
-    from introspection.evaluation import summarise
+    from introspection.records import read
+    from introspection.summary import summarise
 
     # Everything is read and checked before anything is written.
     outputs.card_target(adapter)
     document = outputs.document_target(readme, "--readme", ("results", "paper")) if readme else None
-    found, source = reporting.read_records(records), local_paths.document_name(records)
-    table = reporting.paper_table(summarise(reporting.read_records(paper))) if document else ""
+    found, source = read(records), local_paths.document_name(records)
+    table = reporting.paper_table(summarise(read(paper))) if document else ""
     with outputs.writing(adapter, "name another --adapter"):
-        evaluation = reporting.write_evaluation(found, source, adapter)
-        reporting.write_card(evaluation, adapter)
+        evaluation = reporting.write_evaluation(found, records, adapter)
+        write_card(adapter, evaluation)
     if document is not None and readme is not None:
         results = (
             f"{reporting.headline(evaluation)}\n\n(`python -m introspection report --records "

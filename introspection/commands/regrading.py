@@ -7,35 +7,44 @@ from typing import Annotated
 
 import typer
 
-from introspection.commands.common import app, out
+from introspection import outputs
+from introspection.commands.common import PATH, app, out
 
 __all__ = ["regrade"]
 
 
 @app.command()
 def regrade(
-    files: Annotated[list[Path], typer.Argument(help="Records: .jsonl or .jsonl.gz.")],
+    files: Annotated[list[Path], typer.Argument(help="Records: .jsonl or .jsonl.gz.", **PATH)],
+    adapter: Annotated[
+        Path | None,
+        typer.Option(
+            help="Adapter that answered, for records of an older version.",
+            show_default=False,
+            **PATH,
+        ),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would move and write nothing.")
     ] = False,
 ) -> None:
     """Judge the texts of records by today's grading and write what moved back into the files."""
     from introspection.cache import write_bytes
-    from introspection.regrade import GRADED, moved, records_bytes
-    from introspection.report import read_records
+    from introspection.records import as_bytes, load, moved, regraded
+    from introspection.upgrade import is_old, upgraded
 
     for path in files:
-        records = read_records(path)
-        changed = moved(records)
-        for record, new in changed:
-            fields = ", ".join(
-                f"{field}: {record[field]!r} -> {new[field]!r}"
-                for field in GRADED
-                if record[field] != new[field]
-            )
+        records = load(path)
+        old = is_old(records)
+        if old:
+            records = upgraded(records, adapter)
+        changes = moved(records)
+        for record, changed in changes:
+            fields = "; ".join(f"{name}: {a!r} -> {b!r}" for name, (a, b) in changed.items())
             out.print(f"{record['condition']}, {record['concept']}: {record['text']!r}: {fields}")
-            record |= new
-        if changed and not dry_run:
-            write_bytes(path, records_bytes(records, path))
+        if (changes or old) and not dry_run:
+            with outputs.writing(path, "copy the records elsewhere"):
+                data = as_bytes([regraded(record) for record in records], path)
+                write_bytes(path, data, path.stat().st_mode & 0o777)
         what = "would move" if dry_run else "moved"
-        out.print(f"{path}: {len(changed)} of {len(records)} records {what}.", style="dim")
+        out.print(f"{path}: {len(changes)} of {len(records)} verdicts {what}.", style="dim")

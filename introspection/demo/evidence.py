@@ -19,16 +19,14 @@ import plotly.graph_objects as go
 from introspection.demo.experiment import Experiment
 from introspection.demo.figures import GRID, INK, plain_figure
 from introspection.errors import IntrospectionError
-from introspection.report import HEADLINE
+from introspection.provenance import MEASURE
+from introspection.report import HEADLINE, check_evaluation
 
 __all__ = ["Row", "add", "evaluation", "figure", "headline", "link", "rows", "table"]
 
 LARGEST = 4_000_000  # bytes of evaluation.json
 LONGEST = 200  # characters shown of the record's name and of the run's
-HOW = (
-    "run 'python -m introspection evaluate --suite full' and then 'python -m introspection report' "
-    "for this adapter"
-)
+HOW = MEASURE
 TITLE = '<h2 class="tab-title">How often is it wrong?</h2>'
 CAPTION = "Measured rates, false positives first"
 # (how the condition begins, heading of its rows, colour of its bars), in the order of the page.
@@ -66,7 +64,8 @@ class Row:
 
 
 def evaluation(experiment: Experiment) -> dict[str, Any]:
-    """The adapter's ``evaluation.json``. Raises IntrospectionError when there is none to show."""
+    """The adapter's ``evaluation.json``. Raises IntrospectionError when there is none to show: missing,
+    damaged, edited by hand, or measured with another adapter."""
     folder = experiment.loaded.adapter_folder
     if folder is None:
         raise IntrospectionError("No adapter is loaded, so there is nothing to measure: load one.")
@@ -77,6 +76,7 @@ def evaluation(experiment: Experiment) -> dict[str, Any]:
         if len(data) > LARGEST:
             raise IntrospectionError(f"The adapter's evaluation.json is too large to read: {HOW}.")
         found = json.loads(data)
+        check_evaluation(found, folder)
         if not rows(found):
             raise IntrospectionError(f"The adapter's evaluation.json holds no such rates: {HOW}.")
     except FileNotFoundError:

@@ -9,17 +9,13 @@ import json
 import os
 import re
 import shlex
-import tomllib
 import unicodedata
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import replace
-from functools import cache
-from importlib import metadata
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
+from introspection import __version__
 from introspection.demo.experiment import CAP, Answer, Answers, Experiment, Request
 from introspection.errors import IntrospectionError
 from introspection.grading import grade
@@ -129,16 +125,6 @@ def as_curl(base: str, request: Request) -> str:
     )
 
 
-@cache
-def _version() -> str:
-    project = Path(__file__).resolve().parents[2] / "pyproject.toml"
-    if project.is_file():  # a checkout; else installed
-        return str(tomllib.loads(project.read_text(encoding="utf-8"))["project"]["version"])
-    with suppress(metadata.PackageNotFoundError):
-        return metadata.version("introspection")
-    return "unknown"
-
-
 def _unfit(letter: str) -> bool:
     """What no shared text may hold: control characters, half characters, hidden turns of text."""
     if letter in "\n\t":
@@ -161,7 +147,7 @@ def as_json(experiment: Experiment, request: Request, answers: Answers) -> str:
     for row, answer in zip(record["rows"], answers, strict=True):
         named = row["named"] and _clean(row["named"])
         row |= {"text": _clean(row["text"]), "named": named, "began": answer.began}
-    head = {"schema": SCHEMA, "version": _version(), "weights": loaded.identity}
+    head = {"schema": SCHEMA, "version": __version__, "weights": loaded.identity}
     run = {**head, **record, "tokens": request.tokens}
     return json.dumps(run, ensure_ascii=False, indent=2, allow_nan=False) + "\n"
 
