@@ -587,8 +587,6 @@ class TestLocalPaths:
             metadata = {**file.metadata(), "base": str(model)}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         write_tensors(vectors, tensors, metadata)
-        rates = {"records": f"{model}/r.jsonl", "run": "x", "conditions": {}, "comparisons": {}}
-        (ours / "evaluation.json").write_text(json.dumps(rates))
         (ours / "README.md").write_text(f"---\nbase_model: {model}\n---\nTrained on {model}.\n")
         adapter.refresh_manifest(ours)
         before = contents(ours)
