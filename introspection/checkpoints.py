@@ -19,7 +19,7 @@ from torch import Tensor
 from introspection.cache import write_text
 from introspection.errors import IntrospectionError
 from introspection.loss import Tokens
-from introspection.models import LoadedModel, fingerprint
+from introspection.models import LoadedModel, fingerprint, same_base
 
 __all__ = ["claim", "open_log", "restore", "save"]
 
@@ -49,13 +49,22 @@ def claim(
             known = json.loads(path.read_text(encoding="utf-8"))
         except ValueError:
             known = None
-        if known != document:
+        if not _same(known, document):
             raise IntrospectionError(
                 f"The run folder {run} holds another run (its model, settings or examples differ): "
                 "choose a new folder with --run, or delete it to start over."
             )
         return
     write_text(path, json.dumps(document, indent=1) + "\n")
+
+
+def _same(known: Any, document: Mapping[str, Any]) -> bool:
+    """Whether both say the same; a base may be quantised in one of them."""
+    return (
+        isinstance(known, dict)
+        and same_base(str(known.get("base")), document["base"])
+        and {**known, "base": ""} == {**document, "base": ""}
+    )
 
 
 def save(

@@ -20,7 +20,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from introspection import generation, injection
 from introspection.models import LoadedModel
-from introspection.trials import Row, Trial, encode
+from introspection.trials import Row, Trial
 
 __all__ = ["Map", "Token", "read", "read_everywhere"]
 
@@ -144,7 +144,7 @@ def _tokens(
     loaded: LoadedModel, trials: Sequence[Trial], texts: Sequence[str]
 ) -> tuple[list[Row], list[list[int]]]:
     """The prompts, and the tokens of the answers."""
-    rows = [encode(loaded.tokenizer, trial, loaded.norm) for trial in trials]
+    rows = generation.encoded(loaded, trials)
     return rows, [loaded.tokenizer(t, add_special_tokens=False)["input_ids"] for t in texts]
 
 

@@ -1,0 +1,101 @@
+"""What a failure to load a model means: one sentence that names the cause and what to do.
+
+Knows: how transformers, torch and the Hub's library fail. Does not know: which files there should be
+(``model_files``). Network and token are named only where they are the cause.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+from safetensors import SafetensorError
+
+from introspection.errors import IntrospectionError
+from introspection.hub_errors import FROM_THE_HUB, meaning
+from introspection.templates import reason
+from introspection.validation import quoted
+
+__all__ = ["explained", "part"]
+
+
+@contextmanager
+def part(what: str) -> Iterator[None]:
+    """Note on whatever fails inside which part of a model was being read."""
+    try:
+        yield
+    except Exception as error:
+        error.add_note(what)
+        raise
+
+
+@contextmanager
+def explained(name: str, source: str) -> Iterator[None]:
+    """``name`` is what the user called the model, ``source`` where it is read from."""
+    try:
+        yield
+    except IntrospectionError:
+        raise
+    # Files of others fail in any way: TemplateError, AttributeError, KeyError, memory.
+    except Exception as error:
+        raise IntrospectionError(_sentence(error, name, source)) from error
+
+
+def _sentence(error: Exception, name: str, source: str) -> str:
+    local = os.path.isdir(source)
+    what = next(iter(getattr(error, "__notes__", ())), "files")
+    model = f"The model {quoted(name)} could not be loaded"
+    chain = list(_causes(error))
+    if not local:
+        missing = [e for e in chain if isinstance(e, EntryNotFoundError)]
+        if missing and not isinstance(missing[0], LocalEntryNotFoundError):
+            return f"{model}: its repository has no file for its {what}; name another model."
+        for one in chain:
+            if isinstance(one, FROM_THE_HUB):
+                asked = name.partition("@")[0] == source
+                here = (
+                    f"There is no folder {quoted(name)} here, and not on the Hub: " if asked else ""
+                )
+                return here + meaning(one, source)
+    failed = next((e for e in chain if isinstance(e, OSError) and e.strerror), None)
+    if failed is not None:
+        where = "" if local else " of HF_HOME, or set it to another folder"
+        return f"{model} ({failed.strerror}): mend the permissions or free the disk{where}."
+    if not local and isinstance(error, OSError):
+        return (
+            f"{model} ({reason(error)}): check its name, your network and, if it is private, "
+            "HF_TOKEN."
+        )
+    if any(map(_memory, chain)):
+        return (
+            f"{model} because the memory does not suffice: free some, name a smaller model or use "
+            "--quantise or --device split on GPUs."
+        )
+    if isinstance(error, ImportError):
+        return f"{model} because its {what} needs a package that is not there ({reason(error)})."
+    again = "download the model again" if local else "name another revision or model"
+    if any(isinstance(e, SafetensorError) for e in chain):
+        return f"{model} because a file of its weights is damaged or cut short: {again}."
+    if what == "tokenizer":
+        return (
+            f"{model} because its tokenizer's files are missing, damaged or of a kind that is not "
+            f"known here ({reason(error)}): put its tokenizer.json beside config.json."
+        )
+    return f"{model} because its {what} cannot be used ({reason(error)}): {again}."
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    seen: BaseException | None = error
+    while seen is not None:
+        yield seen
+        seen = seen.__cause__ or seen.__context__
+
+
+def _memory(error: BaseException) -> bool:
+    said = str(error)
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(
+        words in said for words in ("can't allocate memory", "not enough memory", "Cannot allocate")
+    )
