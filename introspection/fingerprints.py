@@ -47,7 +47,7 @@ def same_base(one: str, other: str) -> bool:
 
 def _inner(model: Any) -> list[Tensor]:
     """The tensors of the blocks, in the order of their names without PEFT's, and the unembedding."""
-    found = []
+    found: list[Tensor] = []
     for block in injection.blocks(model):
         named = {
             name.replace(".base_layer", ""): parameter
