@@ -11,7 +11,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+from huggingface_hub import constants
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HTTPError,
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+    RemoteEntryNotFoundError,
+    RevisionNotFoundError,
+)
 from safetensors import SafetensorError
 
 from introspection.errors import IntrospectionError
@@ -49,26 +57,13 @@ def _sentence(error: Exception, name: str, source: str) -> str:
     what = next(iter(getattr(error, "__notes__", ())), "files")
     model = f"The model {quoted(name)} could not be loaded"
     chain = list(_causes(error))
-    if not local:
-        missing = [e for e in chain if isinstance(e, EntryNotFoundError)]
-        if missing and not isinstance(missing[0], LocalEntryNotFoundError):
-            return f"{model}: its repository has no file for its {what}; name another model."
-        for one in chain:
-            if isinstance(one, FROM_THE_HUB):
-                asked = name.partition("@")[0] == source
-                here = (
-                    f"There is no folder {quoted(name)} here, and not on the Hub: " if asked else ""
-                )
-                return here + meaning(one, source)
+    told = None if local else _from_the_hub(chain, name, source)
+    if told is not None:
+        return told
     failed = next((e for e in chain if isinstance(e, OSError) and e.strerror), None)
     if failed is not None:
         where = "" if local else " of HF_HOME, or set it to another folder"
         return f"{model} ({failed.strerror}): mend the permissions or free the disk{where}."
-    if not local and isinstance(error, OSError):
-        return (
-            f"{model} ({reason(error)}): check its name, your network and, if it is private, "
-            "HF_TOKEN."
-        )
     if any(map(_memory, chain)):
         return (
             f"{model} because the memory does not suffice: free some, name a smaller model or use "
@@ -76,15 +71,32 @@ def _sentence(error: Exception, name: str, source: str) -> str:
         )
     if isinstance(error, ImportError):
         return f"{model} because its {what} needs a package that is not there ({reason(error)})."
-    again = "download the model again" if local else "name another revision or model"
+    again = "download the model again" if local else "name another model or revision"
     if any(isinstance(e, SafetensorError) for e in chain):
         return f"{model} because a file of its weights is damaged or cut short: {again}."
     if what == "tokenizer":
         return (
             f"{model} because its tokenizer's files are missing, damaged or of a kind that is not "
-            f"known here ({reason(error)}): put its tokenizer.json beside config.json."
+            f"known here ({reason(error).split(': (')[0]}): put its tokenizer.json beside config.json."
         )
     return f"{model} because its {what} cannot be used ({reason(error)}): {again}."
+
+
+def _from_the_hub(chain: list[BaseException], name: str, source: str) -> str | None:
+    """What the Hub, or the way to it, has to do with it; None if nothing."""
+    found = [e for e in chain if isinstance(e, FROM_THE_HUB)]
+    behind = [e for e in found if not isinstance(e, LocalEntryNotFoundError)]
+    if not found:
+        return None
+    # "Not in the cache" means that nobody was asked, or that nobody answered.
+    unasked = OfflineModeIsEnabled() if constants.is_offline_mode() else HTTPError("no answer")
+    cause = behind[0] if behind else unasked
+    said = meaning(cause, source)
+    seen = isinstance(cause, GatedRepoError | RevisionNotFoundError | RemoteEntryNotFoundError)
+    if seen or name.partition("@")[0] != source:
+        return said
+    said = f"the{said[3:]}" if said.startswith("The ") else said
+    return f"No folder here is called {quoted(name)}, and {said}"
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

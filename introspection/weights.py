@@ -22,7 +22,7 @@ from typing import Any, Literal
 os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")
 
 import torch
-from huggingface_hub import constants
+from huggingface_hub import constants, list_repo_files
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -129,6 +129,9 @@ def _read(
     common = {"revision": revision, "trust_remote_code": False, "token": token}
     with load_errors.part("configuration"):
         said, _ = PreTrainedConfig.get_config_dict(source, revision=revision, token=token)
+        if not said:
+            files = list_repo_files(source, revision=revision, token=token)
+            raise model_files.no_model(f"The repository {quoted(source)}", files)
         model_files.check_kind(said, name)
     with load_errors.part("tokenizer"):
         tokenizer = AutoTokenizer.from_pretrained(source, **common)

@@ -426,7 +426,7 @@ def test_no_hub_and_told_so(tmp_path: Path) -> None:
     )
     stdout, stderr = process.communicate(timeout=120)
     assert process.returncode == 2
-    one_sentence(stderr, stdout, says="org/name because HF_HUB_OFFLINE is set")
+    one_sentence(stderr, stdout, says="because HF_HUB_OFFLINE is set")
 
 
 @pytest.mark.slow
@@ -443,7 +443,7 @@ def test_no_hub(tmp_path: Path) -> None:
     )
     stdout, stderr = process.communicate(timeout=120)
     assert process.returncode == 2 and not stdout and "Traceback" not in stderr
-    one_sentence(stderr.splitlines()[-1], says=f"The Hub at {nowhere} could not be reached")
+    one_sentence(stderr.splitlines()[-1], says=f"the Hub at {nowhere} could not be reached")
 
 
 def test_interrupt() -> None:

@@ -497,7 +497,7 @@ def test_too_large_is_refused_before_the_download(
 
 
 def test_an_adapter_of_a_large_model_goes_and_comes(
-    hub: FakeHub, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    hub: FakeHub, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Rank 64 on the nine upper blocks of DeepSeek-7B, and the vectors of the whole catalogue."""
     # The Hub's newer store has servers of its own.

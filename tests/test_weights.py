@@ -6,9 +6,12 @@ import os
 import pickle
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
+import httpx
 import pytest
 import torch
+from huggingface_hub.errors import RepositoryNotFoundError
 from safetensors.torch import load_file
 from tiny import DEPTH, LAYER
 from tiny_folder import write_model
@@ -62,8 +65,13 @@ def test_pickled_code_is_refused(pickled: Path) -> None:
 def test_a_token_is_sent_only_after_a_refusal(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """To a Hub that denies what it does not know: first nobody asks, then the owner of the token."""
     tokens: list[object] = []
+    refusal = httpx.Response(401, request=httpx.Request("GET", "http://hub"))
+    unknown = RepositoryNotFoundError("Repository not found", response=refusal)
+    # transformers asks for the configuration on its own account as well.
+    config = SimpleNamespace(get_config_dict=PreTrainedConfig.get_config_dict)
+    monkeypatch.setattr(weights, "PreTrainedConfig", config)
     for kind, name in (
-        (PreTrainedConfig, "get_config_dict"),
+        (config, "get_config_dict"),
         (AutoTokenizer, "from_pretrained"),
         (AutoModelForCausalLM, "from_pretrained"),
     ):
@@ -72,7 +80,7 @@ def test_a_token_is_sent_only_after_a_refusal(model: Path, monkeypatch: pytest.M
         def asked(_source: str, token: object, plain: object = plain, **options: object) -> object:
             tokens.append(token)
             if token is False and private:
-                raise OSError("org/name is not a local folder and is not a valid model identifier")
+                raise OSError("org/name is not a local folder") from unknown
             return plain(str(model), **{**options, "revision": None})  # type: ignore[operator]
 
         monkeypatch.setattr(kind, name, asked)
