@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 
 from introspection.errors import IntrospectionError
-from introspection.validation import quoted
+from introspection.model_files import shown
 
 __all__ = ["no_adapter", "no_folder"]
 
@@ -27,13 +27,13 @@ def no_folder(path: Path, wanted: str) -> IntrospectionError:
         inside = path.parent / wanted
         hint = f"name the folder {path.parent}" if inside.is_file() else "name the adapter's folder"
         return IntrospectionError(
-            f"{quoted(name)} is {kind} and no adapter folder: {hint}, or {TRAIN}."
+            f"{shown(name)} is {kind} and no adapter folder: {hint}, or {TRAIN}."
         )
     if re.fullmatch(r"\w[\w.-]*/[\w.-]+(?:@[\w./-]+)?", name, re.ASCII) and len(name) <= 200:
         repository, _, revision = name.partition("@")
         at = f" --revision {revision}" if revision else ""
         return IntrospectionError(
-            f"There is no adapter folder {quoted(name)}: if it is a repository on the Hub, run "
+            f"There is no adapter folder {shown(name)}: if it is a repository on the Hub, run "
             f"'python -m introspection pull {repository}{at}' and point --adapter to the folder that "
             "this prints."
         )

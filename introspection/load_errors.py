@@ -24,8 +24,8 @@ from safetensors import SafetensorError
 
 from introspection.errors import IntrospectionError
 from introspection.hub_errors import FROM_THE_HUB, meaning
+from introspection.model_files import shown
 from introspection.templates import reason
-from introspection.validation import quoted
 
 __all__ = ["explained", "part"]
 
@@ -55,7 +55,7 @@ def explained(name: str, source: str) -> Iterator[None]:
 def _sentence(error: Exception, name: str, source: str) -> str:
     local = os.path.isdir(source)
     what = next(iter(getattr(error, "__notes__", ())), "files")
-    model = f"The model {quoted(name)} could not be loaded"
+    model = f"The model {shown(name)} could not be loaded"
     chain = list(_causes(error))
     told = None if local else _from_the_hub(chain, name, source)
     if told is not None:
@@ -70,16 +70,32 @@ def _sentence(error: Exception, name: str, source: str) -> str:
             "--quantise or --device split on GPUs."
         )
     if isinstance(error, ImportError):
-        return f"{model} because its {what} needs a package that is not there ({reason(error)})."
+        return (
+            f"{model} because a package is missing to read its {what} ({reason(error)}): install it "
+            "or name another model."
+        )
+    if "trust_remote_code" in str(error):
+        return (
+            f"{model} because its {what} needs program code from its own repository, which is never "
+            "run here: name a model whose files do without."
+        )
+    if "ignore_mismatched_sizes" in str(error):
+        return (
+            f"{model} because its weights have other shapes than its config.json says: the two do "
+            "not belong together; download the model again."
+        )
     again = "download the model again" if local else "name another model or revision"
     if any(isinstance(e, SafetensorError) for e in chain):
         return f"{model} because a file of its weights is damaged or cut short: {again}."
+    why = reason(error).split(": (")[0]
+    if not isinstance(error, ValueError | RuntimeError | OSError):
+        why = f"{type(error).__name__}: {why}"
     if what == "tokenizer":
         return (
             f"{model} because its tokenizer's files are missing, damaged or of a kind that is not "
-            f"known here ({reason(error).split(': (')[0]}): put its tokenizer.json beside config.json."
+            f"known here ({why}): put its tokenizer.json beside config.json."
         )
-    return f"{model} because its {what} cannot be used ({reason(error)}): {again}."
+    return f"{model} because its {what} cannot be used ({why}): {again}."
 
 
 def _from_the_hub(chain: list[BaseException], name: str, source: str) -> str | None:
@@ -96,7 +112,7 @@ def _from_the_hub(chain: list[BaseException], name: str, source: str) -> str | N
     if seen or name.partition("@")[0] != source:
         return said
     said = f"the{said[3:]}" if said.startswith("The ") else said
-    return f"No folder here is called {quoted(name)}, and {said}"
+    return f"No folder here is called {shown(name)}, and {said}"
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

@@ -19,9 +19,10 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 from introspection.errors import IntrospectionError
 from introspection.validation import quoted
 
-__all__ = ["check_folder", "check_kind", "check_tokenizer", "no_model"]
+__all__ = ["check_folder", "check_kind", "check_tokenizer", "no_model", "shown"]
 
 CONFIG = "config.json"
+LONGEST = 250  # characters of a path
 ADVICE = "use a decoder-only text model such as Llama, Qwen, Gemma, Mistral or Phi"
 
 # What else a model may be, by transformers' table of such models, in the order of asking.
@@ -41,17 +42,17 @@ def check_folder(folder: Path, name: str) -> None:
     """Raises IntrospectionError unless a folder has the configuration and whole weights."""
     files = sorted(path.name for path in folder.iterdir())
     if CONFIG not in files:
-        raise no_model(f"The folder {quoted(name)}", files, _inside(folder))
+        raise no_model(f"The folder {shown(name)}", files, _inside(folder))
     try:
         said = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise IntrospectionError(
-            f"config.json in the model folder {quoted(name)} is not JSON "
+            f"config.json in the model folder {shown(name)} is not JSON "
             f"({type(error).__name__}): download the model again."
         ) from error
     if not isinstance(said, dict):
         raise IntrospectionError(
-            f"config.json in the model folder {quoted(name)} is not a JSON object: download the "
+            f"config.json in the model folder {shown(name)} is not a JSON object: download the "
             "model again."
         )
     _check_weights(folder, files, name)
@@ -85,6 +86,11 @@ def no_model(what: str, files: list[str], inside: list[str] = []) -> Introspecti
     )
 
 
+def shown(name: str) -> str:
+    """A folder or a repository as it stands in a sentence: whole, where anybody could read it."""
+    return repr(name) if len(name) <= LONGEST else quoted(name)
+
+
 def _inside(folder: Path) -> list[str]:
     """The folders in it that look like models, also as a cache of the Hub has them."""
     found = [*folder.glob(f"*/{CONFIG}"), *folder.glob(f"snapshots/*/{CONFIG}")]
@@ -99,7 +105,7 @@ def _check_weights(folder: Path, files: list[str], name: str) -> None:
                 pass
         except (SafetensorError, OSError) as error:
             raise IntrospectionError(
-                f"The weights of the model {quoted(name)} are damaged or cut short ({file}): "
+                f"The weights of the model {shown(name)} are damaged or cut short ({file}): "
                 "download that file again."
             ) from error
     for index in (
@@ -109,13 +115,13 @@ def _check_weights(folder: Path, files: list[str], name: str) -> None:
             listed = json.loads((folder / index).read_text(encoding="utf-8"))["weight_map"].values()
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise IntrospectionError(
-                f"{index} of the model {quoted(name)} cannot be read ({type(error).__name__}): "
+                f"{index} of the model {shown(name)} cannot be read ({type(error).__name__}): "
                 "download that file again."
             ) from error
         lacking = sorted(set(map(str, listed)) - set(files))
         if lacking and (index.startswith("model.") or not tensors):
             raise IntrospectionError(
-                f"The model {quoted(name)} lacks {len(lacking)} of the files of its weights "
+                f"The model {shown(name)} lacks {len(lacking)} of the files of its weights "
                 f"({lacking[0]}): download it again."
             )
     if tensors or any(file.endswith(".bin") for file in files):
@@ -125,7 +131,7 @@ def _check_weights(folder: Path, files: list[str], name: str) -> None:
     ]
     seen = f"only {others[0]}" if others else "none"
     raise IntrospectionError(
-        f"The model folder {quoted(name)} has no weights that can be read ({seen}): it needs "
+        f"The model folder {shown(name)} has no weights that can be read ({seen}): it needs "
         "model.safetensors, or its parts with their index."
     )
 
@@ -137,28 +143,28 @@ def check_kind(said: dict[str, Any], name: str) -> None:
     known = f"this version of transformers ({transformers.__version__})"
     if not isinstance(kind, str) or not kind:
         raise IntrospectionError(
-            f"config.json of the model {quoted(name)} does not say which kind of model it is "
+            f"config.json of the model {shown(name)} does not say which kind of model it is "
             "(model_type): download the model again or name another."
         )
     causal = _table("CAUSAL_LM")
     if kind not in CONFIG_MAPPING_NAMES:
         if said.get("auto_map"):
             raise IntrospectionError(
-                f"The model {quoted(name)} needs program code from its own repository (auto_map "
+                f"The model {shown(name)} needs program code from its own repository (auto_map "
                 f"in config.json), which is never run here: {ADVICE}."
             )
         raise IntrospectionError(
-            f"The model {quoted(name)} is of the kind {quoted(kind)}, which {known} does not know: "
+            f"The model {shown(name)} is of the kind {quoted(kind)}, which {known} does not know: "
             "upgrade transformers or name another model."
         )
     other = _other(said, kind, causal)
     if other is not None:
-        shown = ", ".join(_classes(said)) or kind
-        raise IntrospectionError(f"The model {quoted(name)} is {other} ({shown[:80]}): {ADVICE}.")
+        classes = ", ".join(_classes(said)) or kind
+        raise IntrospectionError(f"The model {shown(name)} is {other} ({classes[:80]}): {ADVICE}.")
     if kind not in causal:
         code = " without the program code of its own repository, which is never run here"
         raise IntrospectionError(
-            f"The model {quoted(name)} ({kind}) cannot write text in {known}"
+            f"The model {shown(name)} ({kind}) cannot write text in {known}"
             f"{code if said.get('auto_map') else ''}: {ADVICE}."
         )
 
@@ -200,20 +206,20 @@ def check_tokenizer(tokenizer: Any, said: dict[str, Any], name: str) -> None:
     no tokens, or belongs to another model."""
     if not getattr(tokenizer, "is_fast", False):
         raise IntrospectionError(
-            f"The tokenizer of the model {quoted(name)} ({type(tokenizer).__name__}) is a slow one, "
+            f"The tokenizer of the model {shown(name)} ({type(tokenizer).__name__}) is a slow one, "
             "which does not say where in a text its tokens stand: name a model that has a "
             "tokenizer.json."
         )
     ids = tokenizer("Hello there", add_special_tokens=False)["input_ids"]
     if not ids:
         raise IntrospectionError(
-            f"The tokenizer of the model {quoted(name)} makes no tokens of a text, so its files are "
+            f"The tokenizer of the model {shown(name)} makes no tokens of a text, so its files are "
             "missing or empty: put its tokenizer.json beside config.json."
         )
     inner = said.get("text_config")
     size = said.get("vocab_size") or (isinstance(inner, dict) and inner.get("vocab_size"))
     if type(size) is int and max(ids) >= size:
         raise IntrospectionError(
-            f"The tokenizer of the model {quoted(name)} gives token {max(ids)}, but the model knows "
+            f"The tokenizer of the model {shown(name)} gives token {max(ids)}, but the model knows "
             f"{size}: they do not belong together; put the model's own tokenizer files there."
         )

@@ -22,8 +22,9 @@ from introspection.cache import cache_folder, sha256_file
 from introspection.errors import IntrospectionError
 from introspection.extraction import ConceptVectors, extract, load_vectors
 from introspection.fingerprints import fingerprint, same_base
+from introspection.model_files import shown
 from introspection.validation import quoted
-from introspection.weights import Quantisation, placement, pretrained
+from introspection.weights import Quantisation, check_folder, placement, pretrained
 
 __all__ = [
     "DEFAULT",
@@ -32,6 +33,7 @@ __all__ = [
     "Preset",
     "adapter_name",
     "check_base",
+    "check_source",
     "fingerprint",
     "fitting_vectors",
     "load",
@@ -177,12 +179,12 @@ def _source(model: str) -> tuple[str, str, str | None, int | None]:
         return model, model, None, None
     if model.endswith(".gguf"):
         raise IntrospectionError(
-            f"{quoted(model)} is a GGUF file, which --model cannot read yet: name the folder or the "
+            f"{shown(model)} is a GGUF file, which --model cannot read yet: name the folder or the "
             "Hub id of the model that it was made from, as safetensors."
         )
     if model and os.path.isfile(model):
         raise IntrospectionError(
-            f"{quoted(model)} is a file: name the folder that holds the model's config.json, its "
+            f"{shown(model)} is a file: name the folder that holds the model's config.json, its "
             "weights and its tokenizer."
         )
     if len(model) <= 200 and re.fullmatch(r"\w[\w.-]*/[\w.-]+(?:@[\w./-]+)?", model, re.ASCII):
@@ -192,6 +194,14 @@ def _source(model: str) -> tuple[str, str, str | None, int | None]:
         f"{quoted(model)} is not a model: use a preset ({', '.join(PRESETS)}), a local folder or a "
         "Hub id such as org/name."
     )
+
+
+def check_source(model: str) -> None:
+    """Raises IntrospectionError for what :func:`load` would refuse without asking anybody."""
+    if model not in PRESETS:
+        source = _source(model)[0]
+        if os.path.isdir(source):
+            check_folder(model, source)
 
 
 def load(

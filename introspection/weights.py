@@ -24,6 +24,7 @@ os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")
 import torch
 from huggingface_hub import constants, list_repo_files
 from transformers import (
+    CONFIG_MAPPING,
     AutoModelForCausalLM,
     AutoTokenizer,
     BitsAndBytesConfig,
@@ -33,10 +34,18 @@ from transformers import (
 
 from introspection import load_errors, model_files, parallel
 from introspection.errors import IntrospectionError
+from introspection.model_files import shown
 from introspection.trials import Message, render
 from introspection.validation import quoted
 
-__all__ = ["Placement", "Quantisation", "placement", "pretrained", "without_attention_plans"]
+__all__ = [
+    "Placement",
+    "Quantisation",
+    "check_folder",
+    "placement",
+    "pretrained",
+    "without_attention_plans",
+]
 
 Quantisation = Literal["8bit", "4bit"]
 SPLIT = "split"  # over every GPU there is
@@ -128,11 +137,7 @@ def _read(
     without_attention_plans()
     common = {"revision": revision, "trust_remote_code": False, "token": token}
     with load_errors.part("configuration"):
-        said, _ = PreTrainedConfig.get_config_dict(source, revision=revision, token=token)
-        if not said:
-            files = list_repo_files(source, revision=revision, token=token)
-            raise model_files.no_model(f"The repository {quoted(source)}", files)
-        model_files.check_kind(said, name)
+        said = _configuration(name, source, revision, token)
     with load_errors.part("tokenizer"):
         tokenizer = AutoTokenizer.from_pretrained(source, **common)
         model_files.check_tokenizer(tokenizer, said, name)
@@ -141,6 +146,25 @@ def _read(
         model = _weights(name, source, where, common)
     _name_the_end(tokenizer, model, name)
     return model, tokenizer
+
+
+def _configuration(name: str, source: str, revision: str | None, token: Any) -> dict[str, Any]:
+    """config.json, if it is that of a model for us."""
+    said: dict[str, Any]
+    said, _ = PreTrainedConfig.get_config_dict(source, revision=revision, token=token)
+    if not said and not os.path.isdir(source):
+        files = list_repo_files(source, revision=revision, token=token)
+        raise model_files.no_model(f"The repository {shown(source)}", files)
+    model_files.check_kind(said, name)
+    CONFIG_MAPPING[said["model_type"]].from_dict(said)  # impossible values show here
+    return said
+
+
+def check_folder(name: str, folder: str) -> None:
+    """What :func:`pretrained` would refuse in a folder before it loads anything."""
+    with load_errors.explained(name, folder), load_errors.part("configuration"):
+        model_files.check_folder(Path(folder), name)
+        _configuration(name, folder, None, False)
 
 
 def _name_the_end(tokenizer: Any, model: Any, name: str) -> None:
@@ -154,7 +178,7 @@ def _name_the_end(tokenizer: Any, model: Any, name: str) -> None:
     end = tokenizer.convert_ids_to_tokens(known[0]) if known else None
     if not end:
         raise IntrospectionError(
-            f"The model {quoted(name)} has no end token, so no answer of it would end: name it in "
+            f"The model {shown(name)} has no end token, so no answer of it would end: name it in "
             "tokenizer_config.json (eos_token) or use another model."
         )
     tokenizer.eos_token = end
@@ -185,7 +209,7 @@ def _weights(name: str, source: str, where: Placement, common: dict[str, Any]) -
         # transformers would fill them with random numbers and only warn.
         lacking = sorted(found["missing_keys"])
         raise IntrospectionError(
-            f"The model {quoted(name)} lacks {len(lacking)} of the weights that its config.json calls "
+            f"The model {shown(name)} lacks {len(lacking)} of the weights that its config.json calls "
             f"for, such as {lacking[0]}: its files are cut short or made for another purpose; "
             "download them again or name another model."
         )
