@@ -1,9 +1,9 @@
 """What a model can take: how many positions it has, which tokens it knows.
 
-Knows: the model's configuration and embeddings. Does not know: where prompts come from.
+Knows: the model's configuration, tables and embeddings. Does not know: where prompts come from.
 
-Without this a text that is too long ends in an index error of some table, or, where positions are
-rotations, in words from a model that never saw such a distance.
+A model with a table of positions ends in an index error behind the last one. Where positions are
+rotations or slopes there is no last one, and how far is too far is for whoever asks.
 """
 
 from __future__ import annotations
@@ -11,19 +11,28 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from torch import nn
+
 from introspection.errors import IntrospectionError
 
 __all__ = ["check_prompts", "positions"]
 
-# transformers maps the older names to the first; models without a table have a name of their own.
-_NAMES = ("max_position_embeddings", "max_seq_len", "seq_length")
+SPARE = 16  # rows that a table may have beyond its positions, as OPT's has two
 
 
 def positions(model: Any) -> int | None:
-    """How many tokens a prompt and its answer may have together; None where nothing says so."""
-    config = model.config.get_text_config()
-    found = (getattr(config, name, None) for name in _NAMES)
-    return next((limit for limit in found if type(limit) is int and limit > 0), None)
+    """How many tokens a prompt and its answer may have together, where there is a table of them."""
+    limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    if type(limit) is not int or limit <= 0:
+        return None
+    tokens = model.get_input_embeddings()
+    lengths = [
+        len(module.weight)
+        for module in model.modules()
+        if isinstance(module, nn.Embedding) and module is not tokens
+    ]
+    lengths += [len(table) for table in model.buffers() if table.ndim == 2]  # GPT-J
+    return limit if any(limit <= length < limit + SPARE for length in lengths) else None
 
 
 def check_prompts(model: Any, prompts: Sequence[Sequence[int]], more: int = 0) -> None:

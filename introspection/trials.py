@@ -163,7 +163,7 @@ def _check_unit(vector: Tensor) -> None:
             "The vector of an injection asks for gradients, which no report gives: pass "
             "vector.detach()."
         )
-    length = float(torch.linalg.vector_norm(vector, dtype=torch.float32))
+    length = float(torch.linalg.vector_norm(vector.float()))
     if not math.isfinite(length):
         raise IntrospectionError(
             "The vector of an injection holds NaN or infinite values: extract it again."

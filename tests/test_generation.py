@@ -53,7 +53,6 @@ from introspection.trials import (
 )
 
 TOKENS = 10
-MANY = 150  # more than a test waits for
 END = 2  # <|im_end|>
 SHORT = ask("Quiet?")
 LONG = ask("Do you detect an injected thought? If so, what is it about?", Message("system", "HALT"))
@@ -586,7 +585,7 @@ def test_a_stream_grows_to_what_generate_gives(
 def test_closing_a_stream_ends_the_model_within_a_token(llama: LoadedModel) -> None:
     allowed = threading.Semaphore(3)
     with forwards(llama, lambda _: allowed.acquire()) as ran:
-        steps = stream(llama, trials(), MANY)
+        steps = stream(llama, trials(), 1000)
         for number in (1, 2, 3):
             assert next(steps)[0].tokens == number
         # The fourth forward waits in the model; it goes on while the reader is closing.
@@ -603,7 +602,7 @@ def test_closing_a_stream_ends_the_model_within_a_token(llama: LoadedModel) -> N
 
 def test_a_stream_that_is_never_read_runs_nothing(llama: LoadedModel) -> None:
     with forwards(llama) as ran:
-        stream(llama, trials(), MANY).close()
+        stream(llama, trials(), 1000).close()
     assert ran == []
     assert workers() == []
 
@@ -636,7 +635,7 @@ def test_an_error_of_the_model_reaches_the_reader(llama: LoadedModel) -> None:
 
 def test_an_error_in_the_reader_ends_the_worker(llama: LoadedModel) -> None:
     with forwards(llama, lambda _: time.sleep(0.01)) as ran:
-        steps = stream(llama, trials()[:2], MANY)
+        steps = stream(llama, trials()[:2], 1000)
         next(steps)
         with pytest.raises(ZeroDivisionError):
             steps.throw(ZeroDivisionError())
@@ -646,12 +645,12 @@ def test_an_error_in_the_reader_ends_the_worker(llama: LoadedModel) -> None:
 
 def test_the_deadline_ends_a_stream(llama: LoadedModel) -> None:
     with forwards(llama) as ran:
-        steps = list(stream(llama, trials(), MANY, halt=False, seconds=-1.0))
+        steps = list(stream(llama, trials(), 1000, halt=False, seconds=-1.0))
     assert ran == [1]
     assert [report.tokens for report in steps[-1]] == [1] * len(cases())
     assert not any(report.finished for report in steps[-1])
     with forwards(llama, lambda _: time.sleep(0.02)) as ran:
-        steps = list(stream(llama, trials()[:1], MANY, halt=False, seconds=0.2))
+        steps = list(stream(llama, trials()[:1], 1000, halt=False, seconds=0.2))
     assert 1 < len(ran) <= 11
     assert steps[-1][0].tokens == len(ran)
 
