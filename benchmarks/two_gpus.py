@@ -135,7 +135,7 @@ def split(shape: str, tokenizer: Path | None) -> dict[str, float]:
             placed = len({p.device for p in loaded.model.parameters()})
             vectors = loaded.vectors_of(paper().train).vectors
             question = ask(DEFAULT_QUESTION)
-            trials = [Trial(question, Injection(vector, 1.0)) for vector in vectors]
+            trials = [Trial(question, Injection(vector, 1.0), adapter=False) for vector in vectors]
             texts.append([r.text for r in generate(loaded, trials, TOKENS, 64, halt=False)])
             del loaded
             torch.cuda.empty_cache()

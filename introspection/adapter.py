@@ -25,6 +25,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from introspection import foreign
 from introspection.cache import sha256_file, write_text
 from introspection.errors import IntrospectionError
 from introspection.tensor_file import write_tensors
@@ -161,10 +162,9 @@ def read_info(folder: Path) -> AdapterInfo:
 
 def _read_info(folder: Path) -> AdapterInfo:
     if not folder.is_dir():
-        raise IntrospectionError(
-            f"There is no adapter folder {folder}: train one with 'python -m introspection train' "
-            "or point --adapter to one."
-        )
+        raise foreign.no_folder(folder, INFO)
+    if not (folder / INFO).is_file():
+        raise foreign.no_adapter(folder, INFO)
     if not (folder / WEIGHTS).is_file():
         pickled = [p.name for p in folder.iterdir() if p.suffix in {".bin", ".pt", ".pth", ".pkl"}]
         if pickled:
@@ -172,7 +172,7 @@ def _read_info(folder: Path) -> AdapterInfo:
                 f"The adapter folder {folder} has only pickle weights ({min(pickled)}), which can "
                 "run code and are never loaded: ask for adapter_model.safetensors."
             )
-    for name in (INFO, CONFIG, WEIGHTS, VECTORS):
+    for name in (CONFIG, WEIGHTS, VECTORS):
         if not (folder / name).is_file():
             raise IntrospectionError(
                 f"The adapter folder {folder} has no {name}: download or train the adapter again."
@@ -193,6 +193,8 @@ def _read_info(folder: Path) -> AdapterInfo:
         for key in ("templates", "baseline", "trained", "vocabulary", "harmful"):
             document[key] = tuple(str(value) for value in document[key])
         info = AdapterInfo(**document)
+        if type(info.base_fingerprint) is not str or type(info.base_id) is not str:
+            raise ValueError("base_id or base_fingerprint is no text")
         if type(info.layer) is not int or not 0 < info.norm < math.inf or not 0 <= low <= high:
             raise ValueError("layer, norm or strengths out of range")
         expected = {str(name): str(value) for name, value in hashes.items()}

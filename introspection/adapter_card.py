@@ -16,9 +16,8 @@ from safetensors import safe_open
 from introspection import adapter, adapter_folder, local_paths, wheel
 from introspection.adapter import AdapterInfo
 from introspection.cards import HUB_ID, card_text
-from introspection.models import PRESETS
+from introspection.models import PRESETS, same_base
 from introspection.prompts import DEFAULT_QUESTION, HALT_MARKER
-from introspection.provenance import same_base
 from introspection.report import headline
 
 __all__ = ["write_card"]

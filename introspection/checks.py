@@ -159,7 +159,8 @@ def _model(load: Callable[[str | None], LoadedModel], adapter: str | None) -> It
         injection.self_test(loaded.model, loaded.layer, loaded.norm)
         yield Finding("injection", True, f"a probe arrives at block {loaded.layer}, and only there")
         ocean = resolve("ocean")
-        trial = Trial(ask(DEFAULT_QUESTION), Injection(loaded.vector(ocean.name), 1.0))
+        given = Injection(loaded.vector(ocean.name), 1.0)
+        trial = Trial(ask(DEFAULT_QUESTION), given, adapter=loaded.adapter is not None)
         (report,) = generate(loaded, [trial])
     except IntrospectionError as error:
         yield Finding("report", False, str(error))

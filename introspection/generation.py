@@ -28,13 +28,15 @@ from transformers import (
 )
 from transformers.generation.streamers import BaseStreamer
 
-from introspection import graphs, injection, openings
+from introspection import graphs, injection, limits, openings
+from introspection.errors import IntrospectionError
 from introspection.prompts import HALT_MARKER
 from introspection.trials import Row, Trial, encode, end_of_turn
 
 __all__ = [
     "Report",
     "detection_scores",
+    "encoded",
     "generate",
     "generate_scored",
     "pad_left",
@@ -96,10 +98,35 @@ def _begun(model: Any, rows: Sequence[Row]) -> tuple[DynamicCache | None, int]:
     return cache, length
 
 
+def encoded(loaded: Any, trials: Sequence[Trial], more: int = 0) -> list[Row]:
+    """The trials as tokens. Raises IntrospectionError for one that this model cannot run, with ``more``
+    tokens of an answer behind it."""
+    model, blocks = loaded.model, injection.blocks(loaded.model)
+    width = injection.width(model)
+    for given in (trial.injection for trial in trials if trial.injection is not None):
+        if len(given.vector) != width:
+            raise IntrospectionError(
+                f"The vector of an injection has {len(given.vector)} numbers, but the residual stream "
+                f"of this model has {width}: extract it from this model."
+            )
+        if given.block is not None and given.block >= len(blocks):
+            raise IntrospectionError(
+                f"There is no block {given.block}: this model has blocks 0 to {len(blocks) - 1}."
+            )
+    if any(trial.adapter for trial in trials) and not injection.has_adapter(model):
+        raise IntrospectionError(
+            "A trial asks for the adapter, but this model has none: load one with it, or ask the base "
+            "model with Trial(..., adapter=False)."
+        )
+    rows = [encode(loaded.tokenizer, trial, loaded.norm) for trial in trials]
+    limits.check_prompts(model, [row.ids for row in rows], more)
+    return rows
+
+
 def row_plan(model: Any, rows: Sequence[Row]) -> injection.Plan:
     """The plan of a batch of rows; rows without an injection get a zero vector."""
     weight = model.get_input_embeddings().weight
-    nothing = torch.zeros(weight.shape[1])
+    nothing = torch.zeros(injection.width(model))
     deltas = {
         block: torch.stack(
             [nothing if r.delta is None or r.block != block else r.delta for r in rows]
@@ -254,7 +281,9 @@ def _run(
     model, tokenizer = loaded.model, loaded.tokenizer
     device = model.get_input_embeddings().weight.device
     ends = _end_ids(loaded)
-    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else ends[0]
+    pad = tokenizer.pad_token_id
+    if pad is None or pad >= len(model.get_input_embeddings().weight):  # some add one later
+        pad = ends[0]
     width = max(len(row.ids) for row in rows)
     sequences = halt_sequences(tokenizer) if halt else ()
     stop = _Stop(width, len(rows), sequences, cancel, deadline, device)
@@ -336,7 +365,7 @@ def _batches(
     progress: Callable[[int], None] | None,
     look: bool,
 ) -> tuple[list[Report], list[float | None]]:
-    rows = [encode(loaded.tokenizer, trial, loaded.norm) for trial in trials]
+    rows = encoded(loaded, trials, max_new_tokens)
     # Equal prompts next to each other: a batch of them runs the prompt once.
     order = sorted(range(len(rows)), key=lambda i: (len(rows[i].ids), rows[i].ids))
     reports: dict[int, Report] = {}
@@ -364,7 +393,7 @@ def stream(
     deadline of ``seconds`` ends it in any case. The model runs in a thread of its own, with its own
     plan, and is joined before the iterator ends.
     """
-    rows = [encode(loaded.tokenizer, trial, loaded.norm) for trial in trials]
+    rows = encoded(loaded, trials, max_new_tokens)
     ends, tokenizer = _end_ids(loaded), loaded.tokenizer
     sequences = halt_sequences(tokenizer) if halt else ()
     steps: queue.Queue[list[int] | list[Report] | BaseException] = queue.Queue()
@@ -415,7 +444,7 @@ def detection_scores(loaded: Any, trials: Sequence[Trial], batch_size: int = 64)
     start, pair = _first_and_pair(tokenizer)
     scores: list[float] = []
     for at in range(0, len(trials), batch_size):
-        rows = [encode(tokenizer, trial, loaded.norm) for trial in trials[at : at + batch_size]]
+        rows = encoded(loaded, trials[at : at + batch_size], len(start))
         rows = [replace(row, ids=row.ids + start) for row in rows]
         begun, opening = _begun(model, rows)
         ids, mask = pad_left(rows, 0, device, opening)

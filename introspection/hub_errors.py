@@ -31,13 +31,15 @@ from safetensors import SafetensorError
 from introspection.errors import IntrospectionError
 from introspection.validation import quoted
 
-__all__ = ["HUB_FAILURES", "endpoint", "explained", "may_need_token"]
+__all__ = ["FROM_THE_HUB", "HUB_FAILURES", "endpoint", "explained", "may_need_token", "meaning"]
 
 # The last five come from answers that are not the Hub's, and from the transfer library.
 HUB_FAILURES: tuple[type[Exception], ...] = (
     *(HTTPError, OSError, EntryNotFoundError, SafetensorError, XetDownloadError),
     *(ValueError, TypeError, KeyError, AttributeError, RuntimeError),
 )
+# What nothing but the Hub, or the way to it, raises.
+FROM_THE_HUB = (HTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled)
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -68,6 +70,11 @@ def may_need_token(error: Exception) -> bool:
     if isinstance(error, RevisionNotFoundError | RemoteEntryNotFoundError):
         return False  # the repository was seen
     return isinstance(error, HfHubHTTPError) and error.response.status_code in (401, 403, 404)
+
+
+def meaning(error: Exception, repo: str) -> str:
+    """The sentence for a failure of another library's call to the Hub about ``repo``."""
+    return _sentence(_reason(error), repo, None)
 
 
 def _reason(error: Exception) -> Exception:
@@ -109,7 +116,7 @@ def _sentence(error: Exception, repo: str, secret: str | None) -> str:
         return f"The Hub does not accept {quoted(repo)} as a name: use one such as org/name."
     if isinstance(error, OSError) and error.errno in _FULL:
         return (
-            f"There is no room on the disk for the files of {repo}: free 200 MB or set "
+            f"There is no room on the disk for the files of {repo}: free some or set "
             "INTROSPECTION_CACHE to another folder."
         )
     if isinstance(error, OSError) and error.errno is not None:

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from introspection import gate
 from introspection.errors import IntrospectionError
 from introspection.plan import Plan, apply, current, make_plan
+from introspection.templates import reason
 
 __all__ = [
     "Installation",
@@ -34,6 +35,8 @@ __all__ = [
     "apply",
     "blocks",
     "capture",
+    "explained",
+    "has_adapter",
     "install",
     "make_plan",
     "move",
@@ -41,6 +44,7 @@ __all__ = [
     "resume_from",
     "self_test",
     "watch",
+    "width",
 ]
 
 
@@ -163,6 +167,15 @@ def blocks(model: Any) -> nn.ModuleList:
     )
 
 
+def width(model: Any) -> int:
+    """How wide the residual stream is; some models have narrower embeddings."""
+    return int(model.config.get_text_config().hidden_size)
+
+
+def has_adapter(model: nn.Module) -> bool:
+    return any(isinstance(module, LoraLayer) for module in model.modules())
+
+
 @dataclass(frozen=True, slots=True)
 class Installation:
     """The hooks that live on one model: ``remove()`` takes them off again."""
@@ -181,16 +194,20 @@ def install(model: nn.Module, layer: int) -> Installation:
     Call it once, after the adapter is loaded and before any ``torch.compile``: a hook that is added
     to a compiled model is silently ignored.
     """
+    handles: list[Any] = [_block(model, layer).register_forward_hook(_at_block, with_kwargs=True)]
+    for module in model.modules():
+        if isinstance(module, LoraLayer):
+            handles += [gate.put_on(module.scaling, adapter) for adapter in module.scaling]
+    return Installation(layer, tuple(handles))
+
+
+def _block(model: nn.Module, layer: int) -> nn.Module:
     stack = blocks(model)
     if not 0 <= layer < len(stack):
         raise IntrospectionError(
             f"Layer {layer} does not exist: this model has blocks 0 to {len(stack) - 1}."
         )
-    handles: list[Any] = [stack[layer].register_forward_hook(_at_block, with_kwargs=True)]
-    for module in model.modules():
-        if isinstance(module, LoraLayer):
-            handles += [gate.put_on(module.scaling, adapter) for adapter in module.scaling]
-    return Installation(layer, tuple(handles))
+    return stack[layer]
 
 
 def move(model: nn.Module, installation: Installation, layer: int) -> Installation:
@@ -198,7 +215,7 @@ def move(model: nn.Module, installation: Installation, layer: int) -> Installati
 
     For the layer sweep: the shared model changes, so nobody else may be using it.
     """
-    fresh = blocks(model)[layer].register_forward_hook(_at_block, with_kwargs=True)
+    fresh = _block(model, layer).register_forward_hook(_at_block, with_kwargs=True)
     installation.handles[0].remove()
     return Installation(layer, (fresh, *installation.handles[1:]))
 
@@ -257,29 +274,67 @@ def self_test(model: Any, layer: int, norm: float = 1.0) -> None:
     first row. The residual stream must have moved by exactly the probe, there and nowhere else.
     Raises IntrospectionError otherwise (a block that is compiled, wrapped or never called).
     """
+    with explained(model, "injection"):
+        _probe(model, layer, norm)
+
+
+def _probe(model: Any, layer: int, norm: float) -> None:
+    stack = blocks(model)
     device = next(model.parameters()).device
     dtype = next(model.parameters()).dtype
-    width = model.get_input_embeddings().weight.shape[1]
+    own = width(model)
     ids = torch.tensor([[5, 6, 7, 8, 9]] * 2, device=device)
-    unit = torch.randn(width, generator=torch.Generator().manual_seed(0)) / width**0.5
-    probe = torch.zeros(2, width)
-    with watch(model, [layer]) as seen:
+    unit = torch.randn(own, generator=torch.Generator().manual_seed(0)) / own**0.5
+    probe = torch.zeros(2, own)
+    # The last block tells whether anything is read from right to left.
+    where = sorted({layer, len(stack) - 1})
+    gate_ = [True, False] if has_adapter(model) else None  # base rows beside adapter rows
+    with watch(model, where) as seen:
         model.get_decoder()(input_ids=ids, use_cache=False)
-        if seen:  # as loud as what it is added to, or bf16 would round it away
-            norm = max(norm, float(seen[0][:, 2:4].norm(dim=-1).max()))
+        plain = seen[:]
+        if plain:  # as loud as what it is added to, or bf16 would round it away
+            norm = max(norm, float(plain[0][:, 2:4].norm(dim=-1).max()))
         probe[0] = unit * norm
-        with apply(make_plan(probe, [(2, 3), (0, None)], None, device, dtype)):
+        with apply(make_plan(probe, [(2, 3), (0, None)], gate_, device, dtype)):
             model.get_decoder()(input_ids=ids, use_cache=False)
-    if seen and not bool(torch.isfinite(seen[0]).all()):
+    moved = seen[len(plain) :]
+    if plain and not bool(torch.isfinite(plain[0]).all()):
         raise IntrospectionError(
             f"The model's own weights give NaN or infinite values at block {layer}: download the model "
             "again or load it in another precision."
         )
-    expected = torch.zeros(2, 5, width)
+    expected = torch.zeros(2, 5, own)
     expected[0, 2:4] = probe[0]
     # Per token, relative to the probe: a scale of the whole stream would be that of its outliers.
-    if len(seen) != 2 or not (seen[1] - seen[0] - expected).norm(dim=-1).max() < 0.02 * norm:
+    if (
+        not plain
+        or len(moved) != len(plain)
+        or not ((moved[0] - plain[0] - expected).norm(dim=-1).max() < 0.02 * norm)
+    ):
         raise IntrospectionError(
             f"The injection hook on block {layer} is dead: a probe that was added did not arrive in "
             "the residual stream. Reload the model without torch.compile or other wrappers."
         )
+    before = (moved[-1] - plain[-1])[0, :2].norm(dim=-1)
+    if not bool((before <= 0.02 * plain[-1][0, :2].norm(dim=-1) + 1e-6).all()):
+        raise IntrospectionError(
+            f"{type(model).__name__} reads its text in both directions (a thought at one token changes "
+            "the tokens before it): use a decoder-only text model such as Llama, Qwen or Gemma."
+        )
+
+
+@contextmanager
+def explained(model: Any, what: str) -> Iterator[None]:
+    """An architecture that does something else than this program assumes ends in one sentence."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, AttributeError, KeyError, TypeError, ValueError, IndexError) as error:
+        if "CUDA error" in str(error):
+            raise
+        raise IntrospectionError(
+            f"{type(model).__name__} is built in a way that {what} does not know here "
+            f"({type(error).__name__}: {reason(error)}): use a model that is built as Llama, Qwen, "
+            "Gemma, Mistral or Phi are."
+        ) from error

@@ -173,8 +173,9 @@ def most_tokens(loaded: LoadedModel) -> int:
     if device.type != "cuda":
         return CPU_TOKENS
     blocks = len(injection.blocks(loaded.model)) - loaded.layer - 1
-    inner = getattr(config, "intermediate_size", None) or 4 * config.hidden_size
-    per_token = 3 * blocks * (20 * config.hidden_size + 6 * inner)
+    width = injection.width(loaded.model)
+    inner = getattr(config, "intermediate_size", None) or 4 * width
+    per_token = 3 * blocks * (20 * width + 6 * inner)
     free = torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device)
     free -= torch.cuda.memory_allocated(device)
     return int(min(MOST_TOKENS, max(0.8 * free / per_token, 1)))

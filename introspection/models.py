@@ -6,7 +6,6 @@ model. Does not know: trials or reports.
 
 from __future__ import annotations
 
-import hashlib
 import math
 import os
 import re
@@ -15,7 +14,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from introspection import adapter as adapters
@@ -24,8 +22,10 @@ from introspection.adapter import AdapterInfo
 from introspection.cache import cache_folder, sha256_file
 from introspection.errors import IntrospectionError
 from introspection.extraction import ConceptVectors, extract, load_vectors
+from introspection.fingerprints import fingerprint, same_base
+from introspection.model_files import shown
 from introspection.validation import quoted
-from introspection.weights import Quantisation, placement, pretrained
+from introspection.weights import Quantisation, check_folder, placement, pretrained
 
 __all__ = [
     "DEFAULT",
@@ -34,9 +34,11 @@ __all__ = [
     "Preset",
     "adapter_name",
     "check_base",
+    "check_source",
     "fingerprint",
     "fitting_vectors",
     "load",
+    "same_base",
     "shipped_adapter",
 ]
 
@@ -122,21 +124,6 @@ class LoadedModel:
         return extract(self, names, **options)
 
 
-def fingerprint(model: Any) -> str:
-    """A short hash that tells one base model from another, from whatever file it was loaded.
-
-    Covers all norm weights and sixteen embedding rows in bf16: tensors that neither an adapter nor
-    quantisation changes.
-    """
-    digest = hashlib.sha256()
-    embedding = model.get_input_embeddings().weight
-    parts = [embedding[:: max(len(embedding) // 16, 1)]]
-    parts += [p for name, p in sorted(model.named_parameters()) if "norm" in name and p.ndim == 1]
-    for part in parts:
-        digest.update(part.detach().to("cpu", torch.bfloat16).view(torch.int16).numpy().tobytes())
-    return digest.hexdigest()[:16]
-
-
 def shipped_adapter(name: str) -> Path | None:
     """The adapter that ships for a preset, if this checkout has one."""
     if name not in PRESETS:  # "adapters" / "/some/model" would be the model's own folder
@@ -159,18 +146,26 @@ def adapter_name(folder: Path, model: str) -> str:
 
 def check_base(model: Any, folder: Path, info: AdapterInfo, name: str) -> None:
     """Raises IntrospectionError unless the adapter was trained for this base model."""
-    if fingerprint(model) != info.base_fingerprint:
+    found = fingerprint(model)
+    if same_base(found, info.base_fingerprint):
+        return
+    if same_base(found.partition(".")[0], info.base_fingerprint):
         raise IntrospectionError(
-            f"The adapter in {folder} was trained for {info.base_id}, not for {name}: choose "
-            "that model or another adapter."
+            f"The adapter in {folder} was trained for {info.base_id}, and {name} differs from it in "
+            "the blocks alone: an adapter was merged into it already, or it was trained further; "
+            f"choose {info.base_id} as it was or another adapter."
         )
+    raise IntrospectionError(
+        f"The adapter in {folder} was trained for {info.base_id}, not for {name}: choose "
+        "that model or another adapter."
+    )
 
 
 def fitting_vectors(model: Any, folder: Path, layer: int, norm: float) -> ConceptVectors:
     """The concept vectors of an adapter. Raises IntrospectionError if they are another block's, or
     measured in another unit of strength than ``norm``, the adapter's own."""
     vectors = load_vectors(folder / adapters.VECTORS)
-    if vectors.layer != layer or vectors.vectors.shape[1] != model.config.hidden_size:
+    if vectors.layer != layer or vectors.vectors.shape[1] != injection.width(model):
         raise IntrospectionError(
             f"The concept vectors in {folder} belong to block {vectors.layer} of another "
             "shape: download or train the adapter again."
@@ -192,6 +187,16 @@ def _source(model: str) -> tuple[str, str, str | None, int | None]:
         return source, preset.base_id, preset.revision, preset.layer
     if model and os.path.isdir(model):  # Path.is_dir raises for names that are too long
         return model, local_paths.name_of(model), None, None
+    if model.endswith(".gguf"):
+        raise IntrospectionError(
+            f"{shown(model)} is a GGUF file, which --model cannot read yet: name the folder or the "
+            "Hub id of the model that it was made from, as safetensors."
+        )
+    if model and os.path.isfile(model):
+        raise IntrospectionError(
+            f"{shown(model)} is a file: name the folder that holds the model's config.json, its "
+            "weights and its tokenizer."
+        )
     if len(model) <= 200 and re.fullmatch(r"\w[\w.-]*/[\w.-]+(?:@[\w./-]+)?", model, re.ASCII):
         name, _, revision = model.partition("@")
         return name, name, revision or None, None
@@ -199,6 +204,14 @@ def _source(model: str) -> tuple[str, str, str | None, int | None]:
         f"{quoted(model)} is not a model: use a preset ({', '.join(PRESETS)}), a local folder or a "
         "Hub id such as org/name."
     )
+
+
+def check_source(model: str) -> None:
+    """Raises IntrospectionError for what :func:`load` would refuse without asking anybody."""
+    if model not in PRESETS:
+        source = _source(model)[0]
+        if os.path.isdir(source):
+            check_folder(model, source)
 
 
 def load(

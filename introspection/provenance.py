@@ -32,7 +32,6 @@ __all__ = [
     "checksum",
     "describe",
     "first_difference",
-    "same_base",
     "same_version",
     "seal",
     "sealed",
@@ -140,12 +139,6 @@ def _short(value: object) -> str:
     return text if len(text) <= 60 else f"{text[:60]}..."
 
 
-def same_base(one: str, other: str) -> bool:
-    """Whether two fingerprints are of one base."""
-    # LEAD: replace by models.same_base, which compares the parts that both have.
-    return all(a == b for a, b in zip(one.split("."), other.split("."), strict=False))
-
-
 def same_version(one: str) -> bool:
     """Whether what version ``one`` of this package wrote means the same today: its first number that
     is not zero, as in semantic versioning."""
@@ -165,6 +158,7 @@ def check(run: Mapping[str, Any], folder: Path, what: str, remedy: str = MEASURE
     (null) of records that are older than a field is not compared, but the weights must be known.
     """
     from introspection import adapter
+    from introspection.fingerprints import same_base
 
     info = adapter.read_json(folder / adapter.INFO)
     try:

@@ -20,7 +20,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from introspection import generation, injection, prompt_tokens
 from introspection.models import LoadedModel
-from introspection.trials import Row, Trial, encode
+from introspection.trials import Row, Trial
 
 __all__ = ["Map", "Token", "read", "read_everywhere"]
 
@@ -144,7 +144,7 @@ def _tokens(
     loaded: LoadedModel, trials: Sequence[Trial], texts: Sequence[str]
 ) -> tuple[list[Row], list[list[int]]]:
     """The prompts, and the tokens of the answers."""
-    rows = [encode(loaded.tokenizer, trial, loaded.norm) for trial in trials]
+    rows = generation.encoded(loaded, trials)
     said = [prompt_tokens.by_people(loaded.tokenizer, text) for text in texts]
     encoded = prompt_tokens.encode(loaded.tokenizer, said, offsets=False)
     return rows, [list(one.ids) for one in encoded]

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from introspection import injection
+from introspection import injection, limits
 from introspection.residuals import read_once
 from introspection.trials import ask, prompt_ids
 
@@ -51,6 +51,7 @@ class ResidualCache:
         opening: tuple[int, ...] = (),
     ) -> None:
         distinct = sorted(set(sequences), key=len)
+        limits.check_prompts(model, distinct)
         fits = [len(s) > len(opening) and s[: len(opening)] == opening for s in distinct]
         weight = model.get_input_embeddings().weight
         self.shared = len(opening) if any(fits) else 0

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache
 
-from introspection import injection, openings
+from introspection import injection, limits, openings
 
 __all__ = ["LAST_WORD", "read_once", "read_residuals"]
 
@@ -43,6 +43,7 @@ def read_residuals(
     most models) and padding. ``progress`` is told how many rows each batch had. The first ``apart``
     rows come first and share no batch with the others: company moves the last bits of a reading.
     """
+    limits.check_prompts(model, rows)
     device = next(model.parameters()).device
     batch_size = batch_size or (1024 if device.type == "cuda" else 64)
     parts = (range(apart), range(apart, len(rows)))

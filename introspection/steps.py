@@ -10,13 +10,14 @@ import math
 import random
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from introspection import parallel
+from introspection import injection, parallel
 from introspection.errors import IntrospectionError
 from introspection.loss import Tokens, autocast, batch_loss, most_tokens, starts_with
 from introspection.models import LoadedModel
@@ -132,11 +133,16 @@ class Prepared:
             raise ValueError(f"no vector for {sorted(map(str, missing))[:3]}")
         self.opening = shared_opening(loaded.tokenizer)
         self.steps = _batches(tokens, config, self.opening)
+        self.proven = False  # that this kind of model can be replayed and trained at all
         self.parameters = {n: p for n, p in loaded.model.named_parameters() if "lora_" in n}
         self.device = next(iter(self.parameters.values())).device
 
     def read(self) -> None:
         """Residuals and the base model's answers; the frozen matrices must be cast already."""
+        with injection.explained(self.loaded.model, "training"):
+            self._read()
+
+    def _read(self) -> None:
         large = self.device.type == "cuda"
         # A pass of its own over the opening saves work, which is what counts on a CPU; on a GPU the
         # number of passes counts.
@@ -153,6 +159,13 @@ class Prepared:
 
     def gradients(self, step: int) -> Tensor:
         """Leave the gradients of a step in the parameters; returns its mean loss."""
+        doubt = nullcontext() if self.proven else injection.explained(self.loaded.model, "training")
+        with doubt:
+            loss = self._gradients(step)
+        self.proven = True
+        return loss
+
+    def _gradients(self, step: int) -> Tensor:
         chosen = self.steps[step]
         delta = _draw(
             step,

@@ -39,15 +39,17 @@ def add_lora(loaded: LoadedModel, config: TrainConfig) -> None:
         )
     lora = adapter.lora_config(loaded.layer, depth, config.targets, config.rank, loaded.base)
     torch.manual_seed(config.seed)
-    inject_adapter_in_model(lora, loaded.model)
-    for module in loaded.model.modules():
-        if isinstance(module, LoraLayer):
-            where = module.get_base_layer().weight.device
-            for part in (*module.lora_A.values(), *module.lora_B.values()):
-                part.to(device=where, dtype=torch.float32)
+    with injection.explained(loaded.model, "training"):
+        inject_adapter_in_model(lora, loaded.model)
+        for module in loaded.model.modules():
+            if isinstance(module, LoraLayer):
+                where = module.get_base_layer().weight.device
+                for part in (*module.lora_A.values(), *module.lora_B.values()):
+                    part.to(device=where, dtype=torch.float32)
     if loaded.hooks is not None:
         loaded.hooks.remove()
     loaded.hooks = injection.install(loaded.model, loaded.layer)
+    injection.self_test(loaded.model, loaded.layer)  # base rows beside the adapter's
 
 
 def train(

@@ -6,8 +6,10 @@ training or grading, all of which start from a list of trials.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date
 from functools import lru_cache
@@ -16,7 +18,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from introspection import clock, prompt_tokens  # clock: sets that of chat templates
+from introspection import clock, prompt_tokens, templates  # clock: sets that of chat templates
 from introspection.errors import IntrospectionError
 from introspection.prompt_tokens import Text
 
@@ -62,6 +64,15 @@ class Schedule:
     kind: Kind = "final_on"
     start: int = 0
     end: int | None = 0
+
+    def __post_init__(self) -> None:
+        late = self.kind == "span" and self.end is not None and self.end < self.start
+        if self.kind not in get_args(Kind) or self.start < 0 or late:
+            raise IntrospectionError(
+                f"There is no schedule {self.kind} from {self.start} to {self.end}: use one of "
+                f"{', '.join(get_args(Kind))}, and positions from 0 on, the last not before the "
+                "first."
+            )
 
     def __str__(self) -> str:
         if self.kind == "span":
@@ -125,6 +136,53 @@ class Injection:
     schedule: Schedule = FINAL_ON
     block: int | None = None
 
+    def __post_init__(self) -> None:
+        try:
+            dose = math.isfinite(self.strength)
+        except (TypeError, ValueError, OverflowError, RuntimeError):
+            dose = False
+        if not dose:
+            raise IntrospectionError(
+                f"The strength of an injection is {str(self.strength)[:40]}: give a finite number, "
+                "such as 1.0."
+            )
+        if self.block is not None and not (type(self.block) is int and self.block >= 0):
+            raise IntrospectionError(
+                f"There is no block {str(self.block)[:40]}: blocks are counted from 0, and None is "
+                "the one where the model is read."
+            )
+        _check_unit(self.vector)
+
+
+def _check_unit(vector: Tensor) -> None:
+    """Raises IntrospectionError unless it is a vector [D] of length one, of numbers that are known."""
+    plain = isinstance(vector, Tensor) and vector.is_floating_point() and not vector.is_meta
+    if not plain or vector.ndim != 1 or not len(vector):
+        kind = type(vector).__name__
+        if isinstance(vector, Tensor):
+            kind = f"a tensor of shape {list(vector.shape)}, {vector.dtype}, on {vector.device}"
+        raise IntrospectionError(
+            f"An injection needs one vector of real numbers, as wide as the model's residual stream, "
+            f"and was given {kind}: take one from loaded.vector or extract."
+        )
+    if vector.requires_grad:
+        raise IntrospectionError(
+            "The vector of an injection asks for gradients, which no report gives: pass "
+            "vector.detach()."
+        )
+    length = float(torch.linalg.vector_norm(vector.float()))
+    if not math.isfinite(length):
+        raise IntrospectionError(
+            "The vector of an injection holds NaN or infinite values: extract it again."
+        )
+    # Sixteen bits of a number keep three digits.
+    if abs(length - 1) > (1e-3 if vector.itemsize > 2 else 1e-2):
+        advice = "divide it by its length" if length else "take one that is not zero"
+        raise IntrospectionError(
+            f"The vector of an injection has the length {length:.4g} and not 1, so its strength "
+            f"would mean another dose: {advice}."
+        )
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Trial:
@@ -185,9 +243,12 @@ def written(tokenizer: Any, messages: Sequence[Message]) -> Text:
 def render(tokenizer: Any, messages: Sequence[Message]) -> str:
     """The prompt as text, special tokens included."""
     if tokenizer.chat_template:
-        turns = [{"role": message.role, "content": message.content} for message in messages]
-        text: str = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
-        return text
+        turns = templates.turns(tokenizer, messages)
+        with templates.explained():
+            text: str = tokenizer.apply_chat_template(
+                turns, tokenize=False, add_generation_prompt=True
+            )
+        return text + templates.opening(tokenizer)
     frame = "".join(f"{message.role.title()}: {message.content}\n\n" for message in messages)
     return f"{tokenizer.bos_token or ''}{frame}Assistant:"
 
@@ -210,12 +271,19 @@ def end_of_turn(tokenizer: Any) -> int:
     ``eos_token`` differs between files and versions of one model.
     """
     if tokenizer.chat_template:
-        turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "bcd"}]
-        text: str = tokenizer.apply_chat_template(turns, tokenize=False)
-        closing = tokenizer(text[text.rindex("bcd") + 3 :], add_special_tokens=False)["input_ids"]
-        special = set(tokenizer.added_tokens_decoder) | set(tokenizer.all_special_ids)
-        if closing and closing[0] in special:
-            return int(closing[0])
+        answered = (Message("user", "a"), Message("assistant", "bcd"))
+        with suppress(IntrospectionError), templates.explained():  # it may take no answers
+            turns = templates.turns(tokenizer, answered)
+            text: str = tokenizer.apply_chat_template(turns, tokenize=False)
+            after = text.rpartition("bcd")[2]
+            closing = tokenizer(after, add_special_tokens=False)["input_ids"]
+            special = set(tokenizer.added_tokens_decoder) | set(tokenizer.all_special_ids)
+            if closing and closing[0] in special:
+                return int(closing[0])
+    if tokenizer.eos_token_id is None:
+        raise IntrospectionError(
+            "The tokenizer has no end token, so no answer would end: set its eos_token."
+        )
     return int(tokenizer.eos_token_id)
 
 
@@ -291,5 +359,6 @@ def encode(tokenizer: Any, trial: Trial, norm: float) -> Row:
     if trial.injection is None:
         return Row(ids, (0, None), None, trial.adapter)
     positions = injected_span(tokenizer, trial.messages, trial.injection.schedule)
-    delta = trial.injection.vector.to(torch.float32) * (trial.injection.strength * norm)
+    vector = trial.injection.vector.to("cpu", torch.float32)
+    delta = vector * (trial.injection.strength * norm)
     return Row(ids, positions, delta, trial.adapter, trial.injection.block)

@@ -15,8 +15,9 @@ from introspection.concepts import UNSEEN_CATEGORIES
 from introspection.conditions import asks_about_state, messages_of
 from introspection.errors import IntrospectionError
 from introspection.extraction import UNSEEN_TEMPLATE
+from introspection.fingerprints import same_base
 from introspection.local_paths import name_of
-from introspection.provenance import SCHEMA, same_base, seal
+from introspection.provenance import SCHEMA, seal
 from introspection.records import FIELDS, seen_names, was_trained
 
 __all__ = ["is_old", "upgraded"]

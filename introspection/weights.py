@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, Literal
 
 # Must be set before transformers is imported: without it, loading pickle weights from the Hub
@@ -21,20 +22,30 @@ from typing import Any, Literal
 os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")
 
 import torch
-from huggingface_hub import constants
+from huggingface_hub import constants, list_repo_files
 from transformers import (
+    CONFIG_MAPPING,
     AutoModelForCausalLM,
     AutoTokenizer,
     BitsAndBytesConfig,
     GenerationConfig,
+    PreTrainedConfig,
 )
 
-from introspection import parallel
+from introspection import load_errors, model_files, parallel
 from introspection.errors import IntrospectionError
+from introspection.model_files import shown
 from introspection.trials import Message, render
 from introspection.validation import quoted
 
-__all__ = ["Placement", "Quantisation", "placement", "pretrained", "without_attention_plans"]
+__all__ = [
+    "Placement",
+    "Quantisation",
+    "check_folder",
+    "placement",
+    "pretrained",
+    "without_attention_plans",
+]
 
 Quantisation = Literal["8bit", "4bit"]
 SPLIT = "split"  # over every GPU there is
@@ -94,22 +105,18 @@ def pretrained(name: str, source: str, revision: str | None, where: Placement) -
 
     ``name`` is what the user called it. Raises IntrospectionError whatever is wrong with it.
     """
-    try:
+    local = os.path.isdir(source)
+    with load_errors.explained(name, source):
+        if local:
+            model_files.check_folder(Path(source), name)
         try:
             with _nothing_sent_by_itself():
-                return _read(source, revision, where, token=False)
+                return _read(name, source, revision, where, token=False)
         except OSError:
             # Private and gated models look as if they did not exist.
-            if os.path.isdir(source) or not os.environ.get("HF_TOKEN"):
+            if local or not os.environ.get("HF_TOKEN"):
                 raise
-            return _read(source, revision, where, token=None)
-    # Files of others fail in any way: SafetensorError, TemplateError, AttributeError, memory.
-    except Exception as error:
-        reason = " ".join(str(error).split())[:200].rstrip(". ") or type(error).__name__
-        raise IntrospectionError(
-            f"The model {quoted(name)} could not be loaded ({reason}): check its name, your "
-            "network and HF_TOKEN, or use a folder that holds it."
-        ) from error
+            return _read(name, source, revision, where, token=None)
 
 
 @contextmanager
@@ -125,12 +132,59 @@ def _nothing_sent_by_itself() -> Iterator[None]:
 
 
 def _read(
-    source: str, revision: str | None, where: Placement, token: bool | None
+    name: str, source: str, revision: str | None, where: Placement, token: bool | None
 ) -> tuple[Any, Any]:
     without_attention_plans()
     common = {"revision": revision, "trust_remote_code": False, "token": token}
-    tokenizer = AutoTokenizer.from_pretrained(source, **common)
+    with load_errors.part("configuration"):
+        said = _configuration(name, source, revision, token)
+    with load_errors.part("tokenizer"):
+        tokenizer = AutoTokenizer.from_pretrained(source, **common)
+        model_files.check_tokenizer(tokenizer, said, name)
     render(tokenizer, (Message("user", "Hello"),))  # a broken chat template shows here
+    with load_errors.part("weights"):
+        model = _weights(name, source, where, common)
+    _name_the_end(tokenizer, model, name)
+    return model, tokenizer
+
+
+def _configuration(name: str, source: str, revision: str | None, token: Any) -> dict[str, Any]:
+    """config.json, if it is that of a model for us."""
+    said: dict[str, Any]
+    said, _ = PreTrainedConfig.get_config_dict(source, revision=revision, token=token)
+    if not said and not os.path.isdir(source):
+        files = list_repo_files(source, revision=revision, token=token)
+        raise model_files.no_model(f"The repository {shown(source)}", files)
+    model_files.check_kind(said, name)
+    CONFIG_MAPPING[said["model_type"]].from_dict(said)  # impossible values show here
+    return said
+
+
+def check_folder(name: str, folder: str) -> None:
+    """What :func:`pretrained` would refuse in a folder before it loads anything."""
+    with load_errors.explained(name, folder), load_errors.part("configuration"):
+        model_files.check_folder(Path(folder), name)
+        _configuration(name, folder, None, False)
+
+
+def _name_the_end(tokenizer: Any, model: Any, name: str) -> None:
+    """Some tokenizers do not say which token ends a text where the model's own settings do."""
+    if tokenizer.eos_token_id is not None:
+        return
+    ends = model.generation_config.eos_token_id
+    if ends is None:
+        ends = getattr(model.config.get_text_config(), "eos_token_id", None)
+    known = [end for end in (ends if isinstance(ends, list) else [ends]) if type(end) is int]
+    end = tokenizer.convert_ids_to_tokens(known[0]) if known else None
+    if not end:
+        raise IntrospectionError(
+            f"The model {shown(name)} has no end token, so no answer of it would end: name it in "
+            "tokenizer_config.json (eos_token) or use another model."
+        )
+    tokenizer.eos_token = end
+
+
+def _weights(name: str, source: str, where: Placement, common: dict[str, Any]) -> Any:
     options: dict[str, Any] = {}
     if where.device == SPLIT:
         options["device_map"] = "auto"
@@ -153,9 +207,14 @@ def _read(
     )
     if found["missing_keys"]:
         # transformers would fill them with random numbers and only warn.
-        raise ValueError(f"its files lack {min(found['missing_keys'])}")
+        lacking = sorted(found["missing_keys"])
+        raise IntrospectionError(
+            f"The model {shown(name)} lacks {len(lacking)} of the weights that its config.json calls "
+            f"for, such as {lacking[0]}: its files are cut short or made for another purpose; "
+            "download them again or name another model."
+        )
     if any(parameter.device.type == "meta" for parameter in model.parameters()):
-        raise ValueError("it does not fit into the memory of the GPUs")
+        raise MemoryError("it does not fit into the memory of the GPUs")
     # Only where its answers end is taken over: a ban on repeated words or a token that is forced
     # would change what a report says.
     usual = model.generation_config
@@ -166,4 +225,4 @@ def _read(
     )
     if not options:
         model.to(where.device)
-    return model.eval().requires_grad_(False), tokenizer
+    return model.eval().requires_grad_(False)

@@ -1,7 +1,8 @@
 """A Hugging Face Hub in memory, on a local port: what the real client library needs, and faults.
 
 Repositories with commits, branches and tags; public, private and gated; models and Spaces. Every
-call is logged with its headers. A fault makes matching calls fail the way networks and servers do.
+call is logged with its headers. Files of ``large`` bytes and more come and go as the Hub's large ones
+do, outside the commit. A fault makes matching calls fail the way networks and servers do.
 """
 
 from __future__ import annotations
@@ -105,6 +106,8 @@ class FakeHub:
         self.admitted: set[str] = {"org"}
         self.repos: dict[tuple[str, str], Repo] = {}
         self.moved: dict[str, str] = {}  # old names to new ones
+        self.large = 10 << 20
+        self.objects: dict[str, bytes] = {}  # large files by sha256
         self.calls: list[Call] = []
         self.faults: list[Fault] = []
         self.closing = threading.Event()
@@ -177,7 +180,7 @@ class _Handler(BaseHTTPRequestHandler):
             headers = {"Content-Type": "application/json", **headers}
         self.answer(hub, status, body, headers, fault)
 
-    do_HEAD = do_POST = do_DELETE = do_GET
+    do_HEAD = do_POST = do_PUT = do_DELETE = do_GET
 
     def answer(
         self,
@@ -251,6 +254,11 @@ class _Handler(BaseHTTPRequestHandler):
             return self.creation(hub)
         if path == "/api/validate-yaml":
             return self.validation()
+        if found := re.fullmatch(r"/([^/]+/[^/]+)\.git/info/lfs/objects/batch", path):
+            return self.large_files(hub, found[1])
+        if self.command == "PUT" and path.startswith("/large/"):  # whoever has the link may write
+            hub.objects[path.removeprefix("/large/")] = self.sent
+            return 200, b"", {}
         if found := _API.fullmatch(path):
             return self.api(hub, *found.groups())
         if path.startswith("/cdn/"):  # whoever has the link may read
@@ -284,6 +292,14 @@ class _Handler(BaseHTTPRequestHandler):
             return 400, {"errors": [{"message": '"license" must be a string'}]}, {}
         return 200, {"errors": [], "warnings": []}, {}
 
+    def large_files(self, hub: FakeHub, name: str) -> tuple[int, Any, dict[str, str]]:
+        self.owner(hub, name)
+        told = [
+            {**one, "actions": {"upload": {"href": f"{hub.url}/large/{one['oid']}"}}}
+            for one in json.loads(self.sent)["objects"]
+        ]
+        return 200, {"transfer": "basic", "objects": told}, {}
+
     def commit_of(self, repo: Repo, revision: str) -> str:
         sha = repo.refs.get(revision, revision)
         if sha not in repo.commits:
@@ -310,7 +326,7 @@ class _Handler(BaseHTTPRequestHandler):
             told = [
                 {
                     "path": file["path"],
-                    "uploadMode": "regular",
+                    "uploadMode": "regular" if file["size"] < hub.large else "lfs",
                     "shouldIgnore": False,
                     "oid": blob(files[file["path"]]) if file["path"] in files else None,
                 }
@@ -342,6 +358,9 @@ class _Handler(BaseHTTPRequestHandler):
                 header = value
             elif item["key"] == "file":
                 changes[value["path"]] = base64.b64decode(value["content"])
+            elif item["key"] == "lfsFile":
+                changes[value["path"]] = hub.objects[value["oid"]]
+                repo.lfs.add(value["path"])
             elif item["key"] == "deletedFile":
                 changes[value["path"]] = None
         if header.get("parentCommit") not in (None, repo.head):

@@ -351,7 +351,7 @@ def bad_folders(tmp: Path, model: Path, good: Path) -> dict[str, str]:
         str(tmp / "foreign"): "was trained for tiny, not for",
         short: "does not fit this model",
         broken: "NaN or infinite",
-        str(tmp / "unread"): "has no introspection.json",
+        str(tmp / "unread"): "was not made by this program",
         str(tmp / "damaged"): "is damaged or was changed",
         str(tmp / "elsewhere"): "belong to block 2",
         str(tmp / "nowhere"): "neither an adapter folder nor a Hub repository at a commit",

@@ -27,7 +27,7 @@ import yaml
 from fake_hub import FakeHub, Repo
 from huggingface_hub import ModelCard, constants
 from peft import PeftModel
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from tiny import LAYER
 from tiny_folder import edit_json, write_adapter, write_model
 from transformers import AutoModelForCausalLM
@@ -37,7 +37,7 @@ from introspection.adapter_card import write_card
 from introspection.cache import sha256_file
 from introspection.cards import card_text, model_index
 from introspection.errors import IntrospectionError
-from introspection.hub import LARGEST_FILE, pull, push
+from introspection.hub import LARGEST_FILE, LARGEST_TOTAL, pull, push
 from introspection.hub_errors import explained
 from introspection.hub_space import push_space
 
@@ -489,16 +489,40 @@ def test_too_large_is_refused_before_the_download(
 ) -> None:
     repo = hub.repo(REPO)
     repo.claimed = {adapter.WEIGHTS: LARGEST_FILE + 1}
-    with refused("adapter_model.safetensors of org/name is larger than 64 MB"):
+    with refused("adapter_model.safetensors of org/name is larger than 2 GiB"):
         pull(REPO, pushed)
     repo.claimed = dict.fromkeys((adapter.WEIGHTS, adapter.VECTORS, "README.md"), LARGEST_FILE)
-    with refused("files of org/name are larger than 160 MB together"):
+    with refused("files of org/name are larger than 3 GiB together"):
         pull(REPO, pushed)
     assert not hub.asked(RESOLVE)
     repo.claimed = {adapter.WEIGHTS: 10}  # it lies
     with refused("adapter_model.safetensors here is not what org/name lists"):
         pull(REPO, pushed)
     assert cached(tmp_path) == []
+
+
+def test_an_adapter_of_a_large_model_goes_and_comes(
+    hub: FakeHub, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rank 64 on the nine upper blocks of DeepSeek-7B, and the vectors of the whole catalogue."""
+    # The Hub's newer store has servers of its own.
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    for name, numbers in ((adapter.WEIGHTS, 45_000_000), (adapter.VECTORS, 7_614 * 4_096)):
+        save_file({"zeros": torch.zeros(numbers, dtype=torch.float16)}, folder / name)
+    adapter.refresh_manifest(folder)
+    sha = push(folder, REPO, token=OWNER)
+    assert {adapter.WEIGHTS, adapter.VECTORS} == hub.repo(REPO).lfs
+    there = pull(REPO, sha)
+    for name in (adapter.WEIGHTS, adapter.VECTORS):
+        assert (there / name).stat().st_size > 62_000_000
+        assert sha256_file(there / name) == sha256_file(folder / name)
+
+
+def test_the_limits_hold_the_largest_adapter_of_a_7b() -> None:
+    """Rank 256 on all projections of all blocks but one."""
+    attention, mlp = 4 * (4_096 + 4_096), 3 * (4_096 + 11_008)
+    weights, vectors = 2 * 31 * 256 * (attention + mlp), 2 * 7_614 * 4_096
+    assert weights < LARGEST_FILE and weights + vectors < LARGEST_TOTAL
 
 
 def test_a_repository_that_contradicts_its_own_manifest(

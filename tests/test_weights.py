@@ -6,13 +6,16 @@ import os
 import pickle
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
+import httpx
 import pytest
 import torch
+from huggingface_hub.errors import RepositoryNotFoundError
 from safetensors.torch import load_file
 from tiny import DEPTH, LAYER
 from tiny_folder import write_model
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig
 
 from introspection import models, weights
 from introspection.errors import IntrospectionError
@@ -39,7 +42,8 @@ def pickled(tmp_path: Path, model: Path) -> Path:
 
 def says(folder: Path) -> str:
     loaded = models.load(str(folder), adapter=None, layer=LAYER, device="cpu")
-    trial = Trial(ask("What is it?"), Injection(loaded.vector("ocean"), 2.0))
+    given = Injection(loaded.vector("ocean"), 2.0)
+    trial = Trial(ask("What is it?"), given, adapter=False)
     return generate(loaded, [trial], 12)[0].text
 
 
@@ -61,24 +65,33 @@ def test_pickled_code_is_refused(pickled: Path) -> None:
 def test_a_token_is_sent_only_after_a_refusal(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """To a Hub that denies what it does not know: first nobody asks, then the owner of the token."""
     tokens: list[object] = []
-    for kind in (AutoTokenizer, AutoModelForCausalLM):
-        plain = kind.from_pretrained
+    refusal = httpx.Response(401, request=httpx.Request("GET", "http://hub"))
+    unknown = RepositoryNotFoundError("Repository not found", response=refusal)
+    # transformers asks for the configuration on its own account as well.
+    config = SimpleNamespace(get_config_dict=PreTrainedConfig.get_config_dict)
+    monkeypatch.setattr(weights, "PreTrainedConfig", config)
+    for kind, name in (
+        (config, "get_config_dict"),
+        (AutoTokenizer, "from_pretrained"),
+        (AutoModelForCausalLM, "from_pretrained"),
+    ):
+        plain = getattr(kind, name)
 
         def asked(_source: str, token: object, plain: object = plain, **options: object) -> object:
             tokens.append(token)
             if token is False and private:
-                raise OSError("org/name is not a local folder and is not a valid model identifier")
+                raise OSError("org/name is not a local folder") from unknown
             return plain(str(model), **{**options, "revision": None})  # type: ignore[operator]
 
-        monkeypatch.setattr(kind, "from_pretrained", asked)
+        monkeypatch.setattr(kind, name, asked)
     where = weights.placement("cpu", full_precision=True)
     private = False
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
     weights.pretrained("org/name", "org/name", None, where)
-    assert tokens == [False, False]
+    assert tokens == [False] * 3
     private = True
     weights.pretrained("org/name", "org/name", None, where)
-    assert tokens[2:] == [False, None, None]
+    assert tokens[3:] == [False, None, None, None]
     monkeypatch.delenv("HF_TOKEN")
     with pytest.raises(IntrospectionError, match="HF_TOKEN") as refused:
         weights.pretrained("org/name", "org/name", None, where)

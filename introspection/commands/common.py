@@ -160,8 +160,8 @@ def load_model(
     name = models.DEFAULT if model is None else model
     folder = "shipped" if adapter is None else None if adapter == "none" else adapter
     bare = folder is None or (folder == "shipped" and models.shipped_adapter(name) is None)
-    # Before gigabytes are loaded for nothing. A name that is no model at all is for load() to say.
-    if needs_adapter and bare and (name in models.PRESETS or os.path.isdir(name) or "/" in name):
+    if needs_adapter and bare:  # before gigabytes are loaded for nothing
+        models.check_source(name)
         raise IntrospectionError(
             f"No adapter is chosen for {name}: train one with 'python -m introspection train "
             f"--model {name}', point --adapter to its folder, or ask the untrained model with "

@@ -219,9 +219,9 @@ class Experiment:
             given = Injection(vector, request.strength, request.schedule)
         messages = ask(request.question)
         trials = [
-            Trial(messages, given),
+            Trial(messages, given, adapter=self.has_adapter),
             Trial(messages, given, adapter=False),
-            Trial(messages),
+            Trial(messages, adapter=self.has_adapter),
         ]
         rows = (
             Answer("adapter_thought", self.has_adapter, injected),

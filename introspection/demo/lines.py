@@ -132,7 +132,9 @@ def _trial(loaded: LoadedModel, site: LoadedModel, line: Line) -> Trial:
         if site is not loaded:  # a strength counts in norms of its own block
             dose = line.strength * site.norm / loaded.norm
             given = replace(given, strength=dose, block=site.layer)
-    return Trial(ask(line.question, *line.before), given, line.adapter)
+    # On a bare model every line is the base model's.
+    trained = line.adapter and injection.has_adapter(loaded.model)
+    return Trial(ask(line.question, *line.before), given, trained)
 
 
 def _answer(line: Line, report: generation.Report, ended: bool) -> LineAnswer:
