@@ -67,7 +67,8 @@ def base_replies(
     loaded: LoadedModel, prompts: Sequence[Messages], run: Run | None, progress: Progress | None
 ) -> dict[Messages, tuple[str, bool]]:
     """The base model's answers to ordinary prompts, kept in the run folder for a later start."""
-    asked = hashlib.sha256(repr(REPLY_TOKENS).encode())
+    # The run's digest says which model answers, and how it is loaded.
+    asked = hashlib.sha256(repr((REPLY_TOKENS, run.digest if run else "")).encode())
     for messages in prompts:
         asked.update(repr(render(loaded.tokenizer, messages)).encode())
     made_from = asked.hexdigest()
