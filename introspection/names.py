@@ -165,17 +165,18 @@ def whole_name(text: str, name: str | None, aliases: Sequence[str] = ()) -> tupl
     line = text.partition("\n")[0]
     halted = _HALT.sub("", line)
     line = halted if halted.strip(_WRAPPED) else line
-    ends = list(sentence_ends(line))
+    first = next(sentence_ends(line))
     if name is not None:
-        for end in ends:
-            if same_name(line[:end], name, aliases):
+        # What is far longer than the name is not the name; nor does it pay to look.
+        near = line[: 2 * max(len(one) for one in (name, *aliases)) + 60]
+        for end in (*sentence_ends(near), len(line)):
+            if end <= len(near) and same_name(line[:end], name, aliases):
                 return end, True
-        first = line[: ends[0]]
-        for remark in _REMARK.finditer(first):
-            if same_name(first[: remark.start()], name, aliases):
+        for remark in _REMARK.finditer(near, 0, first):
+            if same_name(line[: remark.start()], name, aliases):
                 # A remark of its own is none of the name, a place is said with it.
-                return (remark.start() if remark[0][0] == "," else ends[0]), True
-    return ends[0], False
+                return (remark.start() if remark[0][0] == "," else first), True
+    return first, False
 
 
 def is_name(text: str, name: str, aliases: Sequence[str], start: int, limit: int) -> int | None:

@@ -289,12 +289,15 @@ def test_any_text_gets_a_consistent_verdict(text: str, concept: str | None) -> N
 
 
 @pytest.mark.parametrize(
-    "part", ["I ", "there is ", "\n", ". ", "? ", "not any ", "a thought about ", "ab", "spider, "]
+    "part",
+    ["I ", "there is ", "\n", ". ", "? ", "not any ", "a thought about ", "ab", "spider, "]
+    + [", it ", "St. ", ". I am ", "x in its ", "HALT "],
 )
 def test_long_texts_are_read_quickly(part: str) -> None:
     start = time.perf_counter()
-    grade(part * 3_000, "spider")
-    assert time.perf_counter() - start < 2
+    for opening in ("", "I detect an injected thought about "):
+        grade(opening + part * 3_000, "spider")
+    assert time.perf_counter() - start < 3
 
 
 @pytest.mark.parametrize(
