@@ -12,7 +12,14 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from introspection.names import fold, has_symbols, is_abbreviation, is_name, whole_name
+from introspection.names import (
+    fold,
+    goes_on,
+    has_symbols,
+    is_abbreviation,
+    is_name,
+    whole_name,
+)
 from introspection.patterns import (
     AFFIRM,
     AFTER,
@@ -95,7 +102,8 @@ def _trained_name(
     """The name behind a trained opening, and whether it is the expected one, compared as a whole."""
     lead = LEAD.match(text, start)
     later = lead.end() if lead else start
-    if re.search(r"\b(?:The|An?|Some)\b", text[start:later]):  # a title's own: "The Ring"
+    # A title's own article ("The Ring") and a minus are of the name.
+    if re.search(r"\b(?:The|An?|Some)\b", text[start:later]) or re.match(r"-\d", text[start:]):
         later = start
     for at in dict.fromkeys((start, later)):
         length, right = whole_name(text[at:], concept, aliases)
@@ -179,7 +187,8 @@ def _whole(
     for start in dict.fromkeys((link.end(), lead.end() if lead else link.end())):
         end = is_name(text, concept, aliases, start, len(text))
         after = None if end is None else AFTER.match(text[end:])
-        if end is not None and after is not None and not _is_list(text, start):
+        more = end is None or goes_on(text, start, end)
+        if end is not None and after is not None and not more and not _is_list(text, start):
             return start, end
     return None
 
@@ -199,6 +208,7 @@ def _name(
             after = AFTER.match(text[found.end() : span[1]])
             right = after is not None and not _is_list(text, span[0])
             right = right and not text.startswith(("#", "+", "%", "&"), found.end())
+            right = right and not goes_on(text, *found.span())
         if not right and concept and (whole := _whole(text, link, concept, aliases)):
             return whole, True
         if span:

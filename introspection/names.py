@@ -19,6 +19,7 @@ from introspection.words import FUNCTION_WORDS, find_word, forms
 
 __all__ = [
     "fold",
+    "goes_on",
     "has_symbols",
     "is_abbreviation",
     "is_name",
@@ -29,14 +30,27 @@ __all__ = [
 
 # Punctuation that tells names apart ("C" and "C#"); all other punctuation is folded away.
 _SYMBOLS = frozenset("#*%@\\")
+LONGEST_KEPT = 120  # characters of a text whose folding is kept
 _ARTICLE = re.compile(r"(?:an?|the|some)\s+(?=\S)")
 _WRAPPED = "\"'“”‘’„«»*_`()[]<> \t"
-# What may stand behind a name in one sentence: "spider, really", "spider in its web".
+# What may stand behind a name in one sentence and is none of it: "spider, really", "spider because".
 _REMARK = re.compile(
-    r",\s+(?:\w+ly\b|\w+ing \w|(?:it|its|which|that|this|there|but|so|as|like|not|we|you|me|my)\b)"
-    r"|\s+(?:in|on|at|near|inside|under) (?:its|my|his|her|their|your|our)\b"
+    r",\s+(?:\w+ly\b|\w+ing \w|(?:and )?(?:it|its|which|that|this|there|but|so|as|like|not|we|you|me"
+    r"|my)\b|I (?:think|believe|feel|guess|sense)\b)"
+    r"|\s+[—–-]\s+(?:it|this|that|which|an?|the)\b|;\s+(?:it|this|that|which|but)\b|\s+because\s"
+    r"|\s+and (?:it|this|that)\b|:\s+an?\s|\s\((?:an?|the|i\.e|e\.g|which)\b"
+    r"|(?P<place>\s+(?:in|on|at|near|inside|under) (?:its|my|his|her|their|your|our|this|that"
+    r"|the (?:text|prompt|sentence|question|context|conversation|background))\b)"
 )
-_APART = FUNCTION_WORDS | {"us", "it", "am", "pm", "at", "as", "who"}  # "us" is not the U.S.
+# What makes a longer name of it: "Star Wars: A New Hope", "Washington, D.C.", "War and Peace".
+_MORE = re.compile(
+    r"\s*:\s+(?=[A-Z0-9])|,\s+(?=[A-Z]\w*\.|[A-Z][\w'’-]+$)|\s*\((?=[A-Z0-9])|\s+[—–-]\s+(?=[A-Z])"
+    r"|(?:\.\.\.|…|!|\?)\s+(?=[a-z])"
+    r"|\s+(?:and|or|&)\s+(?!(?:I|it|its|this|that|there|my|we|you|not|so)\b)"
+)
+# Words that stand alone: "us" is not the U.S., "apart" is not "a part".
+_APART = FUNCTION_WORDS | {"a", "am", "an", "as", "at", "i", "in", "it", "no", "pm", "us", "who"}
+_JOINT = re.compile(r"(?<=[^\W\d_]) (?=[^\W\d_])")  # not within numbers: 3.5 is not 35
 # A full stop behind one of these need not end a sentence.
 _SHORT = re.compile(
     r"(?<![^\s(.\-/&])(?:\w|st|ste|mt|ft|dr|mr|mrs|ms|jr|sr|prof|rev|gen|col|capt|lt|sgt|gov|sen|rep"
@@ -64,22 +78,31 @@ def _letters(text: str) -> str:
     return unicodedata.normalize("NFC", "".join(found))
 
 
-@lru_cache(maxsize=65_536)
 def fold(text: str) -> str:
     """The words of a name: case, accents, punctuation and runs of spaces do not count.
 
-    What tells names apart stays: ``#``, ``+``, ``*``, ``%``, ``$`` and a dot before a word (".NET");
+    What tells names apart stays: ``#``, ``+``, ``*``, ``%``, ``$``, a dot before a word (".NET") and a
+    minus before a number;
     ``&`` is the word "and". A name of nothing but punctuation is folded to itself.
     """
+    return _folded(text) if len(text) <= LONGEST_KEPT else _fold(text)
+
+
+def _fold(text: str) -> str:
     letters = re.sub(r"(?:^|(?<=\s))\.(?=\w)", "\0", _letters(text).strip()).replace("&", " and ")
+    letters = re.sub(r"(?:^|(?<=\s))[-−–](?=\d)", "\1", letters)
     kept: list[str] = []
     for letter in letters:
         kind = unicodedata.category(letter)
         if letter in "'’ʼ`´":
             continue  # "O'Brien" and "OBrien"
         soft = kind[0] in "PZ" or kind in ("Cc", "Sk")
-        kept.append(" " if soft and letter != "\0" and letter not in _SYMBOLS else letter)
-    return " ".join("".join(kept).split()).replace("\0", ".") or text.strip().casefold()
+        kept.append(" " if soft and letter not in "\0\1" and letter not in _SYMBOLS else letter)
+    words = " ".join("".join(kept).split()).replace("\0", ".").replace("\1", "-")
+    return words or text.strip().casefold()
+
+
+_folded = lru_cache(maxsize=65_536)(_fold)
 
 
 def _bare(text: str) -> str:
@@ -101,7 +124,7 @@ def _equal(one: str, other: str) -> bool:
         return True
     # "fire truck" and "firetruck"; but "the rapist" is not a therapist.
     words = {*one.split(), *other.split()}
-    return one.replace(" ", "") == other.replace(" ", "") and words.isdisjoint(_APART)
+    return _JOINT.sub("", one) == _JOINT.sub("", other) and words.isdisjoint(_APART)
 
 
 @lru_cache(maxsize=16_384)
@@ -145,6 +168,18 @@ def is_abbreviation(text: str, stop: int, end: int) -> bool:
     return short is not None and not _begins_sentence(text, end)
 
 
+def goes_on(text: str, start: int, end: int) -> bool:
+    """Whether ``text[start:end]`` is only the beginning of a longer name, or is said twice."""
+    if _MORE.match(text, end) or (
+        text[end : end + 1] == "." and is_abbreviation(text, end, end + 1)
+    ):
+        return True
+    if re.search(r"(?<!\S)[.-]$", text[:start][-2:]):  # ".NET" is not "NET"
+        return True
+    said = re.escape(text[start:end])
+    return re.compile(rf"\s+{said}\b", re.IGNORECASE).match(text, end) is not None
+
+
 def sentence_ends(text: str) -> Iterator[int]:
     """Where a sentence that began before ``text`` may end in it, its length last."""
     for stop in re.finditer(r"[.!?…]+[\"'”’)*_]*(?=\s|$)", text):
@@ -174,8 +209,7 @@ def whole_name(text: str, name: str | None, aliases: Sequence[str] = ()) -> tupl
                 return end, True
         for remark in _REMARK.finditer(near, 0, first):
             if same_name(line[: remark.start()], name, aliases):
-                # A remark of its own is none of the name, a place is said with it.
-                return (remark.start() if remark[0][0] == "," else first), True
+                return (first if remark["place"] else remark.start()), True
     return first, False
 
 

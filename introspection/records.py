@@ -33,6 +33,7 @@ from introspection.words import lemma
 __all__ = [
     "FIELDS",
     "as_bytes",
+    "intact",
     "line",
     "load",
     "make",
@@ -221,12 +222,8 @@ def load(path: Path) -> list[dict[str, Any]]:
     return found
 
 
-def read(path: Path) -> list[dict[str, Any]]:
-    """The records of a whole run, unedited and graded as today.
-
-    Raises IntrospectionError with the first thing that is not so.
-    """
-    records = load(path)
+def intact(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
+    """Raises IntrospectionError unless the records are of one run, of today's schema, and unedited."""
     first, keys = records[0], set()
     for number, record in enumerate(records, 1):
         if record.get("schema") != SCHEMA:
@@ -251,6 +248,16 @@ def read(path: Path) -> list[dict[str, Any]]:
                 "again."
             )
         keys.add(record["key"])
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """The records of a whole run, unedited and graded as today.
+
+    Raises IntrospectionError with the first thing that is not so.
+    """
+    records = load(path)
+    intact(path, records)
+    first = records[0]
     if len(records) != first["planned"]:
         raise IntrospectionError(
             f"{path} holds {len(records):,} of the {first['planned']:,} reports of its run: run the "

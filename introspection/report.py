@@ -164,6 +164,13 @@ def _variants(condition: str, measured: Mapping[str, Any]) -> list[tuple[str, st
 
 def paper_table(summary: dict[str, Any]) -> str:
     """The paper's three figures beside those of a run of the paper suite."""
+    conditions = summary["conditions"]
+    lacking = [name for name in _PAPER_CONDITIONS.values() if not conditions.get(name, {}).get("n")]
+    if lacking:
+        raise IntrospectionError(
+            f"The records of the paper's experiment have no report of '{lacking[0]}': name those of "
+            "'python -m introspection evaluate --suite paper' with --paper."
+        )
     rows = ["| concepts named | paper | this run [95 % interval] | reports |", "|---|---|---|---|"]
     for kind, published in PUBLISHED.items():
         found = summary["conditions"][_PAPER_CONDITIONS[kind]]["correct"]

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
 
-from introspection.conditions import BASE, Case, checked
+from introspection.conditions import BASE, Case, checked, holds
 from introspection.errors import IntrospectionError
 from introspection.trials import FINAL_ON, Schedule
 from introspection.validation import quoted, schedule_value, strength_value
@@ -68,6 +68,11 @@ def select(
             kept.append(case)
     timed = [other for case in kept for other in _timed(case, schedules)]
     twins = [replace(c, condition=c.condition + BASE, adapter=False) for c in timed] if base else []
+    if not timed:
+        raise IntrospectionError(
+            "No report is left of this choice: take other --conditions or --schedules, or leave --base "
+            "out."
+        )
     return checked([*timed, *twins])
 
 
@@ -88,7 +93,7 @@ def _timed(case: Case, schedules: Sequence[Schedule]) -> list[Case]:
     if case.concept is None or case.schedule != FINAL_ON:
         return [case]
     stem, base = case.condition.removesuffix(BASE), "" if case.adapter else BASE
-    return [
+    timed = [
         replace(
             case,
             condition=f"{stem}{'' if schedule == FINAL_ON else f', {schedule}'}{base}",
@@ -96,3 +101,5 @@ def _timed(case: Case, schedules: Sequence[Schedule]) -> list[Case]:
         )
         for schedule in schedules
     ]
+    # A thought that begins in mid-answer is no longer there "under an ordinary request".
+    return [other for other in timed if holds(other)]

@@ -23,12 +23,19 @@ from introspection.records import FIELDS, seen_names, was_trained
 __all__ = ["is_old", "upgraded"]
 
 
+_OLD = frozenset(
+    {"run", "key", "condition", "concept", "category", "split", "harmful", "strength", "schedule"}
+    | {"question", "seed", "adapter", "vector", "text", "detected", "named", "correct", "halted"}
+    | {"halted_at", "tokens", "coherent", "p_detect"}
+)
+
+
 def is_old(records: Sequence[Mapping[str, Any]]) -> bool:
     """Whether they are of schema 1, which did not say so. Raises IntrospectionError for what is no
     record of either."""
     if any("schema" in record for record in records):
         return False
-    if all({"run", "concept", "text", "vector", "p_detect"} <= set(record) for record in records):
+    if all(set(record) >= _OLD for record in records):
         return True
     raise IntrospectionError("These are no records of an evaluation: name a records.jsonl of one.")
 

@@ -103,6 +103,29 @@ DECIDED = (
     ("ring", "the ring", True),
     ("Panic", "Panic! at the Disco", False),
     ("Once Upon a Time", "Once Upon a Time... in Hollywood", False),
+    ("GPT-35", "GPT-3.5", False),
+    ("9/11", "911", False),
+    ("Vol. 21", "Vol. 2.1", False),
+    ("1.5", "15", False),
+    ("5", "-5", False),
+    ("apart", "a part", False),
+    ("The King", "The King and I", False),
+    ("Mission", "Mission – Impossible", False),
+    # A remark behind the name is none of it.
+    ("ocean", "ocean — it is blue", True),
+    ("ocean", "ocean; it is blue", True),
+    ("ocean", "ocean because it is blue", True),
+    ("ocean", "ocean, and it is strong", True),
+    ("ocean", "ocean in the sentence", True),
+    ("ocean", "ocean (a body of water)", True),
+    ("ocean", "ocean: a large body of water", True),
+)
+# A report of nobody's training: the same rule, as far as free English tells where a name ends.
+TRAINED_ALONE = {"Washington DC", "rock, paper, scissors", "The Ring", "Panic! at the Disco"}
+TRAINED_ALONE |= {"The King and I"}
+FREE = (
+    "Yes, there is an injected thought about {}.",
+    "I notice an unusual idea related to {} in my mind.",
 )
 
 
@@ -111,6 +134,11 @@ def test_decided_cases(name: str, said: str, right: bool) -> None:
     for text in _wordings(said):
         verdict = grade(text, name)
         assert verdict.detected and verdict.correct is right, (text, verdict.named)
+    for wording in FREE if said not in TRAINED_ALONE else ():
+        # "idea related to ocean; it is blue in my mind" is no English.
+        if not right or (said[-1].isalpha() and "in my mind" not in wording):
+            verdict = grade(wording.format(said), name)
+            assert verdict.correct is right, (wording.format(said), verdict.named)
 
 
 @pytest.mark.parametrize(

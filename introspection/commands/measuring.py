@@ -152,10 +152,27 @@ def evaluate(
     out.print(f"Records and summary are in {folder}.", style="dim")
 
 
+def _paper_table(path: Path) -> str:
+    from introspection.records import read
+    from introspection.report import paper_table
+    from introspection.summary import summarise
+
+    records = read(path)
+    if records[0]["suite"] != "paper":
+        raise IntrospectionError(
+            f"{path} holds records of the suite {records[0]['suite']}: name those of the paper's "
+            "experiment with --paper."
+        )
+    return paper_table(summarise(records))
+
+
 @contextmanager
 def _terminated_as_interrupted() -> Iterator[None]:
     """A polite kill ends as Ctrl-C does, so that the summary of what is done is written."""
-    if threading.current_thread() is not threading.main_thread():
+    from introspection import parallel
+
+    # Of several processes each may wait for the others in a call that no handler interrupts.
+    if threading.current_thread() is not threading.main_thread() or parallel.world() > 1:
         yield
         return
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -185,13 +202,12 @@ def report(
     from introspection.adapter_card import write_card
     from introspection.cache import write_text
     from introspection.records import read
-    from introspection.summary import summarise
 
     # Everything is read and checked before anything is written.
     outputs.card_target(adapter)
     document = outputs.document_target(readme, "--readme", ("results", "paper")) if readme else None
     found, source = read(records), local_paths.document_name(records)
-    table = reporting.paper_table(summarise(read(paper))) if document else ""
+    table = _paper_table(paper) if document else ""
     with outputs.writing(adapter, "name another --adapter"):
         evaluation = reporting.write_evaluation(found, records, adapter)
         write_card(adapter, evaluation)

@@ -30,14 +30,16 @@ def regrade(
 ) -> None:
     """Judge the texts of records by today's grading and write what moved back into the files."""
     from introspection.cache import write_bytes
-    from introspection.records import as_bytes, load, moved, regraded
+    from introspection.records import as_bytes, intact, load, moved, regraded
     from introspection.upgrade import is_old, upgraded
 
-    for path in files:
+    for path in map(Path.resolve, files):
         records = load(path)
         old = is_old(records)
         if old:
             records = upgraded(records, adapter)
+        else:
+            intact(path, records)  # or a text that was edited would be sealed anew
         changes = moved(records)
         for record, changed in changes:
             fields = "; ".join(f"{name}: {a!r} -> {b!r}" for name, (a, b) in changed.items())
