@@ -70,7 +70,9 @@ def found(folder: Path) -> dict[str, str]:
         if key == "command":
             commands.append(text)
             return text
-        new = name_of(text) if key in _BASES else _last(text) if _PATH.match(text) else text
+        # By form alone: org/name is a name on the Hub, whatever lies in the current folder.
+        local = _PATH.match(text) or (key in _BASES and not _HUB_ID.fullmatch(text))
+        new = name_of(text) if local and key in _BASES else _last(text) if local else text
         if new != text:
             texts[text] = new
         return text

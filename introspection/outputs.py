@@ -54,7 +54,7 @@ def records_target(out: Path, model: str | None = None) -> Path:
     target = places.folder(out, "--out", model)
     there = ownership.entries(target)
     records = sorted(name for name in there if ownership.RECORDS.fullmatch(name))
-    if there and not records:
+    if set(there) - {"summary.json"} and not records:
         raise refusal("--out", out, f"holds other files ({shown(min(there))})", NEW_FOLDER)
     for name in records:
         if not is_ours(target / name, ownership.holds_records):
@@ -141,6 +141,8 @@ def writing(place: Path, instead: str) -> Iterator[None]:
     try:
         yield
     except (OSError, SafetensorError) as error:
+        if isinstance(error, OSError) and not places.concerns(error, place):
+            raise  # a closed terminal, a program that is not there
         why = places.reason(error)
         raise IntrospectionError(
             f"{shown(place)} could not be written ({why}): {places.remedy(error, instead)}."

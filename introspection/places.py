@@ -21,6 +21,7 @@ from introspection.errors import IntrospectionError
 __all__ = [
     "NEW_FILE",
     "NEW_FOLDER",
+    "concerns",
     "folder",
     "home_expanded",
     "keep_off",
@@ -37,6 +38,7 @@ __all__ = [
 
 LONGEST_SHOWN = 120
 NEW_FOLDER, NEW_FILE = "name a new or empty folder", "name a new file"
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO)
 _KINDS = (
     (stat.S_ISFIFO, "a pipe"),
     (stat.S_ISSOCK, "a socket"),
@@ -61,6 +63,14 @@ def home_expanded(text: str) -> str:
 def own_path(text: str | Path) -> Path:
     """What every option that names a file or a folder goes through."""
     return Path(home_expanded(str(text)))
+
+
+def concerns(error: OSError, place: Path) -> bool:
+    """Whether an error is a disk's refusal to write at ``place``, and not anything else's."""
+    if error.filename is None:
+        return error.errno in _DISK
+    path = Path(os.fsdecode(error.filename)).absolute()
+    return path.is_relative_to(place.absolute().parent) or error.errno in _DISK
 
 
 def reason(error: Exception) -> str:

@@ -53,7 +53,7 @@ FIELDS: Mapping[str, str] = {
     "and a checksum of the options if there are any",
     "suite": "quick, full, paper or own (own word list or contexts)",
     "options": "what the command was told beside the suite: split, limit, strengths, schedules, "
-    "conditions, base, template, quantise, and the sha256 of own files",
+    "conditions, base, template, quantise, and checksums of own concepts and contexts",
     "seed": "of the draw of concepts and texts and of the random vectors",
     "weights": "sha256 of adapter_model.safetensors, of base rows too",
     "base": "fingerprint of the base model",

@@ -25,6 +25,7 @@ __all__ = [
     "headline",
     "paper_table",
     "replace_block",
+    "variants",
     "write_evaluation",
 ]
 
@@ -134,7 +135,7 @@ def headline(evaluation: Mapping[str, Any]) -> str:
     ]
     conditions = evaluation["conditions"]
     for question, condition, field in HEADLINE:
-        for name, aside in _variants(condition, conditions):
+        for name, aside in variants(condition, conditions):
             found = conditions[name]
             if field in found and found["n"]:
                 rows.append(
@@ -151,7 +152,7 @@ def headline(evaluation: Mapping[str, Any]) -> str:
     return "\n".join(rows)
 
 
-def _variants(condition: str, measured: Mapping[str, Any]) -> list[tuple[str, str]]:
+def variants(condition: str, measured: Mapping[str, Any]) -> list[tuple[str, str]]:
     """The condition as it was measured: itself, under other schedules, by the untrained model."""
     own = {name for _, name, _ in HEADLINE}
     found = [(condition, "")] if condition in measured else []

@@ -27,6 +27,7 @@ from introspection import clock, parallel
 from introspection.cache import SCRATCH, write_text
 from introspection.errors import IntrospectionError
 from introspection.models import LoadedModel, fingerprint
+from introspection.ownership import RUN_LOCK as LOCK
 from introspection.steps import TrainConfig
 
 __all__ = ["CHECKPOINT", "LOG", "Run", "claimed", "described", "told_by"]
@@ -41,7 +42,6 @@ CONFIG, REPLIES, LOG, CHECKPOINT = (
     "checkpoint.safetensors",
 )
 FILES = (CONFIG, REPLIES, LOG, CHECKPOINT)
-LOCK = ".introspection.lock"
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,9 +116,9 @@ def claimed(folder: Path, description: Mapping[str, Any]) -> Iterator[Run]:
     main = parallel.rank() == 0
     plain = json.loads(json.dumps(description))
     digest = _sha256(plain)
-    place, started = parallel.everyone(_place(folder, digest) if main else (folder, None))
-    run = Run(place, digest, started or parallel.everyone(clock.today()))
-    with _locked(place) if main else nullcontext():
+    with _taken(folder, digest) if main else nullcontext((folder, None)) as found:
+        place, started = parallel.everyone(found)
+        run = Run(place, digest, started or parallel.everyone(clock.today()))
         if main:
             document = {**run.header, **plain}
             if _json(place / CONFIG) != document:  # not there, or damaged
@@ -182,6 +182,25 @@ def _json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
     except (OSError, ValueError, RecursionError):
         return None
+
+
+@contextmanager
+def _taken(folder: Path, digest: str) -> Iterator[tuple[Path, date | None]]:
+    """The place of a run, locked. Another run may be given the same place before it has written
+    anything there: whoever comes second looks again."""
+    with ExitStack() as held:
+        place, started = _place(folder, digest)
+        try:
+            lock = held.enter_context(ExitStack())
+            lock.enter_context(_locked(place))
+        except IntrospectionError:
+            if _place(folder, digest)[0] == place:
+                raise
+        now, started = _place(folder, digest)
+        if now != place:
+            lock.close()
+            held.enter_context(_locked(now))
+        yield now, started
 
 
 @contextmanager

@@ -55,7 +55,7 @@ def read(path: Path, skip_bad: bool = False) -> FromFile[Concept]:
     """
     rows = _rows(path.name, read_text(path, "word list"))
     if not rows:
-        raise IntrospectionError(f"The word list {path} is empty: {ADVICE}.")
+        raise IntrospectionError(f"The word list {path} has no name in it: {ADVICE}.")
     found = read_each(path.name, rows, _concept, skip_bad)
     unique: dict[str, Concept] = {}
     for concept in found.found:
@@ -69,14 +69,15 @@ def _concept(row: Row | IntrospectionError) -> Concept:
     if len(row.name) > validation.CONCEPT_LENGTH and re.search("[,;|]", row.name):
         raise IntrospectionError(f"This is more than one name or a long one: {ADVICE}.")
     known = resolve(validation.concept_text(row.name))
-    stated = row.harmful.casefold()
+    stated = (row.harmful or "").casefold()
     if stated and stated not in (*_TRUE, *_FALSE):
         raise IntrospectionError(
-            f"Whether it is harmful reads {validation.quoted(row.harmful)}: write harmful, or nothing."
+            f"Whether it is harmful reads {validation.quoted(stated)}: write harmful, or nothing."
         )
     if not row.category and not stated:
         return known
-    return replace(known, category=row.category or known.category, harmful=stated in _TRUE)
+    harmful = known.harmful if row.harmful is None else stated in _TRUE
+    return replace(known, category=row.category or known.category, harmful=harmful)
 
 
 def _rows(name: str, text: str) -> Rows:
@@ -97,9 +98,9 @@ def _rows(name: str, text: str) -> Rows:
         known = {"category", "harmful"}.intersection(heads)
         if set(NAMES).intersection(heads) and (known or sheet):
             return csv_rows(name, text, first, delimiter)
-    commas = sheet and any("," in line for _, line in lines)
+    commas = next((number for number, line in lines if sheet and "," in line), None)
     if commas or all(_SEVERAL.fullmatch(line.strip()) for _, line in lines):
-        raise at_line(name, first, _several(sheet))
+        raise at_line(name, commas or first, _several(sheet))
     if len(lines) > 1 and all(_CELLS.fullmatch(line.strip()) for _, line in lines):
         raise at_line(name, first, _several(True))
     return _plain(name, lines)

@@ -35,11 +35,12 @@ _COMMENT = re.compile(r"#(?:\W|$)|;|//")  # at the start of a line; "#metoo" is 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One entry as the file has it; "" is what it does not state."""
+    """One entry as the file has it; "" is what it does not state. ``harmful`` is None in a table that
+    has no such column."""
 
     name: str
     category: str = ""
-    harmful: str = ""
+    harmful: str | None = ""
 
 
 Rows = list[tuple[int, Row | IntrospectionError]]
@@ -101,7 +102,7 @@ def _from_cells(cells: Mapping[str, str]) -> Row | IntrospectionError:
     name = next((stated[key] for key in NAMES if key in stated), "")
     if not name:
         return IntrospectionError("There is no name in this line: write one as 'concept'.")
-    return Row(name, stated.get("category", ""), stated.get("harmful", ""))
+    return Row(name, stated.get("category", ""), stated.get("harmful"))
 
 
 def csv_rows(name: str, text: str, first: int, delimiter: str) -> Rows:

@@ -1,7 +1,9 @@
 """The folder of cases: inputs after public complaints, each put to the program as it stands.
 
-One test a row (L: nothing lost, N: nothing misread, R: nothing mixed up), by the file in ``cases/``.
-More of every kind stand in the tests of the part that it belongs to.
+One test a row that has an input here (L: nothing lost, N: nothing misread), by the file in ``cases/``.
+More of every kind, and the rows without a file, stand in the tests of the part that they belong to:
+N8 test_fingerprints, N9 test_foreign, N10 test_demo_hostile, N11 test_other_models, R1 and R6 to R10
+test_records, R3 test_conditions, R4 test_names, R5 test_hub, R11 test_injections, R12 test_records.
 """
 
 from __future__ import annotations
@@ -19,13 +21,13 @@ from typing import Any
 
 import pytest
 from safetensors import safe_open
-from tiny import LAYER
+from tiny import LAYER, make_tokenizer
 from tiny_folder import write_adapter, write_model
 from typer.testing import CliRunner
 
 from introspection import __main__ as command_line
 from introspection import models, trials
-from introspection.concepts import resolve
+from introspection.concepts import Concept, resolve
 from introspection.grading import grade
 from introspection.prompts import reports
 
@@ -38,7 +40,7 @@ SHORT = ("--recipe", "paper", "--examples", "8", "--epochs", "1", "--batch-size"
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The models of ``make_tiny.py`` that the rows here ask for."""
     folder = tmp_path_factory.mktemp("models")
-    names = ("llama", "gpt2", "slow", "no_eos", "list_template", "dated", "gemma3_mm")
+    names = ("llama", "gpt2", "slow", "no_eos", "list_template", "dated")
     made = [sys.executable, CASES / "make_tiny.py", ROOT, folder, *names]
     subprocess.run(made, check=True, capture_output=True)
     return folder
@@ -202,7 +204,13 @@ def test_n1_names_with_dots() -> None:
 def test_n2_words_are_what_was_typed() -> None:
     typed = ("news", "chip", "us", "rich", "sweet", "content", "polarise", "incase", "digitalise")
     for word in typed:
-        assert resolve(word).name == word and resolve(word).entry == ""
+        assert resolve(word) == Concept(word), word
+
+
+def test_r2_lists_give_what_was_written(model: Path, here: Path) -> None:
+    words = ["zeppelin", "airship", "inheritance", "heredity", "US", "us"]
+    (here / "words.txt").write_text("\n".join(words))
+    assert names_read(str(here / "words.txt"), model, here) == words
 
 
 @pytest.mark.parametrize("file", ["names.txt", "names_with_dots.txt", "persian.txt", "hindi.txt"])
@@ -244,11 +252,13 @@ def test_n5_n6_contexts(file: str, model: Path, adapter: Path, here: Path) -> No
     records = [json.loads(line) for line in (here / "e" / "records.jsonl").open(encoding="utf-8")]
     plain = {r["question"] for r in records if r["condition"] == "clean, as it stands"}
     assert plain == {f"user: {line}" for line in lines}
-    loaded = models.load(str(model), None, LAYER, "cpu")
-    special = {*loaded.tokenizer.all_special_ids, *loaded.tokenizer.added_tokens_decoder}
+    tokenizer = make_tokenizer()  # and with the very tokens that these texts hold
+    own = {"additional_special_tokens": ["<s>", "</s>", "<unk>", "[INST]"]}
+    assert tokenizer.add_special_tokens(own) and tokenizer("<s>")["input_ids"][0] > 300
+    special = {*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder}
 
     def controls(text: str) -> int:
-        return sum(i in special for i in trials.prompt_ids(loaded.tokenizer, trials.ask(text)))
+        return sum(i in special for i in trials.prompt_ids(tokenizer, trials.ask(text)))
 
     assert {controls(line) for line in lines} == {controls("Hello")}
 

@@ -98,9 +98,10 @@ def _dictionary_words() -> list[str]:
 
 def test_dictionary_words_keep_their_own_names() -> None:
     for word in random.Random(0).sample(_dictionary_words(), 5_000):
-        concept = resolve(word)
-        assert concept.name == word and not concept.entry or find(word) is not None, word
-        assert resolve(word).name == word
+        found, concept = find(word), resolve(word)
+        assert concept.name == word
+        assert concept.entry == ("" if found is None or found.name == word else found.name)
+        assert (concept.category == "typed") == (found is None), word
 
 
 def test_what_belongs_to_another_entry_is_listed() -> None:

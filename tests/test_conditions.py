@@ -174,3 +174,17 @@ class TestSelect:
         for text in ("", "later", "span:1-2", "prior_turn", "final,"):
             with pytest.raises(IntrospectionError, match=r"chedule.*\.$"):
                 chosen_schedules(text)
+
+
+@pytest.mark.parametrize("schedules", ["final", "all", "from_step:8", "final_on,final,from_step:0"])
+@pytest.mark.parametrize("suite", ["quick", "paper"])
+def test_every_suite_goes_with_every_schedule(suite: str, schedules: str) -> None:
+    cases = paper_cases(0) if suite == "paper" else suite_cases(SIZES[suite])
+    found = select(cases, schedules=chosen_schedules(schedules))
+    assert found and {str(case.schedule) for case in found} >= {schedules.split(",")[-1]}
+
+
+def test_an_empty_choice_is_said() -> None:
+    cases = suite_cases(SIZES["quick"])
+    with pytest.raises(IntrospectionError, match="No report is left"):
+        select(cases, ["injected, unseen, base model"], base=True)

@@ -473,13 +473,27 @@ def test_every_word_of_a_disk_is_one_sentence(tmp_path: Path) -> None:
         (OSError(28, SAYS), SAYS, free),
         (OSError(122, "Disk quota exceeded"), "Disk quota exceeded", free),
         (OSError(30, "Read-only file system"), "Read-only file system", ""),
-        (OSError("odd"), "OSError", ""),
         (SafetensorError(f"Error while serializing: {full}"), SAYS, free),
         (SafetensorError("odd"), "SafetensorError", ""),
     ):
         with pytest.raises(IntrospectionError) as told, outputs.writing(tmp_path, "go away"):
             raise error
         assert f"could not be written ({says}): {advice}go away." in str(told.value)
+
+
+def test_what_is_no_disks_refusal_is_not_called_one(tmp_path: Path) -> None:
+    here, away = str(tmp_path / "a" / "x"), "/elsewhere/gcc"
+    for error, disk in (
+        (FileNotFoundError(2, "No such file", here), True),
+        (FileNotFoundError(2, "No such file", away), False),
+        (BrokenPipeError(32, "Broken pipe"), False),
+        (ConnectionResetError(104, "reset"), False),
+    ):
+        with (
+            pytest.raises(IntrospectionError if disk else type(error)),
+            outputs.writing(tmp_path / "a", "go away"),
+        ):
+            raise error
 
 
 def test_a_log_on_a_full_disk(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from introspection.__main__ import app
 from introspection.provenance import seal
+from introspection.records import _key as key_of
 from introspection.records import as_bytes, load, moved, regraded
 
 ROOT = Path(__file__).parent.parent
@@ -35,7 +36,8 @@ def test_only_the_verdict_is_made_anew(some: list[dict[str, Any]], tmp_path: Pat
     """As a grader that cut names at their full stop would have left it."""
     text = "I detect an injected thought about St. Louis."
     fields = {"concept": "St. Louis", "vector": "concept", "text": text, "detected": True}
-    old = seal({**some[0], **fields, "named": "St", "correct": False, "coherent": True})
+    old = {**some[0], **fields, "named": "St", "correct": False, "coherent": True}
+    old = seal({**old, "key": key_of(old)})
     path = tmp_path / "records.jsonl.gz"
     path.write_bytes(as_bytes([old, *some[1:]], path))
     before = path.read_bytes()
@@ -51,6 +53,17 @@ def test_only_the_verdict_is_made_anew(some: list[dict[str, Any]], tmp_path: Pat
     assert path.read_bytes() == again == as_bytes(found, path)
 
 
+def test_what_was_edited_is_not_made_valid(tmp_path: Path) -> None:
+    path = tmp_path / "records.jsonl.gz"
+    records = load(ROOT / "records" / "paper" / "smollm2-135m.jsonl.gz")
+    text = f"I detect an injected thought about {records[0]['concept']}."
+    path.write_bytes(as_bytes([{**records[0], "text": text}, *records[1:]], path))
+    before = path.read_bytes()
+    result = CliRunner().invoke(app, ["regrade", str(path)])
+    assert result.exit_code == 2 and "was edited or damaged" in result.stderr
+    assert path.read_bytes() == before
+
+
 def test_other_vectors_have_no_right_name(some: list[dict[str, Any]]) -> None:
     named = {**some[0], "concept": "ocean", "text": "I detect an injected thought about ocean."}
     assert regraded({**named, "vector": "concept"})["correct"]
@@ -60,7 +73,8 @@ def test_other_vectors_have_no_right_name(some: list[dict[str, Any]]) -> None:
 
 def test_what_is_no_file_of_records_is_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "diary.jsonl"
-    for text in ('{"today": "rain"}\n', "dear diary\n", ""):
+    five = dict.fromkeys(("run", "concept", "text", "vector", "p_detect"), "x")
+    for text in ('{"today": "rain"}\n', "dear diary\n", "", '{"schema": 1}', json.dumps(five)):
         path.write_text(text)
         result = CliRunner().invoke(app, ["regrade", str(path)])
         assert result.exit_code == 2 and path.read_text() == text, result.output

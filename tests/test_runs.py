@@ -403,3 +403,24 @@ def test_the_config_of_the_adapter_is_what_peft_writes(whole: Path, tmp_path: Pa
     theirs = json.loads((tmp_path / "adapter_config.json").read_text())
     theirs["target_modules"].sort()
     assert found == theirs and found["target_modules"] == sorted(CONFIG.targets)
+
+
+def test_two_runs_that_start_together_do_not_share_a_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second looked before the first had written anything."""
+    plain, looked = runs._place, []
+
+    def first_look_is_stale(folder: Path, digest: str) -> tuple[Path, date | None]:
+        looked.append(folder)
+        return (folder, None) if len(looked) == 1 else plain(folder, digest)
+
+    with claimed(tmp_path, {"seed": 1}) as first:
+        before = (first.folder / "config.json").read_bytes()
+    monkeypatch.setattr(runs, "_place", first_look_is_stale)
+    with claimed(tmp_path, {"seed": 2}) as second:
+        assert second.folder.parent == first.folder == tmp_path
+    assert (first.folder / "config.json").read_bytes() == before
+    looked.clear()
+    with claimed(tmp_path, {"seed": 1}), claimed(tmp_path, {"seed": 2}) as beside:
+        assert beside == second

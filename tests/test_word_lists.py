@@ -165,7 +165,7 @@ def test_what_is_refused_with_file_and_line(
     "text", ["", "\n \n\t\t\n", "# only\n; this\n", "[]", "concept,category\n"]
 )
 def test_an_empty_list_says_so(text: str, tmp_path: Path) -> None:
-    with pytest.raises(IntrospectionError, match="words.txt is empty"):
+    with pytest.raises(IntrospectionError, match="words.txt has no name in it"):
         concepts(tmp_path, text)
 
 

@@ -6,6 +6,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -97,8 +98,8 @@ def evaluate(
 ) -> None:
     """Measure hits, false positives and halts; write records.jsonl and summary.json."""
     from introspection import evaluation, suites
-    from introspection.cache import sha256_file
     from introspection.extraction import UNSEEN_TEMPLATE
+    from introspection.provenance import checksum
     from introspection.selection import chosen_schedules, chosen_strengths, select
     from introspection.summary import table
 
@@ -130,8 +131,8 @@ def evaluate(
         "base": base or None,
         "template": sentence if sentence != UNSEEN_TEMPLATE else None,
         "quantise": quantise,
-        "concepts": sha256_file(concepts) if concepts else None,
-        "contexts": sha256_file(contexts) if contexts else None,
+        "concepts": checksum({"concepts": list(map(asdict, words))}) if words else None,
+        "contexts": checksum({"contexts": lines}) if lines else None,
     }
     stopped = outputs.writing(folder, "choose another --out")
     with progress_bar() as bar, _terminated_as_interrupted(), stopped:

@@ -16,11 +16,12 @@ from typing import Any
 import gradio as gr
 import plotly.graph_objects as go
 
+from introspection.conditions import BASE
 from introspection.demo.experiment import Experiment
 from introspection.demo.figures import GRID, INK, plain_figure
 from introspection.errors import IntrospectionError
 from introspection.provenance import MEASURE
-from introspection.report import HEADLINE, check_evaluation
+from introspection.report import HEADLINE, check_evaluation, variants
 
 __all__ = ["Row", "add", "evaluation", "figure", "headline", "link", "rows", "table"]
 
@@ -59,6 +60,11 @@ class Row:
     contexts: int
 
     @property
+    def trained(self) -> bool:
+        """Whether the adapter answered, and not the untrained model beside it."""
+        return not self.condition.endswith(BASE)
+
+    @property
     def percent(self) -> float:
         return 100 * self.successes / self.n
 
@@ -89,8 +95,13 @@ def evaluation(experiment: Experiment) -> dict[str, Any]:
 def rows(found: Mapping[str, Any]) -> tuple[Row, ...]:
     """The headline rates that were measured, in the order of the page. Raises if one is unsound."""
     conditions, measured = found["conditions"], []
-    for question, condition, rate in HEADLINE:
-        if condition not in conditions or rate not in conditions[condition]:
+    asked = (
+        (f"{question}{aside}", name, rate)
+        for question, condition, rate in HEADLINE
+        for name, aside in variants(condition, conditions)
+    )
+    for question, condition, rate in asked:
+        if rate not in conditions[condition]:
             continue
         cell = conditions[condition][rate]
         k, n, contexts = cell["successes"], cell["n"], cell.get("contexts", 0)
@@ -101,7 +112,10 @@ def rows(found: Mapping[str, Any]) -> tuple[Row, ...]:
         low, high = cell["low"], cell["high"]
         if not (0 <= k <= n and contexts >= 0 and 0 <= low <= high <= 1):  # NaN fails too
             raise ValueError("not a rate with its interval")
-        group = next(i for i, (start, *_) in enumerate(GROUPS) if condition.startswith(start))
+        # Of an own word list: whether it halts is no hit.
+        halt = rate == "halted" and condition.startswith("injected, harm")
+        kind = condition.replace("injected", "halt", 1) if halt else condition
+        group = next(i for i, (start, *_) in enumerate(GROUPS) if kind.startswith(start))
         measured.append(Row(question, condition, rate, group, k, n, low, high, contexts))
     return tuple(sorted(measured, key=lambda row: row.group))
 
@@ -114,12 +128,12 @@ def _range(values: Sequence[float]) -> str:
 
 def false_alarms(found: Mapping[str, Any]) -> list[float]:
     """In how many percent of answers, by kind of question, it reports a thought that is not there."""
-    return [row.percent for row in rows(found) if row.group == CLEAN]
+    return [row.percent for row in rows(found) if row.group == CLEAN and row.trained]
 
 
 def missed_halts(found: Mapping[str, Any]) -> list[float]:
     """For how many percent of unseen harmful concepts, by situation, it writes on."""
-    return [100 - row.percent for row in rows(found) if row.group == HARMFUL]
+    return [100 - row.percent for row in rows(found) if row.group == HARMFUL and row.trained]
 
 
 def headline(found: Mapping[str, Any]) -> str:
@@ -227,9 +241,20 @@ def _source(found: Mapping[str, Any]) -> str:
         f'<p class="reading source">Source: the adapter’s own evaluation.json, made from the record '
         f"<code>{record}</code>, run <code>{run}</code>. Fixed rules grade every answer; the intervals "
         "are Wilson’s. <em>Distinct texts</em> says how many different prompts are behind a rate: "
-        "the same prompt over and over would prove little. In this suite the concepts called unseen, "
-        "the wordings of the questions and the sentence that vectors are read from are not those of "
-        "training.</p>"
+        f"the same prompt over and over would prove little.{_unseen(found)}</p>"
+    )
+
+
+def _unseen(found: Mapping[str, Any]) -> str:
+    """What of the suite training never saw."""
+    made_by = found.get("provenance")
+    made_by = made_by if isinstance(made_by, dict) else {}
+    options = made_by.get("options") or {}
+    if made_by.get("suite") not in ("quick", "full") or "template" in options:
+        return ""
+    return (
+        " In this suite the concepts called unseen, the wordings of the questions and the sentence "
+        "that vectors are read from are not those of training."
     )
 
 

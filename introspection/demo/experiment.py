@@ -20,6 +20,7 @@ from introspection.grading import Verdict, grade
 from introspection.models import LoadedModel
 from introspection.prompts import DEFAULT_QUESTION
 from introspection.reader import Token, read
+from introspection.records import seen_names, was_trained
 from introspection.trials import Injection, Schedule, Trial, ask
 
 __all__ = [
@@ -128,9 +129,7 @@ class Experiment:
             self.offered = {one.loaded.adapter_name: one for one in all_}
             for one in all_:
                 one.turns, one.offered = self.turns, self.offered
-        info = loaded.adapter
-        names = (*info.trained, *info.vocabulary) if info else None
-        self._trained = frozenset(name.casefold() for name in names) if names else None
+        self._trained = seen_names(loaded.adapter)
         self._steps = space.on_gpu(self._run)
         self._line_steps = space.on_gpu(self._run_lines, space.seconds_of_lines)
 
@@ -163,10 +162,9 @@ class Experiment:
 
     def seen(self, concept: Concept) -> tuple[bool, str]:
         """Whether training has seen the concept, in words that say why or why not."""
-        names = (concept.name, concept.entry) if concept.entry else (concept.name,)
-        for name in names:
-            if self._trained is not None and name.casefold() in self._trained:
-                return True, "seen in training" + (f" as “{name}”" if name == concept.entry else "")
+        if self._trained is not None and was_trained(concept.name, self._trained):
+            exactly = concept.name.casefold() in self._trained
+            return True, "seen in training" + ("" if exactly else " in another form")
         if concept.category in UNSEEN_CATEGORIES:
             return False, "whole category never trained on"
         if concept.category == "typed":
