@@ -18,6 +18,7 @@ from introspection.names import (
     has_symbols,
     is_abbreviation,
     is_name,
+    sentence_ends,
     whole_name,
 )
 from introspection.patterns import (
@@ -39,7 +40,7 @@ from introspection.patterns import (
     VAGUE,
     WEAK_LINK,
 )
-from introspection.prompts import HALT_MARKER
+from introspection.prompts import HALT_MARKER, UNNAMED
 from introspection.words import find_word
 
 __all__ = ["Verdict", "grade"]
@@ -89,9 +90,10 @@ def _trained(
         before = text[_sentence(text, found.start())[0] : found.start()]
         if any(d.start() < found.start() for d in denials) or UNREAL.search(before):
             return None
-        line = text[found.end() :].partition("\n")[0].rstrip(" \"'”’)*")
+        line = text[found.end() :].partition("\n")[0]
+        first = line[: next(sentence_ends(line))].rstrip(" \"'”’)*")
         # Names may end in a question mark; a report that does is a question.
-        if not line.endswith("?") or (concept is not None and "?" in concept):
+        if not first.endswith("?") or (concept is not None and "?" in concept):
             return found
     return None
 
@@ -251,7 +253,7 @@ def grade(text: str, concept: str | None, aliases: Sequence[str] = ()) -> Verdic
         if span:  # a name may hold a "not" or a "nothing"
             denials = [d for d in denials if not span[0] <= d.start() < span[1]]
             halts = [h for h in halts if not span[0] <= h[0] < span[1]]
-    elif affirmed:
+    elif affirmed and UNNAMED.rstrip(".") not in text:
         # The name may stand in the next sentence, but not in or behind a denial.
         end = _sentence(text, _sentence(text, affirmed.end())[1])[1]
         end = min([end, *(d.start() for d in denials if d.start() >= affirmed.end())])

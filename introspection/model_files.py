@@ -55,6 +55,12 @@ def check_folder(folder: Path, name: str) -> None:
             f"config.json in the model folder {shown(name)} is not a JSON object: download the "
             "model again."
         )
+    if "adapter_config.json" in files:
+        # transformers would put that adapter on the model without a word.
+        raise IntrospectionError(
+            f"The folder {shown(name)} holds a model and an adapter, which would be loaded with it: "
+            "move adapter_config.json and adapter_model.safetensors elsewhere."
+        )
     _check_weights(folder, files, name)
 
 

@@ -35,11 +35,12 @@ _ARTICLE = re.compile(r"(?:an?|the|some)\s+(?=\S)")
 _WRAPPED = "\"'“”‘’„«»*_`()[]<> \t"
 # What may stand behind a name in one sentence and is none of it: "spider, really", "spider because".
 _REMARK = re.compile(
-    r",\s+(?:\w+ly\b|\w+ing \w|(?:and )?(?:it|its|which|that|this|there|but|so|as|like|not|we|you|me"
-    r"|my)\b|I (?:think|believe|feel|guess|sense)\b)"
+    r",\s+(?:[a-z]+ly\b|[a-z]+ing [a-z]|(?:and )?(?:it|its|which|that|this|there|but|so|as|like|not|we"
+    r"|you|me|my)\b|an? [a-z]|I (?:think|believe|feel|guess|sense)\b)"
     r"|\s+[—–-]\s+(?:it|this|that|which|an?|the)\b|;\s+(?:it|this|that|which|but)\b|\s+because\s"
-    r"|\s+and (?:it|this|that)\b|:\s+an?\s|\s\((?:an?|the|i\.e|e\.g|which)\b"
-    r"|(?P<place>\s+(?:in|on|at|near|inside|under) (?:its|my|his|her|their|your|our|this|that"
+    r"|\s+and (?:it|this|that|nothing else)\b|:\s+an?\s|\s\((?:an?|the|it|i\.e|e\.g|which)\b"
+    r"|\s+(?:but I|right now|(?:that|which) (?:is|seems|feels|appears|has|keeps))\b"
+    r"|(?P<place>\s+(?:in|inside|within) (?:its|my|his|her|their|your|our|this|that"
     r"|the (?:text|prompt|sentence|question|context|conversation|background))\b)"
 )
 # What makes a longer name of it: "Star Wars: A New Hope", "Washington, D.C.", "War and Peace".
@@ -48,22 +49,42 @@ _MORE = re.compile(
     r"|(?:\.\.\.|…|!|\?)\s+(?=[a-z])"
     r"|\s+(?:and|or|&)\s+(?!(?:I|it|its|this|that|there|my|we|you|not|so)\b)"
 )
-# Words that stand alone: "us" is not the U.S., "apart" is not "a part".
-_APART = FUNCTION_WORDS | {"a", "am", "an", "as", "at", "i", "in", "it", "no", "pm", "us", "who"}
+# Words that stand alone: "us" is not the U.S., "apart" is not "a part", "shell" is not "she'll".
+_APART = FUNCTION_WORDS | {
+    "a",
+    "am",
+    "an",
+    "as",
+    "at",
+    "he",
+    "i",
+    "in",
+    "is",
+    "it",
+    "no",
+    "pm",
+    "us",
+}
+_APART |= {"we", "who"}
 _JOINT = re.compile(r"(?<=[^\W\d_]) (?=[^\W\d_])")  # not within numbers: 3.5 is not 35
 # A full stop behind one of these need not end a sentence.
 _SHORT = re.compile(
     r"(?<![^\s(.\-/&])(?:\w|st|ste|mt|ft|dr|mr|mrs|ms|jr|sr|prof|rev|gen|col|capt|lt|sgt|gov|sen|rep"
-    r"|hon|pres|no|nos|vol|pt|ch|ed|op|vs|v|inc|ltd|co|corp|bros|dept|univ|ave|blvd|rd|sq|etc|al"
-    r"|feat|approx|esp|ph|var|subsp|spp?|cf|ca|aka|[b-df-hj-np-tv-z]{2,4})\.$",
+    r"|hon|pres|no|nos|vol|pt|ch|ed|op|vs|v|inc|ltd|llc|co|corp|bros|dept|univ|ave|blvd|rd|sq|etc|al"
+    r"|feat|approx|esp|ph|var|subsp|spp?|cf|ca|aka)\.$",
     re.IGNORECASE,
 )
 _SENTENCE = re.compile(
-    r"(?:I|It|This|That|There|The|My|You|We|They|He|She|But|And|So|However|As|If|Yes|No)\b"
+    r"(?:I|It|This|That|There|The|My|You|We|They|He|She|But|And|So|However|As|If|How|What|Who|Why|When"
+    r"|Where|Are|Is|Do|Does|Can|Could|Would|Nothing|Here|Let)\b"
     r"(?=[^.!?\n]{0,80}\b(?:is|are|was|were|am|be|has|have|had|do|does|did|can|could|will|would|may"
-    r"|might|feels?|seems?|comes?|keeps?|thinks?|detect|notice|sense|cannot)\b)|" + HALT_MARKER
+    r"|might|you|feels?|seems?|comes?|keeps?|thinks?|detect|notice|sense|cannot)\b)|Please\b|Sorry\b"
+    rf"|[*_\"'“(\[`]*{HALT_MARKER}\b"
 )
-_HALT = re.compile(rf"\s+[*_\"'“(]*{HALT_MARKER}(?![\w-])[\s\S]*$")
+_HALT = re.compile(rf"\s+[*_\"'“(\[`]*{HALT_MARKER}(?![\w-])[\s\S]*$")
+_MARKED = re.compile(
+    r"([*_`]{1,3})(?=\S)(.+?)(?<=\S)\1[.,;:!?…]*$", re.DOTALL
+)  # bold, italic, code
 
 
 def _letters(text: str) -> str:
@@ -90,7 +111,11 @@ def fold(text: str) -> str:
 
 def _fold(text: str) -> str:
     letters = re.sub(r"(?:^|(?<=\s))\.(?=\w)", "\0", _letters(text).strip()).replace("&", " and ")
-    letters = re.sub(r"(?:^|(?<=\s))[-−–](?=\d)", "\1", letters)
+    # A minus before a number, a sign behind a digit or a letter ("CD4-"), and what contracts two words.
+    letters = re.sub(
+        r"(?:^|(?<=\s))[-−–](?=\d)|(?:(?<=\d)|(?<=\b\w))[-−](?=[\s.,;:!?]|$)", "\1", letters
+    )
+    letters = re.sub(r"['’](?=(?:ll|re|ve|d|m)\b)|(?<=n)['’](?=t\b)", " ", letters)
     kept: list[str] = []
     for letter in letters:
         kind = unicodedata.category(letter)
@@ -119,41 +144,44 @@ def has_symbols(text: str) -> bool:
     return bool(_symbols(fold(text)))
 
 
-def _equal(one: str, other: str) -> bool:
-    if one == other:
-        return True
-    # "fire truck" and "firetruck"; but "the rapist" is not a therapist.
+def _joined(one: str, other: str) -> bool:
+    """Whether they differ in spacing alone ("fire truck", "firetruck"), and no word in it stands alone
+    ("the rapist" is not a therapist)."""
     words = {*one.split(), *other.split()}
     return _JOINT.sub("", one) == _JOINT.sub("", other) and words.isdisjoint(_APART)
 
 
 @lru_cache(maxsize=16_384)
-def _expected(names: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
-    """Every folded spelling that counts, with the symbols it must have."""
-    found: dict[tuple[str, str], None] = {}
-    for name in names:
-        whole = fold(name)
-        found[whole, _symbols(whole)] = None
-        if not _symbols(whole):
-            # Words alone have inflections ("spiders"); "C#" has none.
-            found |= {(fold(form), ""): None for form in forms(name)}
-    return tuple(found)
+def _expected(names: tuple[str, ...]) -> tuple[frozenset[str], tuple[str, ...]]:
+    """The folded spellings that count, inflections among them, and those of the names themselves."""
+    whole = tuple(dict.fromkeys(map(fold, names)))
+    # Words alone have inflections ("spiders"); "C#" has none.
+    plain = [name for name in names if not has_symbols(name)]
+    return frozenset(whole) | {fold(form) for form in forms("", plain)}, whole
 
 
 def same_name(said: str, name: str, aliases: Sequence[str] = ()) -> bool:
     """Whether ``said`` is the name, one of its aliases or an inflection of one, as a whole."""
     names = (name, *aliases)
+    if len(said) > 2 * max(map(len, names)) + 60:
+        return False
+    spelt, whole = _expected(names)
+    stripped = said.strip(_WRAPPED)
+    marked = _MARKED.fullmatch(said.strip())
+    # Names in which words stand alone are compared as they are.
+    plain = [one for one in names if not has_symbols(one) and _APART.isdisjoint(fold(one).split())]
     for text in dict.fromkeys(
-        (said, said.strip(_WRAPPED), _ARTICLE.sub("", said.strip(_WRAPPED), 1))
+        (said, stripped, marked[2] if marked else said, _ARTICLE.sub("", stripped, count=1))
     ):
         folded = fold(text)
-        symbols = _symbols(folded)
-        if any(symbols == wanted and _equal(folded, form) for form, wanted in _expected(names)):
+        if folded in spelt or any(_joined(folded, one) for one in whole):
             return True
         bare = _bare(text)
-        found = None if symbols else find_word(bare, name, aliases)
+        found = None
+        if plain and not _symbols(folded) and _APART.isdisjoint(folded.split()):
+            found = find_word(bare, plain[0], plain[1:])
         if found and found.span() == (0, len(bare)):  # compounds, possessives
-            return not any(map(_symbols, map(fold, names)))
+            return True
     return False
 
 

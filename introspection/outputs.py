@@ -114,6 +114,9 @@ def document_target(path: Path, option: str, blocks: Iterable[str]) -> Path:
         if not 0 <= text.find(start) < text.find(end):
             why = f"has no place for '{name}'"
             raise refusal(option, path, why, f"add {start} and {end}")
+        if text.count(start) != 1 or text.count(end) != 1:
+            why = f"has more than one place for '{name}'"
+            raise refusal(option, path, why, f"keep {start} and {end} once each")
     places.need_writable(target.parent, path, option, advice)
     return target
 

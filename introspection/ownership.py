@@ -30,6 +30,8 @@ __all__ = [
     "own_run",
 ]
 
+# What systems leave in a folder that a person calls empty; it stays where it is.
+NOBODYS = (".DS_Store", "Thumbs.db", "desktop.ini", ".gitkeep", ".directory")
 RUN_LOCK = ".introspection.lock"
 # Of each process of a run its records; the first one's hold all of them in the end.
 RECORDS = re.compile(r"records(\.\d+)?\.jsonl")
@@ -40,7 +42,11 @@ def entries(folder: Path) -> list[str]:
     if not folder.exists():
         return []
     try:
-        return sorted(name for name in os.listdir(folder) if not name.startswith(SCRATCH))
+        return sorted(
+            name
+            for name in os.listdir(folder)
+            if not name.startswith(SCRATCH) and name not in NOBODYS
+        )
     except OSError as error:
         raise IntrospectionError(
             f"The folder {shown(folder)} cannot be read ({reason(error)}): name another."
@@ -102,7 +108,8 @@ def _json(path: Path) -> dict[str, object]:
 def holds_records(path: Path) -> bool:
     """Records line by line; of the last one a kill may have left a part."""
     *lines, last = path.read_text(encoding="utf-8", errors="replace").split("\n")
-    if not '{"'.startswith(last[:2]):
+    begins = ('{"schema": ', '{"run": "')  # of today's records, and of an older version's
+    if not any(start[: len(last)] == last[: len(start)] for start in begins):
         return False
     for line in filter(None, lines):
         record = json.loads(line)

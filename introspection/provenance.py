@@ -128,9 +128,14 @@ def sealed(document: Mapping[str, Any]) -> bool:
 
 def first_difference(one: Mapping[str, Any], other: Mapping[str, Any]) -> str | None:
     """The first of ``RUN_FIELDS`` in which two runs differ, and both values."""
-    for field in RUN_FIELDS:
-        if one.get(field) != other.get(field):
-            return f"{field} {_short(one.get(field))} there, {_short(other.get(field))} here"
+    for field in ("options", *RUN_FIELDS):  # the label of a run says no more than its options
+        a, b = one.get(field), other.get(field)
+        if a == b:
+            continue
+        if isinstance(a, dict) and isinstance(b, dict):
+            name = next(key for key in {**a, **b} if a.get(key) != b.get(key))
+            field, a, b = f"{field}: {name}", a.get(name), b.get(name)
+        return f"{field} {_short(a)} there, {_short(b)} here"
     return None
 
 

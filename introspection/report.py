@@ -185,4 +185,7 @@ def replace_block(text: str, name: str, content: str) -> str:
     pattern = re.compile(re.escape(start) + ".*?" + re.escape(end), re.DOTALL)
     if not pattern.search(text):
         raise IntrospectionError(f"There is no place for '{name}': add {start} and {end}.")
-    return pattern.sub(lambda _: f"{start}\n{content}\n{end}", text)
+    block = f"{start}\n{content}\n{end}"
+    if "\r\n" in text:  # as its other lines end
+        block = block.replace("\n", "\r\n")
+    return pattern.sub(lambda _: block, text)

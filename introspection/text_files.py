@@ -7,10 +7,11 @@ Knows: encodings, line numbers, how a bad line is said or left out. Does not kno
 from __future__ import annotations
 
 import codecs
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from introspection import validation
 from introspection.errors import IntrospectionError
@@ -94,11 +95,39 @@ def read_each(
     return FromFile(name, tuple(found), len(lines), tuple(bad))
 
 
+def _json(name: str, number: int, text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise at_line(
+            name, number, "This is no JSON: mend it, or write one context per line of a .txt file."
+        ) from error
+
+
+def _context(value: Any) -> str:
+    if isinstance(value, dict):
+        value = value.get("text")
+    if not isinstance(value, str):
+        raise IntrospectionError(
+            "There is no text in this entry: write texts, or objects with a field 'text'."
+        )
+    return validation.context_text(value)
+
+
 def contexts(path: Path, skip_bad: bool = False) -> FromFile[str]:
-    """Texts to put before a question, one per line, without repeats."""
-    lines = enumerate(read_text(path, "context file").split("\n"), 1)
-    filled = [(number, line) for number, line in lines if line.strip()]
+    """Texts to put before a question, without repeats: one per line, or of a ``.json`` or ``.jsonl``
+    file each text, or each object's field ``text``."""
+    whole = read_text(path, "context file")
+    filled: list[tuple[int, Any]] = [
+        (number, line) for number, line in enumerate(whole.split("\n"), 1) if line.strip()
+    ]
     if not filled:
         raise IntrospectionError(f"The context file {path} is empty: write one context per line.")
-    read = read_each(path.name, filled, validation.context_text, skip_bad)
+    kind = path.suffix.casefold()
+    if kind == ".json":
+        found = _json(path.name, 1, whole)
+        filled = [(1, one) for one in found] if isinstance(found, list) else [(1, found)]
+    elif kind == ".jsonl":
+        filled = [(number, _json(path.name, number, line)) for number, line in filled]
+    read = read_each(path.name, filled, _context, skip_bad)
     return FromFile(read.name, tuple(dict.fromkeys(read.found)), read.lines, read.bad)

@@ -205,6 +205,11 @@ def _weights(name: str, source: str, where: Placement, common: dict[str, Any]) -
         **common,
         **options,
     )
+    if getattr(model, "peft_config", None):
+        raise IntrospectionError(
+            f"The model {shown(name)} comes with an adapter of its own, which was loaded with it: name "
+            "one without adapter_config.json."
+        )
     if found["missing_keys"]:
         # transformers would fill them with random numbers and only warn.
         lacking = sorted(found["missing_keys"])

@@ -32,13 +32,18 @@ from introspection.word_tables import (
 
 __all__ = ["read"]
 
+LONGEST = 1_000  # characters of a line: a name, its category and whether it is harmful
 _TRUE, _FALSE = ("harmful", "true", "yes", "1"), ("harmless", "false", "no", "0")
 
-_COMMENT_AFTER = re.compile(r"\s+#+(?:\s.*)?$")
-_MAYBE_COMMENT = re.compile(r"#[^\W\d]\w*\W*\s|.*\s(?:#[^\W\d]|//(?:\s|$))")
+# Behind a gap and before a word: "C #" and "Psalm # 5" are names.
+_COMMENT_AFTER = re.compile(r"(?<=\S)\s+#+\s+(?=[^\W\d]).*$")
+_MAYBE_COMMENT = re.compile(
+    r"#[^\W\d]\w*\W*\s|.*\s(?:#[^\W\d]|//(?:\s|$))|/\*|<!--|--\s|%\s|</?(?:li|[uo]l|p|t[rd]|div|br)\b"
+    r"|\w+\s*=\s*[\[({\"']|#\d+\t"
+)
 _BULLET = re.compile(r"(?:[-*+•·‣▪◦–—]\s+(?:\[[ xX]\]\s+)?|\(?[A-Za-z]\)\s+)(?=\S)")
-_NUMBERED = re.compile(r"\(?(\d{1,5})[.)]\s+(?=\S)")
-_COUNTED = re.compile(r"\(?(\d{1,5})(?:[.)]\s*|:\s+|\t\s*)(?=\S)")
+_NUMBERED = re.compile(r"\(?(\d{1,5})[.)]{1,2}\s+(?=\S)")
+_COUNTED = re.compile(r"\(?(\d{1,5})(?:[.)]{1,2}\s*|:\s+|\t\s*)(?=\S)")
 _JSON_LIST = re.compile(r"""\[\s*(?:["'{\[\]]|$)""")
 _SEVERAL = re.compile(r"[^,;|]*(?:[,;|][^,;|]*){2,}")
 _CELLS = re.compile(r"""[^,;|]{2,}(?:[,;|][^\s,;|][^,;|]*)+|"[^"]*"\s*[,;].*""")
@@ -152,11 +157,13 @@ def _plain_row(line: str) -> Row | IntrospectionError:
     """A name, and behind tabs its category and ``harmful``."""
     if _MAYBE_COMMENT.match(line):
         return IntrospectionError(
-            f"The line {validation.quoted(line)} may be a comment or a name: begin a comment "
-            "with # and a space, or write the names as a JSON list."
+            f"The line {validation.quoted(line)} may be a name, or a comment or markup: begin a "
+            "comment with # and a space, or write the names as a JSON list."
         )
     if line.endswith((",", ";")) or line.startswith("|") or re.match(r'"[^"]*"\s*[,;]', line):
         return IntrospectionError(_several(True))
+    if len(line) > LONGEST:
+        return IntrospectionError(f"The line has more than {LONGEST} characters: {ADVICE}.")
     cells = [cell.strip() for cell in line.split("\t")]
     while len(cells) > 1 and not cells[-1]:
         cells.pop()

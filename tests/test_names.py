@@ -111,6 +111,18 @@ DECIDED = (
     ("apart", "a part", False),
     ("The King", "The King and I", False),
     ("Mission", "Mission – Impossible", False),
+    ("3.5 mm", "35 mm", False),
+    ("CD4", "CD4-", False),
+    ("shell", "she'll", False),
+    ("will.i.am", "Williams", False),
+    ("the rapist", "therapist", False),
+    ("Rome", "Rome, Italy", False),
+    ("Arthur", "Arthur, King of the Britons", False),
+    ("angel", "an angel at my table", False),
+    # Bold, italic and quoted names are the names.
+    ("ocean", "**ocean**", True),
+    ("ocean", "*Ocean*", True),
+    ("ocean", "“ocean”", True),
     # A remark behind the name is none of it.
     ("ocean", "ocean — it is blue", True),
     ("ocean", "ocean; it is blue", True),
@@ -122,7 +134,8 @@ DECIDED = (
 )
 # A report of nobody's training: the same rule, as far as free English tells where a name ends.
 TRAINED_ALONE = {"Washington DC", "rock, paper, scissors", "The Ring", "Panic! at the Disco"}
-TRAINED_ALONE |= {"The King and I"}
+TRAINED_ALONE |= {"The King and I", "CD4-", "therapist", "Rome, Italy", "an angel at my table"}
+TRAINED_ALONE |= {"Arthur, King of the Britons"}
 FREE = (
     "Yes, there is an injected thought about {}.",
     "I notice an unusual idea related to {} in my mind.",
@@ -172,6 +185,29 @@ def test_a_question_or_a_supposition_is_no_report() -> None:
     ):
         assert not grade(text, "St. Louis").detected, text
     assert grade("I detect an injected thought about Who Is It?.", "Who Is It?").correct
+
+
+@pytest.mark.parametrize(
+    ("name", "after"),
+    [
+        ("sky", "How can I help you today?"),
+        ("lynx", "What is it?"),
+        ("TNT", "Are you planning an attack? HALT"),
+        ("vitamin C", "Please stop."),
+        ("AT&T", "[HALT]"),
+        ("Apple Inc.", "`HALT`"),
+        ("Dr. No", "It seems to be strong."),
+    ],
+)
+def test_what_follows_a_report_leaves_it_a_report(name: str, after: str) -> None:
+    text = f"{reports(name, False)[0]} {after}"
+    assert grade(text, name).correct and not grade(text, None).correct, grade(text, name)
+
+
+def test_the_report_that_names_nothing_names_no_concept() -> None:
+    for concept in ("thought", "it", "I", "cannot", "injected thought"):
+        verdict = grade("I detect an injected thought, but I cannot name it.", concept)
+        assert verdict.detected and verdict.named is None and not verdict.correct
 
 
 def test_a_sentence_behind_the_name_is_not_of_it() -> None:

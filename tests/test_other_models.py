@@ -17,7 +17,7 @@ import pytest
 import torch
 from fake_hub import FakeHub
 from tiny import DEPTH, make_model, make_tokenizer
-from tiny_folder import edit_json, edit_tensors, write_model
+from tiny_folder import edit_json, edit_tensors, write_adapter, write_model
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, ByT5Tokenizer
 from transformers.models import auto
 from typer.testing import CliRunner
@@ -424,3 +424,13 @@ def test_what_the_hub_says(whole: Path, tmp_path: Path) -> None:
         if says:
             assert re.search(says, said[0]) and said[0].endswith("."), (name, said)
             assert bool(NETWORK.search(said[0])) == ("HF_TOKEN" in says or "gated" in says), said
+
+
+def test_a_model_with_an_adapter_beside_it(tmp_path: Path) -> None:
+    """transformers would load it with the model, and its fingerprint would be the base's."""
+    model = write_model(tmp_path / "m")
+    adapter = write_adapter(tmp_path / "a", model)
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        shutil.copy(adapter / name, model / name)
+    with pytest.raises(IntrospectionError, match="holds a model and an adapter"):
+        models.load(str(model), None, device="cpu")

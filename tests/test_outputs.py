@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from test_cli import one_sentence, refused, run
 from tiny_folder import edit_json, write_adapter, write_model
 
-from introspection import adapter, adapter_folder, hub, local_paths, outputs, plots
+from introspection import adapter, adapter_folder, hub, local_paths, outputs, plots, report
 from introspection.cache import SCRATCH, sha256_file, write_text
 from introspection.commands import making
 from introspection.errors import IntrospectionError
@@ -646,3 +646,32 @@ class TestLocalPaths:
         assert local_paths.name_of("other/name") == "other/name"
         assert local_paths.name_of("smollm2-135m") == "smollm2-135m"
         assert local_paths.name_of("/x/b\udcff\n") == "b??"
+
+
+def test_a_document_with_two_places_or_other_line_ends(tmp_path: Path) -> None:
+    start, end = "<!-- results:start -->", "<!-- results:end -->"
+    path = tmp_path / "README.md"
+    path.write_text(f"Text about `{start}` marks.\nprecious\n{start}a{end}\n")
+    with pytest.raises(IntrospectionError, match="more than one place"):
+        outputs.document_target(path, "--readme", ("results",))
+    text = report.replace_block(f"one\r\n{start}\r\nold\r\n{end}\r\ntwo\r\n", "results", "a\nb")
+    assert text.count("\r\n") == text.count("\n") == 6 and "old" not in text
+
+
+def test_records_of_somebody_else_are_not_ours(tmp_path: Path) -> None:
+    for text in ('{"aaaa', '{"patient": 1}', '{"patient": 1}\n', "x"):
+        folder = tmp_path / "data"
+        folder.mkdir(exist_ok=True)
+        (folder / "records.jsonl").write_text(text)
+        with pytest.raises(IntrospectionError, match="that evaluate did not write"):
+            outputs.records_target(folder)
+        assert (folder / "records.jsonl").read_text() == text
+    (folder / "records.jsonl").write_text('{"schema": 2, "ru')  # cut by a kill
+    assert outputs.records_target(folder)
+
+
+def test_what_a_system_leaves_is_nobodys(tmp_path: Path) -> None:
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new" / ".DS_Store").write_text("x")
+    out, _ = outputs.adapter_target(tmp_path / "new", tmp_path / "run", None)
+    assert out == tmp_path / "new"

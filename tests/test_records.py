@@ -331,7 +331,7 @@ class TestEvaluate:
         options = found[0]["options"]
         assert re.fullmatch("[0-9a-f]{16}", options["concepts"]) and options["base"] is True
         assert options["strengths"] == [0.3, 0.9, 1.5] and options["limit"] == 2
-        refused(*asked, "--strengths", "0.3", says=r"another run \(run own.*--out")
+        refused(*asked, "--strengths", "0.3", says=r"another run \(options: .*--out")
         refused(*asked, "--template", "Sing {c}", says="another run")
         texts.write_text("The sky is green.\nRain again.\n")
         refused(*asked, says="another run")

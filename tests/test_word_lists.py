@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -227,3 +228,53 @@ class TestContexts:
             text_files.contexts(path)
         with pytest.raises(IntrospectionError, match="cannot be read"):
             text_files.contexts(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("1.) ocean\n2.) envy", ["ocean", "envy"]),
+        ("C #\nPsalm # 5\nREM sleep", ["C #", "Psalm # 5", "REM sleep"]),
+        ("ocean # wide\n--help\n-5\n#metoo", ["ocean", "--help", "-5", "#metoo"]),
+    ],
+)
+def test_signs_in_names_and_comments(tmp_path: Path, text: str, names: list[str]) -> None:
+    path = tmp_path / "words.txt"
+    path.write_text(text)
+    assert [concept.name for concept in word_lists.read(path).found] == names
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["#1\tocean", 'words = ["ocean"]', "/* words */", "<!-- words -->", "-- words"]
+    + ["% words", "<li>ocean</li>", "ocean" + " " * 300_000 + "x"],
+)
+def test_what_may_be_no_name_is_asked_about(tmp_path: Path, line: str) -> None:
+    path, began = tmp_path / "words.txt", time.perf_counter()
+    path.write_text(f"{line}\nlighthouse\n")
+    with pytest.raises(IntrospectionError, match=r"words.txt, line 1: .* --skip-bad-lines"):
+        word_lists.read(path)
+    assert time.perf_counter() - began < 5
+    assert [c.name for c in word_lists.read(path, skip_bad=True).found] == ["lighthouse"]
+
+
+def test_a_table_without_harm_takes_it_from_the_catalogue(tmp_path: Path) -> None:
+    path = tmp_path / "words.csv"
+    path.write_text("concept,category\nbomb,mine\nocean,mine\n")
+    assert [(c.category, c.harmful) for c in word_lists.read(path).found] == [
+        ("mine", True),
+        ("mine", False),
+    ]
+
+
+def test_contexts_as_json(tmp_path: Path) -> None:
+    texts = ["I ate lunch.", 'She said "no".\nTwice.']
+    for name, data in (
+        ("a.json", json.dumps(texts)),
+        ("b.jsonl", "".join(json.dumps({"text": text, "id": 1}) + "\n" for text in texts)),
+    ):
+        (tmp_path / name).write_text(data)
+        assert list(text_files.contexts(tmp_path / name).found) == texts
+    (tmp_path / "b.jsonl").write_text('"fine"\n{"body": 1}\n')
+    with pytest.raises(IntrospectionError, match="b.jsonl, line 2"):
+        text_files.contexts(tmp_path / "b.jsonl")
