@@ -419,7 +419,7 @@ class TestRun:
             with pytest.raises(IntrospectionError, match=rf"another run \(.*{said}.* --out.*\.$"):
                 start(whole, **options)
         monkeypatch.setattr(provenance, "versions", lambda: {"torch": "0.1"})
-        with pytest.raises(IntrospectionError, match=r'another run \(versions: '):
+        with pytest.raises(IntrospectionError, match=r"another run \(versions: "):
             start(whole)
         assert (whole / "records.jsonl").read_bytes() == before
 

@@ -627,7 +627,7 @@ class TestLocalPaths:
             (["--model", "C:\\Users\\me\\m"], "--model m"),
             (["--model", "/"], "--model model"),
             (["--learning-rate", "5e-4", "--seed", "1"], "--learning-rate 5e-4 --seed 1"),
-            (["-f/root/kernel.json"], "-f"),
+            (["-f/srv/kernel.json"], "-f"),
         ],
     )
     def test_the_command_line(self, arguments: list[str], kept: str) -> None:
