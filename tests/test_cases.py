@@ -31,6 +31,8 @@ from introspection.concepts import Concept, resolve
 from introspection.grading import grade
 from introspection.prompts import reports
 
+pytestmark = pytest.mark.slow  # trainings and processes
+
 ROOT = Path(__file__).resolve().parent.parent
 CASES = Path(__file__).with_name("cases")
 SHORT = ("--recipe", "paper", "--examples", "8", "--epochs", "1", "--batch-size", "4")
@@ -119,7 +121,6 @@ def test_l2_places_that_nobody_means(model: Path, adapter: Path, here: Path) -> 
     assert contents(here) == before and stat.S_ISFIFO((here / "pipe").stat().st_mode)
 
 
-@pytest.mark.slow  # three trainings in processes of their own
 def test_l3_stale_replies(tiny: Path, model: Path, here: Path) -> None:
     script = ["bash", CASES / "stale_replies.sh", ROOT, tiny / "llama", model]
     done = subprocess.run(script, capture_output=True, text=True, check=False, timeout=500)
@@ -144,7 +145,6 @@ def test_l4_damaged_run_files(model: Path, here: Path) -> None:
         assert result.exit_code == 0 and contents(here / "a") == whole, (data, result.output)
 
 
-@pytest.mark.slow  # four processes
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounts a small disk")
 def test_l5_l6_a_full_disk_and_a_device(tiny: Path, here: Path) -> None:
     script = ["bash", CASES / "disk.sh", ROOT, tiny / "llama", here]
@@ -156,7 +156,6 @@ def test_l5_l6_a_full_disk_and_a_device(tiny: Path, here: Path) -> None:
     assert (here / "mynull").is_char_device()
 
 
-@pytest.mark.slow  # the template says the minute: the script waits for the next one, twice
 @pytest.mark.usefixtures("here")
 def test_l7_a_date_in_the_template(tiny: Path) -> None:
     script = ["bash", CASES / "dated.sh", ROOT, tiny]
@@ -182,7 +181,6 @@ def test_l9_l10_modes_and_equal_bytes(model: Path, here: Path) -> None:
         assert path.stat().st_mode & 0o777 == 0o666 & ~umask, path
 
 
-@pytest.mark.slow  # a process that pushes
 def test_l11_pushed_paths(model: Path, here: Path) -> None:
     assert run(*train(model, "--out", "a", "--run", "r")).exit_code == 0
     script = [sys.executable, CASES / "pushed_paths.py", ROOT, here / "a", str(model.parent)]

@@ -30,6 +30,7 @@ def suite(size: str, split: Split, seed: int = 0) -> tuple[Case, ...]:
     return tuple(suite_cases(SIZES[size], split, seed))
 
 
+@pytest.mark.slow  # whole suites
 @pytest.mark.parametrize("seed", [0, 1, 7])
 @pytest.mark.parametrize("split", ["test", "validation"])
 @pytest.mark.parametrize("size", SIZES)

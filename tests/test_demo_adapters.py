@@ -127,6 +127,7 @@ def test_the_untrained_row_is_the_same_under_both(both: Experiment, expected: An
     assert untrained[0].text == untrained[1].text != expected[clean, "first"][0].text
 
 
+@pytest.mark.slow
 def test_many_threads_never_mix_adapters(
     both: Experiment, alone: dict[str, Experiment], expected: Any
 ) -> None:

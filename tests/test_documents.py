@@ -11,6 +11,8 @@ from typer.testing import CliRunner
 from benchmarks import table
 from introspection.__main__ import app
 
+pytestmark = pytest.mark.slow  # reads every committed record
+
 ROOT = Path(__file__).resolve().parent.parent
 ADAPTER = "adapters/smollm2-135m"
 

@@ -24,6 +24,7 @@ def _wordings(name: str) -> list[str]:
     return [text for harmful in (False, True) for text in reports(name, harmful)]
 
 
+@pytest.mark.slow  # 21,000 reports
 def test_every_name_in_every_trained_wording_is_right() -> None:
     wrong = [
         (name, text, verdict.named)
@@ -46,6 +47,7 @@ def _others(name: str, rng: random.Random, by_start: dict[str, list[str]]) -> li
     return [rng.choice(list(NAMES)), *rng.sample(start, min(3, len(start)))]
 
 
+@pytest.mark.slow  # 10,000 reports
 def test_no_other_name_is_right() -> None:
     rng, by_start = random.Random(1), dict[str, list[str]]()
     for name in NAMES:

@@ -26,6 +26,8 @@ from introspection import __main__ as command_line
 from introspection import injection, load_errors, models
 from introspection.errors import IntrospectionError
 
+pytestmark = pytest.mark.slow  # models of many kinds
+
 NETWORK = re.compile(r"network|HF_TOKEN|internet|proxy", re.IGNORECASE)
 SIZES = {"hidden_size": 32, "num_hidden_layers": DEPTH, "num_attention_heads": 4}
 SIZES |= {"intermediate_size": 48, "max_position_embeddings": 256}

@@ -25,6 +25,8 @@ from introspection.extraction import load_vectors, save_vectors
 from introspection.ownership import RUN_LOCK
 from introspection.tensor_file import write_tensors
 
+pytestmark = pytest.mark.slow  # many small trainings
+
 TRAINING = ("--recipe", "paper", "--examples", 8, "--epochs", 1, "--batch-size", 4)
 TRAINING += ("--device", "cpu")
 

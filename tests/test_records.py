@@ -354,6 +354,7 @@ class TestEvaluate:
         refused(*asked, *args, says=says)
         assert not (tmp_path / "o").exists()
 
+    @pytest.mark.slow  # runs a suite four times
     @pytest.mark.parametrize("end", [KeyboardInterrupt, OSError(28, "full"), "kill"])
     def test_a_summary_at_every_stop(
         self,

@@ -26,6 +26,7 @@ def some() -> list[dict[str, Any]]:
     return [record for record in records if record["concept"]][:40]
 
 
+@pytest.mark.slow  # grades 11,000 reports
 def test_committed_records_say_what_todays_grading_says() -> None:
     assert len(COMMITTED) >= 3
     for path in COMMITTED:

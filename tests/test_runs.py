@@ -27,7 +27,7 @@ from introspection.runs import claimed, described
 from introspection.tensor_file import save_tensors
 from introspection.trials import Message, end_of_turn, prompt_ids, render, says_the_day
 
-pytestmark = pytest.mark.usefixtures("small_catalogue")
+pytestmark = [pytest.mark.usefixtures("small_catalogue"), pytest.mark.slow]  # small trainings
 
 __all__ = ["small_catalogue"]  # a fixture
 

@@ -156,6 +156,7 @@ def test_several_templates_under_names() -> None:
         render(tokenizer, TALK)
 
 
+@pytest.mark.slow  # trains
 @pytest.mark.parametrize("template", [PARTS + OPEN, TEXT, NO_SYSTEM + OPEN])
 def test_a_model_with_such_a_template_from_ask_to_train(template: str, tmp_path: Path) -> None:
     folder = write_model(tmp_path / "m")

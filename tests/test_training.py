@@ -455,6 +455,7 @@ def on_save(number: int, how: str) -> Callable[..., None]:
 SLOW = pytest.mark.slow
 
 
+@pytest.mark.slow  # many small trainings
 class TestInterrupted:
     @pytest.mark.parametrize("step", [10, 20, 25])
     def test_between_two_checkpoints(
@@ -571,6 +572,7 @@ def rewrite(
     return damage
 
 
+@pytest.mark.slow  # a training each
 @pytest.mark.parametrize(
     "damage",
     [
