@@ -10,6 +10,7 @@ unpickled.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import warnings
@@ -41,6 +42,7 @@ __all__ = [
     "save_config",
     "save_weights",
     "weights",
+    "write_manifest",
 ]
 
 SCHEMA = 1
@@ -127,8 +129,19 @@ def refresh_manifest(folder: Path, info: AdapterInfo | None = None) -> None:
         for name in FILES
         if name != INFO and (folder / name).is_file()
     }
-    document = {"schema": SCHEMA, **described, "files": hashes}
-    write_text(folder / INFO, json.dumps(document, indent=1, ensure_ascii=False) + "\n")
+    write_manifest(folder, {"schema": SCHEMA, **described, "files": hashes})
+
+
+def write_manifest(folder: Path, document: Mapping[str, Any]) -> None:
+    """``introspection.json``; among its hashes is its own, of all the rest."""
+    sealed = {**document, "files": {**document["files"], INFO: _manifest_sha256(document)}}
+    write_text(folder / INFO, json.dumps(sealed, indent=1, ensure_ascii=False) + "\n")
+
+
+def _manifest_sha256(document: Mapping[str, Any]) -> str:
+    others = {name: value for name, value in document["files"].items() if name != INFO}
+    text = json.dumps({**document, "files": others}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -183,6 +196,7 @@ def _read_info(folder: Path) -> AdapterInfo:
             f"The adapter in {folder} has schema {quoted(str(document.get('schema')))}, this "
             f"program reads {SCHEMA}: install the version of introspection that wrote it."
         )
+    written = dict(document)
     hashes = document.pop("files", None)
     document.pop("schema")
     document.pop("replaces", None)  # see adapter_folder
@@ -209,6 +223,12 @@ def _read_info(folder: Path) -> AdapterInfo:
                 f"{name} in {folder} is damaged or was changed (its sha256 is not the one in "
                 "introspection.json): download or train the adapter again."
             )
+    # Earlier versions wrote no hash of the manifest itself.
+    if expected.get(INFO, _manifest_sha256(written)) != _manifest_sha256(written):
+        raise IntrospectionError(
+            f"introspection.json in {folder} was changed since this program wrote it: download or "
+            "train the adapter again."
+        )
     return info
 
 

@@ -11,15 +11,13 @@ the next start still knows as its own.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
-from introspection.adapter import FILES, INFO, read_json
+from introspection.adapter import FILES, INFO, read_json, write_manifest
 from introspection.cache import scratch_folder, sha256_file, usual_rights, write_text
 from introspection.errors import IntrospectionError
 
@@ -91,13 +89,9 @@ def put(folder: Path, name: str, text: str) -> None:
     path = folder / name
     files = {**document["files"], name: hashlib.sha256(text.encode()).hexdigest()}
     before = {name: sha256_file(path)} if path.exists() else {}
-    _write_manifest(folder, {**document, "files": files, "replaces": before})
+    write_manifest(folder, {**document, "files": files, "replaces": before})
     write_text(path, text)
-    _write_manifest(folder, {**document, "files": files})
-
-
-def _write_manifest(folder: Path, document: dict[str, Any]) -> None:
-    write_text(folder / INFO, json.dumps(document, indent=1, ensure_ascii=False) + "\n")
+    write_manifest(folder, {**document, "files": files})
 
 
 def _move(scratch: Path, target: Path) -> None:
@@ -113,7 +107,7 @@ def _move(scratch: Path, target: Path) -> None:
             "or choose another --out."
         )
     before = {name: sha256_file(target / name) for name in sorted(there)}
-    _write_manifest(target, {**read_json(scratch / INFO), "replaces": before})
+    write_manifest(target, {**read_json(scratch / INFO), "replaces": before})
     new = [name for name in FILES if name != INFO and (scratch / name).exists()]
     for name in new:
         (scratch / name).replace(target / name)

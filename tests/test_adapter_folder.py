@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM
 
 from introspection import adapter, models
 from introspection.cache import sha256_file
+from introspection.errors import IntrospectionError
 
 IDS = torch.tensor([[5, 6, 7, 8, 9, 40, 41]])
 
@@ -64,6 +65,7 @@ def test_stock_peft_gives_the_same_logits(
 def test_what_is_in_the_files(folders: tuple[Path, Path]) -> None:
     _, made = folders
     document = json.loads((made / adapter.INFO).read_text(encoding="utf-8"))
+    assert document["files"].pop(adapter.INFO)  # its own, of all the rest
     assert set(document["files"]) == {adapter.CONFIG, adapter.WEIGHTS, adapter.VECTORS}
     for name, digest in document["files"].items():
         assert sha256_file(made / name) == digest
@@ -95,3 +97,15 @@ def test_the_manifest_keeps_what_it_says_and_hashes_what_is_new(
     files = json.loads((copy / adapter.INFO).read_text(encoding="utf-8"))["files"]
     assert files["evaluation.json"] == sha256_file(copy / "evaluation.json")
     assert "notes.txt" not in files
+
+
+def test_a_manifest_that_was_edited_by_hand(tmp_path: Path) -> None:
+    folder = write_adapter(tmp_path / "a", write_model(tmp_path / "m"))
+    path, info = folder / adapter.INFO, adapter.read_info(folder)
+    for changes in ({"trained": ["mine"]}, {"harmful": []}, {"seed": 7}, {"norm": info.norm + 1}):
+        whole = path.read_text(encoding="utf-8")
+        path.write_text(json.dumps({**json.loads(whole), **changes}), encoding="utf-8")
+        with pytest.raises(IntrospectionError, match="introspection.json in .* was changed"):
+            adapter.read_info(folder)
+        path.write_text(json.dumps(json.loads(whole)), encoding="utf-8")  # other spacing is no edit
+        assert adapter.read_info(folder) == info

@@ -170,7 +170,8 @@ def test_a_number_of_a_card_is_written_whole_or_not_at_all(
                 raise KeyboardInterrupt
             real(path, text)
 
-        monkeypatch.setattr(adapter_folder, "write_text", dying)
+        for module in (adapter_folder, adapter):
+            monkeypatch.setattr(module, "write_text", dying)
         with pytest.raises(KeyboardInterrupt):
             adapter_folder.put(ours, "evaluation.json", json.dumps({"n": dies}))
         monkeypatch.undo()

@@ -90,8 +90,11 @@ def write_loud_adapter(folder: Path, model: Path, seed: int, **options: Any) -> 
 
 
 def edit_json(path: Path, **changes: Any) -> None:
-    document = json.loads(path.read_text(encoding="utf-8"))
-    path.write_text(json.dumps({**document, **changes}), encoding="utf-8")
+    """Change fields; of a manifest the hash of itself goes, as an earlier version wrote none."""
+    document = {**json.loads(path.read_text(encoding="utf-8")), **changes}
+    if path.name == adapter.INFO and isinstance(document.get("files"), dict):
+        document["files"] = {n: v for n, v in document["files"].items() if n != adapter.INFO}
+    path.write_text(json.dumps(document), encoding="utf-8")
 
 
 def edit_tensors(path: Path, change: Any) -> None:
