@@ -145,6 +145,7 @@ def test_the_folder_that_ships() -> None:
     info = adapter.read_info(folder())
     files = json.loads((folder() / adapter.INFO).read_text(encoding="utf-8"))["files"]
     assert {adapter.CONFIG, adapter.WEIGHTS, adapter.VECTORS} <= files.keys()
+    assert files.pop(adapter.INFO)  # its own, of all the rest: read_info has checked it
     for name, digest in files.items():
         assert sha256_file(folder() / name) == digest, name
     assert {file.name for file in folder().iterdir()} <= set(adapter.FILES)
