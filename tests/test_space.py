@@ -22,7 +22,7 @@ from tiny_folder import write_adapter, write_loud_adapter, write_model
 
 from introspection import checks, models
 from introspection.concepts import resolve
-from introspection.demo import space
+from introspection.demo import space, zerogpu
 from introspection.demo.experiment import Answer, Experiment, Request
 from introspection.errors import IntrospectionError
 from introspection.trials import FINAL_ON
@@ -244,8 +244,7 @@ def test_no_adapter_is_said_before_anything_is_loaded(
 
 @pytest.mark.parametrize(("tokens", "wanted"), [(8, 8), (40, 12), (96, 22), (10_000, 60)])
 def test_the_gpu_is_asked_for_as_long_as_it_takes(tokens: int, wanted: int) -> None:
-    request = Request(resolve("ocean"), False, 1.0, "Why?", FINAL_ON, tokens)
-    assert space.seconds(request) == wanted
+    assert zerogpu.seconds(3 * tokens) == wanted
 
 
 def answers(text: str) -> Any:
@@ -262,7 +261,7 @@ def test_off_zerogpu_nothing_is_wrapped(monkeypatch: pytest.MonkeyPatch) -> None
         yield answers("I")
 
     monkeypatch.setitem(sys.modules, "spaces", None)  # not even looked for
-    assert space.on_gpu(steps) is steps
+    assert zerogpu.on_gpu(steps, lambda *_asked: 1) is steps
 
 
 @pytest.fixture
@@ -278,7 +277,7 @@ def test_a_sentence_comes_out_of_the_fork() -> None:
         yield answers("I")
         raise IntrospectionError("Choose another.")
 
-    run = space.on_gpu(steps)(REQUEST)
+    run = zerogpu.on_gpu(steps, lambda *_asked: 1)(REQUEST)
     assert next(run) == answers("I")
     with pytest.raises(IntrospectionError, match=r"^Choose another\.$"):
         next(run)
@@ -291,7 +290,7 @@ def test_a_used_up_quota_is_one_sentence_without_markup() -> None:
         yield
 
     with pytest.raises(IntrospectionError, match=r"\(No GPU was available\): try again later"):
-        next(space.on_gpu(steps)(REQUEST))
+        next(zerogpu.on_gpu(steps, lambda *_asked: 1)(REQUEST))
 
 
 @pytest.mark.usefixtures("zero")
@@ -305,7 +304,7 @@ def test_a_visitor_who_leaves_ends_the_fork() -> None:
         finally:
             ended.append(True)
 
-    run = space.on_gpu(steps)(REQUEST)
+    run = zerogpu.on_gpu(steps, lambda *_asked: 1)(REQUEST)
     next(run)
     run.close()
     assert ended == [True]

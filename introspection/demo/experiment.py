@@ -13,9 +13,10 @@ from typing import Any
 
 from introspection import generation, injection, switching, validation
 from introspection.concepts import UNSEEN_CATEGORIES, Concept, resolve, same_lemma
-from introspection.demo import lines, space
+from introspection.demo import lines
 from introspection.demo.lines import Line, LineAnswer
 from introspection.demo.turns import Turns
+from introspection.demo.zerogpu import on_gpu, seconds
 from introspection.grading import Verdict, grade
 from introspection.models import LoadedModel
 from introspection.prompts import DEFAULT_QUESTION
@@ -40,6 +41,7 @@ MAX_STRENGTH = 4.0
 CAP = 40  # answer tokens of every row as soon as the concept is harmful
 FEWEST_TOKENS, MOST_TOKENS = 8, 96
 SECONDS = 60.0
+ROWS = 3  # answers that the page asks for at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,8 +132,11 @@ class Experiment:
             for one in all_:
                 one.turns, one.offered = self.turns, self.offered
         self._trained = seen_names(loaded.adapter)
-        self._steps = space.on_gpu(self._run)
-        self._line_steps = space.on_gpu(self._run_lines, space.seconds_of_lines)
+        self._steps = on_gpu(self._run, lambda request: seconds(ROWS * request.tokens))
+        # Maps are one step more.
+        self._line_steps = on_gpu(
+            self._run_lines, lambda asked, most, _maps=False: seconds(most * len(asked))
+        )
 
     @property
     def has_adapter(self) -> bool:

@@ -18,10 +18,11 @@ from typing import Any, NoReturn
 import gradio as gr
 from starlette.middleware import Middleware
 
-from introspection.demo import space, theme, without
+from introspection.demo import theme, without
 from introspection.demo.experiment import MAX_STRENGTH, Experiment
 from introspection.demo.guard import LIMIT, BodyLimit, NoBareError, OneByOne
 from introspection.demo.layout import TITLE, build
+from introspection.demo.zerogpu import zero_gpu
 from introspection.errors import IntrospectionError
 from introspection.models import LoadedModel
 
@@ -61,7 +62,7 @@ def launch(
     # While the first visitor reads the page: the baseline words, which every typed concept is
     # measured against. They are kept from then on; on ZeroGPU only a run has a model to read.
     try:
-        if not space.zero_gpu():
+        if not zero_gpu():
             experiment.warm()
     except BaseException:
         page.close(verbose=False)

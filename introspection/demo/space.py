@@ -1,21 +1,17 @@
-"""The page as a Hugging Face Space: its variables, its ZeroGPU, and what it shows when nothing can be
-loaded.
+"""The page as a Hugging Face Space: its variables, and what it shows when nothing can be loaded.
 
-Knows: the environment, which part of a run asks for a lent GPU and for how long. Does not know:
-how weights load (``models``), how a Hub repository is checked (``hub``), what the page says about a
-run. Off a Space every function here does what a plain start does.
+Knows: the environment. Does not know: how weights load (``models``), how a Hub repository is checked
+(``hub``), how a GPU is lent (``zerogpu``), what the page says about a run. Off a Space every function
+here does what a plain start does.
 """
 
 from __future__ import annotations
 
 import logging
-import math
 import os
 import re
-from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import closing
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -24,6 +20,7 @@ from introspection import checks
 from introspection.cards import HUB_ID
 from introspection.checks import Finding
 from introspection.demo.adapters import offered
+from introspection.demo.zerogpu import on_gpu, zero_gpu
 from introspection.errors import IntrospectionError
 from introspection.validation import quoted
 
@@ -31,19 +28,11 @@ if TYPE_CHECKING:
     import gradio as gr
 
     from introspection.demo.experiment import Request
-    from introspection.demo.lines import Line
     from introspection.models import LoadedModel
 
-    Steps = Callable[..., Generator[Any, None, None]]
-
-__all__ = ["Settings", "findings", "on_gpu", "serve", "settings", "zero_gpu"]
+__all__ = ["Settings", "findings", "serve", "settings"]
 
 log = logging.getLogger(__name__)
-ROWS = 3  # answers that the page asks for at once
-# Seconds of a lent GPU. What is asked for must fit into the visitor's quota, so ask for little: the
-# weights' way onto the GPU, then every token. Unmeasured; generous for a model of 7B.
-START, PER_TOKEN = 4.0, 0.06
-FEWEST_SECONDS, MOST_SECONDS = 8, 60
 
 
 # --- variables ----------------------------------------------------------------------------------
@@ -74,10 +63,6 @@ def settings() -> Settings:
 
 def on_space() -> bool:
     return bool(os.environ.get("SPACE_ID"))
-
-
-def zero_gpu() -> bool:
-    return os.environ.get("SPACES_ZERO_GPU", "").casefold() in ("1", "t", "true")
 
 
 def _repository(chosen: Settings) -> str | None:
@@ -142,57 +127,6 @@ def _adapter(chosen: Settings) -> str | Path | None:
     return chosen.adapter
 
 
-# --- ZeroGPU ------------------------------------------------------------------------------------
-
-
-def seconds(request: Request) -> int:
-    """For how long a run asks for the GPU; more when it needs more tokens, never over a minute."""
-    wanted = math.ceil(START + PER_TOKEN * request.tokens * ROWS)
-    return min(max(wanted, FEWEST_SECONDS), MOST_SECONDS)
-
-
-def seconds_of_lines(lines: Sequence[Line], most: int, _maps: bool = False) -> int:
-    """The same for a list of lines, which ask for as many tokens each. Maps are one step more."""
-    wanted = math.ceil(START + PER_TOKEN * most * len(lines))
-    return min(max(wanted, FEWEST_SECONDS), MOST_SECONDS)
-
-
-def on_gpu(steps: Steps, duration: Callable[..., int] = seconds) -> Steps:
-    """``steps`` itself; on ZeroGPU its twin that runs in a forked process with a GPU on loan for
-    ``duration`` of the same arguments.
-
-    Only requests go in and only answers come out, pickled. The model, its hooks and its plan are
-    the fork's own copy, so ``steps`` must not touch a lock of its parent.
-    """
-    if not zero_gpu():
-        return steps
-    import gradio as gr
-
-    def inside(*asked: Any) -> Generator[Any, None, None]:
-        try:
-            yield from steps(*asked)
-        except IntrospectionError as error:
-            yield str(error)  # raised, only the name of its class would come out
-
-    lent = import_module("spaces").GPU(duration=duration)(inside)
-
-    def outside(*asked: Any) -> Generator[Any, None, None]:
-        try:
-            with closing(lent(*asked)) as found:
-                for answers in found:
-                    if isinstance(answers, str):
-                        raise IntrospectionError(answers)
-                    yield answers
-        except gr.Error as error:  # no GPU was free, the quota is used up, the time was
-            told = re.sub("<[^>]*>", "", str(error.message)).strip().rstrip(".")
-            raise IntrospectionError(
-                f"The GPU on loan did not finish this run ({told}): try again later; a visitor "
-                "who is signed in to Hugging Face has more GPU time."
-            ) from error
-
-    return outside
-
-
 def _load(chosen: Settings) -> tuple[LoadedModel, list[LoadedModel]]:
     """The model with its adapter, and with each of the others that loads and fits."""
     from introspection import models
@@ -250,7 +184,9 @@ def _apology(sentence: str) -> gr.Blocks:
     def nothing(_request: Request) -> Generator[Any, None, None]:
         yield from ()
 
-    on_gpu(nothing)  # ZeroGPU starts no Space without a function to lend a GPU to
+    on_gpu(
+        nothing, lambda *_asked: 1
+    )  # ZeroGPU starts no Space without a function to lend a GPU to
     return launch_without(sentence, block=False)
 
 
