@@ -25,6 +25,7 @@ from peft.utils import get_peft_model_state_dict
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from introspection import foreign
 from introspection.cache import sha256_file, write_text
@@ -98,7 +99,7 @@ def lora_config(
     )
 
 
-def weights(model: Any) -> dict[str, Tensor]:
+def weights(model: PreTrainedModel) -> dict[str, Tensor]:
     """The adapter's tensors (CPU, bf16) under the names that stock PEFT reads."""
     state = get_peft_model_state_dict(model, save_embedding_layers=False)
     return {
@@ -107,7 +108,7 @@ def weights(model: Any) -> dict[str, Tensor]:
     }
 
 
-def save_weights(model: Any, folder: Path) -> None:
+def save_weights(model: PreTrainedModel, folder: Path) -> None:
     """``adapter_model.safetensors`` in bf16."""
     write_tensors(folder / WEIGHTS, weights(model), {"format": "pt"})
 
@@ -283,7 +284,7 @@ def _misfit(folder: Path, what: str) -> IntrospectionError:
     )
 
 
-def attach(model: Any, folder: Path, layer: int, slot: str = "default") -> None:
+def attach(model: PreTrainedModel, folder: Path, layer: int, slot: str = "default") -> None:
     """Put the checked adapter of ``folder`` on ``model``: exact keys, finite values, plain LoRA.
 
     ``slot`` is what PEFT calls it; a model may have several, of which the last one is active.

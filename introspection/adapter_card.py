@@ -175,7 +175,7 @@ def _example(info: AdapterInfo, folder: Path) -> str:
 
 
 def _example_concept(folder: Path) -> str:
-    from introspection.extraction import load_vectors
+    from introspection.vectors import load_vectors
 
     names = load_vectors(folder / adapter.VECTORS).names
     return "ocean" if "ocean" in names else names[0]

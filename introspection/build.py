@@ -11,7 +11,8 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+
+from transformers import PreTrainedTokenizerBase
 
 from introspection import adapter, adapter_folder, clock, injection, local_paths, outputs, parallel
 from introspection.adapter_card import write_card
@@ -23,13 +24,7 @@ from introspection.concepts import (
     training_concepts,
     training_vocabulary,
 )
-from introspection.extraction import (
-    TEMPLATES,
-    ConceptVectors,
-    baseline_words,
-    extract,
-    save_vectors,
-)
+from introspection.extraction import TEMPLATES, baseline_words, extract
 from introspection.generation import generate
 from introspection.models import LoadedModel, fingerprint
 from introspection.prompts import texts
@@ -46,6 +41,7 @@ from introspection.runs import Run, claimed, described
 from introspection.steps import Forecast, TrainConfig
 from introspection.training import add_lora, forecast, stacked, train
 from introspection.trials import FINAL_ON, Trial, render, says_the_day
+from introspection.vectors import ConceptVectors, save_vectors
 
 __all__ = ["RECIPES", "base_replies", "build_adapter", "dry_run"]
 
@@ -101,7 +97,7 @@ def _said(
     return {prompt: (text, whole) for prompt, (text, whole) in pairs if text}
 
 
-def _worth_spelling(tokenizer: Any, names: Sequence[str]) -> list[str]:
+def _worth_spelling(tokenizer: PreTrainedTokenizerBase, names: Sequence[str]) -> list[str]:
     """The names of three or four tokens, which take practice, and every third of the others: shorter
     ones are easy, longer ones rare."""
     ids = tokenizer([f" {name}" for name in names], add_special_tokens=False)["input_ids"]

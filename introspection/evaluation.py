@@ -18,12 +18,13 @@ from introspection import records as recording
 from introspection.cache import write_text
 from introspection.conditions import Case
 from introspection.errors import IntrospectionError
-from introspection.extraction import UNSEEN_TEMPLATE, random_direction
+from introspection.extraction import UNSEEN_TEMPLATE
 from introspection.generation import generate_scored
 from introspection.models import LoadedModel
 from introspection.ownership import RECORDS
 from introspection.summary import summarise
 from introspection.trials import Injection, Trial
+from introspection.vectors import random_direction
 
 __all__ = ["run"]
 

@@ -1,6 +1,7 @@
 """Concept vectors: mean-difference directions of the residual stream at the output of block L.
 
-Knows: extraction templates, the two sites, files of vectors. Does not know: adapters, reports.
+Knows: extraction templates, the three sites. Does not know: files of vectors (``vectors``), adapters,
+reports.
 
 Method: a one-line request about a word, the residual stream at one site of it, minus the mean of
 the same reading over baseline words (mean difference; Lindsey 2025, reused by arXiv 2511.21399 and
@@ -11,34 +12,26 @@ prompt token, as the paper does. Reading stops at block L; the same block is wri
 
 from __future__ import annotations
 
-import json
-import math
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from introspection import __version__, prompt_tokens
+from introspection import prompt_tokens
 from introspection.concepts import lindsey_lists
 from introspection.errors import IntrospectionError
+from introspection.hooked_model import HookedModel
 from introspection.residuals import read_residuals
-from introspection.tensor_file import write_tensors
 from introspection.trials import MARK, Message, render, tokens_of
+from introspection.vectors import ConceptVectors
 
 __all__ = [
     "TEMPLATES",
     "UNSEEN_TEMPLATE",
-    "ConceptVectors",
     "baseline_words",
     "extract",
-    "load_vectors",
-    "random_direction",
-    "save_vectors",
 ]
 
 Site = Literal["concept", "concept_end", "last"]
@@ -60,32 +53,8 @@ def baseline_words() -> tuple[str, ...]:
     return tuple(word.lower() for word in lindsey_lists()[1])
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class ConceptVectors:
-    """``vectors`` [N, D] of unit length (float32, CPU), ``magnitudes`` [N] of the differences before
-    scaling, the typical residual ``norm`` at block ``layer``, and where they come from: site, template,
-    base model, baseline words and the base's fingerprint (empty in older files)."""
-
-    names: tuple[str, ...]
-    vectors: Tensor
-    magnitudes: Tensor
-    norm: float
-    layer: int
-    site: str
-    template: str
-    base: str
-    baseline: tuple[str, ...] = ()
-    fingerprint: str = ""
-
-    def __getitem__(self, name: str) -> Tensor:
-        return self.vectors[self.names.index(name)]
-
-    def get(self, name: str) -> Tensor | None:
-        return self[name] if name in self.names else None
-
-
 def _readings(
-    loaded: Any,
+    loaded: HookedModel,
     names: Sequence[str],
     words: tuple[str, ...],
     template: str,
@@ -132,7 +101,7 @@ def _readings(
 
 
 def extract(
-    loaded: Any,
+    loaded: HookedModel,
     names: Sequence[str],
     template: str = TEMPLATES[0],
     site: Site = "concept",
@@ -156,76 +125,12 @@ def extract(
         tuple(names),
         differences / magnitudes[:, None],
         magnitudes,
-        _unit(loaded, float(norm)),
+        # The unit of strength: what an adapter was trained with, else what the baseline words measure,
+        # which is the same for every list of names.
+        float(norm) if loaded.adapter_norm is None else loaded.adapter_norm,
         loaded.layer,
         site,
         template,
         loaded.base,
         words,
     )
-
-
-def _unit(loaded: Any, measured: float) -> float:
-    """The unit of strength: what an adapter was trained with at its own block, else what the baseline
-    words measure, which is the same for every list of names."""
-    info = loaded.adapter
-    return info.norm if info is not None and info.layer == loaded.layer else measured
-
-
-def random_direction(seed: int, width: int) -> Tensor:
-    """A unit vector [D] of no meaning: the control for "any vector of that length"."""
-    drawn = torch.randn(width, generator=torch.Generator().manual_seed(seed))
-    return torch.nn.functional.normalize(drawn, dim=0)
-
-
-def save_vectors(vectors: ConceptVectors, path: Path) -> None:
-    """Safetensors: ``vectors`` fp16 [N, D], ``magnitudes`` fp32 [N], everything else as metadata."""
-    metadata = {
-        "names": json.dumps(vectors.names, ensure_ascii=False),
-        "norm": repr(vectors.norm),
-        "layer": str(vectors.layer),
-        "site": vectors.site,
-        "template": vectors.template,
-        "base": vectors.base,
-        "baseline": json.dumps(vectors.baseline, ensure_ascii=False),
-        "fingerprint": vectors.fingerprint,
-        "version": __version__,
-    }
-    tensors = {"vectors": vectors.vectors.half(), "magnitudes": vectors.magnitudes.float()}
-    write_tensors(path, tensors, metadata)
-
-
-def load_vectors(path: Path) -> ConceptVectors:
-    """Read what :func:`save_vectors` wrote. Raises IntrospectionError for anything else."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            meta = file.metadata() or {}
-            vectors = file.get_tensor("vectors").float()
-            magnitudes = file.get_tensor("magnitudes").float()
-        names = tuple(json.loads(meta["names"]))
-        norm = float(meta["norm"])
-        if (
-            vectors.shape[:-1] != (len(names),)
-            or magnitudes.shape != (len(names),)
-            or not bool(torch.isfinite(vectors).all())
-            or not bool(torch.isfinite(magnitudes).all())
-            or not 0 < norm < math.inf
-        ):
-            raise ValueError
-        return ConceptVectors(
-            names,
-            torch.nn.functional.normalize(vectors, dim=-1),
-            magnitudes,
-            norm,
-            int(meta["layer"]),
-            meta["site"],
-            meta["template"],
-            meta["base"],
-            tuple(map(str, json.loads(meta.get("baseline", "[]")))),
-            meta.get("fingerprint", ""),
-        )
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise IntrospectionError(
-            f"{Path(path).name} is not a readable file of concept vectors ({type(error).__name__}): "
-            "extract them again with 'python -m introspection extract'."
-        ) from error

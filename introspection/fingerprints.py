@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from introspection import injection
 
@@ -20,7 +20,7 @@ __all__ = ["fingerprint", "same_base"]
 ROWS, COLUMNS = 16, 64  # of every tensor of a block, evenly spread
 
 
-def fingerprint(model: Any) -> str:
+def fingerprint(model: PreTrainedModel) -> str:
     """A short text that tells one base model from another: two hashes with a dot between them.
 
     The first covers the norm weights and sixteen embedding rows, which neither an adapter nor
@@ -45,7 +45,7 @@ def same_base(one: str, other: str) -> bool:
     return all(a == b for a, b in zip(one.split("."), other.split("."), strict=False))
 
 
-def _inner(model: Any) -> list[Tensor]:
+def _inner(model: PreTrainedModel) -> list[Tensor]:
     """The tensors of the blocks, in the order of their names without PEFT's, and the unembedding."""
     found: list[Tensor] = []
     for block in injection.blocks(model):

@@ -23,6 +23,8 @@ from transformers import (
     DynamicCache,
     LogitsProcessor,
     LogitsProcessorList,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
     StoppingCriteria,
     StoppingCriteriaList,
 )
@@ -30,6 +32,7 @@ from transformers.generation.streamers import BaseStreamer
 
 from introspection import graphs, injection, limits, openings
 from introspection.errors import IntrospectionError
+from introspection.hooked_model import HookedModel
 from introspection.prompts import HALT_MARKER
 from introspection.trials import Row, Trial, encode, end_of_turn
 
@@ -76,7 +79,7 @@ def pad_left(
     return ids.to(device), mask.to(device)
 
 
-def _begun(model: Any, rows: Sequence[Row]) -> tuple[DynamicCache | None, int]:
+def _begun(model: PreTrainedModel, rows: Sequence[Row]) -> tuple[DynamicCache | None, int]:
     """A cache that holds what all rows begin with, and its length; None and 0 where none is worth it.
 
     Base and adapter differ above block L, so each is run once.
@@ -98,7 +101,7 @@ def _begun(model: Any, rows: Sequence[Row]) -> tuple[DynamicCache | None, int]:
     return cache, length
 
 
-def encoded(loaded: Any, trials: Sequence[Trial], more: int = 0) -> list[Row]:
+def encoded(loaded: HookedModel, trials: Sequence[Trial], more: int = 0) -> list[Row]:
     """The trials as tokens. Raises IntrospectionError for one that this model cannot run, with ``more``
     tokens of an answer behind it."""
     model, blocks = loaded.model, injection.blocks(loaded.model)
@@ -123,7 +126,7 @@ def encoded(loaded: Any, trials: Sequence[Trial], more: int = 0) -> list[Row]:
     return rows
 
 
-def row_plan(model: Any, rows: Sequence[Row]) -> injection.Plan:
+def row_plan(model: PreTrainedModel, rows: Sequence[Row]) -> injection.Plan:
     """The plan of a batch of rows; rows without an injection get a zero vector."""
     weight = model.get_input_embeddings().weight
     nothing = torch.zeros(injection.width(model))
@@ -144,14 +147,14 @@ def row_plan(model: Any, rows: Sequence[Row]) -> injection.Plan:
 
 
 @contextmanager
-def planned(model: Any, rows: Sequence[Row]) -> Iterator[None]:
+def planned(model: PreTrainedModel, rows: Sequence[Row]) -> Iterator[None]:
     """Make the plan of ``rows`` that of every forward in this context, at whatever blocks they have."""
     plan = row_plan(model, rows)
     with injection.also_at(model, plan), injection.apply(plan):
         yield
 
 
-def halt_sequences(tokenizer: Any) -> tuple[tuple[int, ...], ...]:
+def halt_sequences(tokenizer: PreTrainedTokenizerBase) -> tuple[tuple[int, ...], ...]:
     """Every way the tokenizer may write the halt marker after a space, a newline or nothing."""
     found = set()
     for before in ("", " ", "\n", ". ", '"'):
@@ -197,7 +200,7 @@ class _Pair(LogitsProcessor):
     """Looks at the weights of " detect" and " do" in the rows that have just written the first word,
     and changes nothing."""
 
-    def __init__(self, tokenizer: Any, width: int, rows: int) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, width: int, rows: int) -> None:
         self.width = width
         self.seen: list[float | None] = [None] * rows
         self.start, self.pair = _first_and_pair(tokenizer)
@@ -214,7 +217,7 @@ class _Pair(LogitsProcessor):
         return scores
 
 
-def _first_and_pair(tokenizer: Any) -> tuple[tuple[int, ...], list[int]]:
+def _first_and_pair(tokenizer: PreTrainedTokenizerBase) -> tuple[tuple[int, ...], list[int]]:
     def ids(text: str) -> list[int]:
         return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
@@ -237,7 +240,7 @@ class _Feed(BaseStreamer):
         self.prompt = True
 
 
-def _end_ids(loaded: Any) -> list[int]:
+def _end_ids(loaded: HookedModel) -> list[int]:
     """Every token that ends an answer. GGUF files and hubs disagree on these, so both are used."""
     ends = {loaded.tokenizer.eos_token_id, end_of_turn(loaded.tokenizer)}
     configured = loaded.model.generation_config.eos_token_id
@@ -245,7 +248,9 @@ def _end_ids(loaded: Any) -> list[int]:
     return sorted(end for end in ends if end is not None)
 
 
-def write(model: Any, rows: Sequence[Row], pad: int, max_new_tokens: int, **options: Any) -> Tensor:
+def write(
+    model: PreTrainedModel, rows: Sequence[Row], pad: int, max_new_tokens: int, **options: Any
+) -> Tensor:
     """The tokens [B, N] that greedy decoding writes after each row, under the plan of the rows; N is at
     most ``max_new_tokens``. ``options`` are those of transformers' ``generate``."""
     device = model.get_input_embeddings().weight.device
@@ -268,7 +273,7 @@ def write(model: Any, rows: Sequence[Row], pad: int, max_new_tokens: int, **opti
 
 
 def _run(
-    loaded: Any,
+    loaded: HookedModel,
     rows: Sequence[Row],
     max_new_tokens: int,
     halt: bool,
@@ -305,7 +310,9 @@ def _run(
     return reports, pair.seen
 
 
-def _report(tokenizer: Any, ids: list[int], ends: Sequence[int], halted: int) -> Report:
+def _report(
+    tokenizer: PreTrainedTokenizerBase, ids: list[int], ends: Sequence[int], halted: int
+) -> Report:
     if halted:
         return Report(_decode(tokenizer, ids[:halted]), halted, halted, True)
     length = next((i for i, token in enumerate(ids) if token in ends), None)
@@ -313,13 +320,13 @@ def _report(tokenizer: Any, ids: list[int], ends: Sequence[int], halted: int) ->
     return Report(_decode(tokenizer, kept), len(kept), None, length is not None)
 
 
-def _decode(tokenizer: Any, ids: list[int]) -> str:
+def _decode(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> str:
     text: str = tokenizer.decode(ids, skip_special_tokens=True)
     return text.strip()
 
 
 def generate(
-    loaded: Any,
+    loaded: HookedModel,
     trials: Sequence[Trial],
     max_new_tokens: int = 40,
     batch_size: int = 64,
@@ -335,7 +342,7 @@ def generate(
 
 
 def generate_scored(
-    loaded: Any,
+    loaded: HookedModel,
     trials: Sequence[Trial],
     wanted: Sequence[bool],
     max_new_tokens: int = 40,
@@ -357,7 +364,7 @@ def generate_scored(
 
 
 def _batches(
-    loaded: Any,
+    loaded: HookedModel,
     trials: Sequence[Trial],
     max_new_tokens: int,
     batch_size: int,
@@ -381,7 +388,7 @@ def _batches(
 
 
 def stream(
-    loaded: Any,
+    loaded: HookedModel,
     trials: Sequence[Trial],
     max_new_tokens: int = 40,
     halt: bool = True,
@@ -432,7 +439,9 @@ def stream(
         worker.join()
 
 
-def detection_scores(loaded: Any, trials: Sequence[Trial], batch_size: int = 64) -> list[float]:
+def detection_scores(
+    loaded: HookedModel, trials: Sequence[Trial], batch_size: int = 64
+) -> list[float]:
     """p(detect) of each trial: how the model splits its weight between detecting and denying.
 
     Teacher-forced, no text is generated: after the prompt and the first word "I", the probability of

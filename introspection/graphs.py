@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import StaticCache
+from transformers import PreTrainedModel, StaticCache
 from transformers.cache_utils import StaticLayer
 
 from introspection.injection import replaced_forward
@@ -28,7 +28,7 @@ __all__ = ["Recorder", "decoding", "fixed_cache", "plain_cache", "replayed"]
 Recorder = Callable[[Callable[[], Any]], tuple[Any, Callable[[], None]]]
 
 
-def fixed_cache(model: Any, length: int) -> StaticCache | None:
+def fixed_cache(model: PreTrainedModel, length: int) -> StaticCache | None:
     """An empty cache of ``length`` tokens, or None where no step of ``model`` can be recorded: without
     CUDA, over several GPUs, quantised, with a sliding window or with steps that depend on the data."""
     devices = {parameter.device for parameter in model.parameters()}
@@ -40,7 +40,7 @@ def fixed_cache(model: Any, length: int) -> StaticCache | None:
     return plain_cache(model, length)
 
 
-def plain_cache(model: Any, length: int) -> StaticCache | None:
+def plain_cache(model: PreTrainedModel, length: int) -> StaticCache | None:
     """A cache all of whose blocks keep every token at its own place, or None with a sliding window."""
     cache = StaticCache(config=model.config, max_cache_len=length)
     return cache if all(type(layer) is StaticLayer for layer in cache.layers) else None
@@ -55,7 +55,7 @@ def _recorded(step: Callable[[], Any]) -> tuple[Any, Callable[[], None]]:
 
 
 @contextmanager
-def decoding(model: Any, length: int) -> Iterator[StaticCache | None]:
+def decoding(model: PreTrainedModel, length: int) -> Iterator[StaticCache | None]:
     """Record and replay the steps of the next ``generate`` with the cache of ``length`` tokens that is
     given; with None, where nothing can be recorded, they run as ever."""
     cache = fixed_cache(model, length)
@@ -67,7 +67,7 @@ def decoding(model: Any, length: int) -> Iterator[StaticCache | None]:
 
 
 @contextmanager
-def replayed(model: Any, record: Recorder = _recorded) -> Iterator[None]:
+def replayed(model: PreTrainedModel, record: Recorder = _recorded) -> Iterator[None]:
     """Let the next ``generate`` with a :func:`fixed_cache` replay its steps from the third forward on.
 
     The first forward (the prompt) and the second (the first step, which also warms up) run as ever;

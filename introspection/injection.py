@@ -22,6 +22,7 @@ from typing import Any
 import torch
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from introspection import gate
 from introspection.errors import IntrospectionError
@@ -78,7 +79,7 @@ def capture(stop: bool = True) -> Iterator[list[Tensor]]:
 
 
 @contextmanager
-def watch(model: Any, where: Sequence[int]) -> Iterator[list[Tensor]]:
+def watch(model: PreTrainedModel, where: Sequence[int]) -> Iterator[list[Tensor]]:
     """Collect the residual stream [B, T, D] (float32, CPU) that leaves each of these blocks, in the
     order in which they run, with everything added that a plan adds there."""
     seen: list[Tensor] = []
@@ -134,7 +135,7 @@ def _added(
 
 
 @contextmanager
-def also_at(model: Any, plan: Plan) -> Iterator[None]:
+def also_at(model: PreTrainedModel, plan: Plan) -> Iterator[None]:
     """Let ``plan`` write at its other blocks too, what it has there (``elsewhere``).
 
     For sweeps over blocks, in one batch. The hooks are this plan's own: another thread, whose plan
@@ -154,7 +155,7 @@ def also_at(model: Any, plan: Plan) -> Iterator[None]:
         yield
 
 
-def blocks(model: Any) -> nn.ModuleList:
+def blocks(model: PreTrainedModel) -> nn.ModuleList:
     """The decoder blocks of any decoder-only transformers model, with or without a PEFT adapter."""
     decoder = model.get_decoder()
     for name in ("layers", "h", "blocks"):
@@ -167,7 +168,7 @@ def blocks(model: Any) -> nn.ModuleList:
     )
 
 
-def width(model: Any) -> int:
+def width(model: PreTrainedModel) -> int:
     """How wide the residual stream is; some models have narrower embeddings."""
     return int(model.config.get_text_config().hidden_size)
 
@@ -267,7 +268,7 @@ def _returns_tuple(block: nn.Module) -> bool:
 
 
 @torch.no_grad()
-def self_test(model: Any, layer: int, norm: float = 1.0) -> None:
+def self_test(model: PreTrainedModel, layer: int, norm: float = 1.0) -> None:
     """Prove that the hook is alive: inject a probe and measure what arrives.
 
     Runs two tiny forwards of two rows: plain, then with a probe vector at positions 2 and 3 of the
@@ -278,7 +279,7 @@ def self_test(model: Any, layer: int, norm: float = 1.0) -> None:
         _probe(model, layer, norm)
 
 
-def _probe(model: Any, layer: int, norm: float) -> None:
+def _probe(model: PreTrainedModel, layer: int, norm: float) -> None:
     stack = blocks(model)
     device = next(model.parameters()).device
     dtype = next(model.parameters()).dtype
@@ -324,7 +325,7 @@ def _probe(model: Any, layer: int, norm: float) -> None:
 
 
 @contextmanager
-def explained(model: Any, what: str) -> Iterator[None]:
+def explained(model: PreTrainedModel, what: str) -> Iterator[None]:
     """An architecture that does something else than this program assumes ends in one sentence."""
     try:
         yield

@@ -9,9 +9,9 @@ rotations or slopes there is no last one, and how far is too far is for whoever 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from torch import nn
+from transformers import PreTrainedModel
 
 from introspection.errors import IntrospectionError
 
@@ -20,7 +20,7 @@ __all__ = ["check_prompts", "positions"]
 SPARE = 16  # rows that a table may have beyond its positions, as OPT's has two
 
 
-def positions(model: Any) -> int | None:
+def positions(model: PreTrainedModel) -> int | None:
     """How many tokens a prompt and its answer may have together, where there is a table of them."""
     limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     if type(limit) is not int or limit <= 0:
@@ -35,7 +35,7 @@ def positions(model: Any) -> int | None:
     return limit if any(limit <= length < limit + SPARE for length in lengths) else None
 
 
-def check_prompts(model: Any, prompts: Sequence[Sequence[int]], more: int = 0) -> None:
+def check_prompts(model: PreTrainedModel, prompts: Sequence[Sequence[int]], more: int = 0) -> None:
     """Raises IntrospectionError if one of them, with ``more`` tokens of an answer, is too long for
     the model or has a token that it does not know."""
     longest, most = max(map(len, prompts), default=0), positions(model)

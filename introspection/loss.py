@@ -15,7 +15,7 @@ import torch
 from peft.helpers import disable_input_dtype_casting
 from torch import Tensor
 from torch.nn import functional
-from transformers import DynamicCache
+from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
 from introspection import injection, prompt_tokens
 from introspection.models import LoadedModel
@@ -51,7 +51,7 @@ class Tokens:
     replay: bool
 
 
-def tokenize(tokenizer: Any, examples: Sequence[Example]) -> list[Tokens]:
+def tokenize(tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example]) -> list[Tokens]:
     """Prompt, what is already written, and the answer, closed by the end of the turn."""
     conversations = list(dict.fromkeys(example.messages for example in examples))
     answers = [(" " if one.written else "") + one.answer for one in examples]
@@ -93,7 +93,7 @@ def autocast(device: torch.device) -> Any:
 
 
 @contextmanager
-def _unembedded_at(model: Any, wanted: Tensor) -> Iterator[None]:
+def _unembedded_at(model: PreTrainedModel, wanted: Tensor) -> Iterator[None]:
     """Run the unembedding at the tokens of ``wanted`` [B, T - 1] alone, giving logits [tokens, V].
 
     The vocabulary is so wide that the logits of a whole batch cost more than a dozen blocks.
@@ -110,7 +110,7 @@ def _unembedded_at(model: Any, wanted: Tensor) -> Iterator[None]:
 
 
 @contextmanager
-def cast_once(model: Any, layer: int) -> Iterator[None]:
+def cast_once(model: PreTrainedModel, layer: int) -> Iterator[None]:
     """Keep the frozen matrices above the layer in bf16: autocast would cast them anew, to the same
     values, in every pass. Those below stay as they are, and so does the residual cache. Nor is the
     input of an adapter's matrices cast to their fp32, only for autocast to cast it back."""

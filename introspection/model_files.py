@@ -13,6 +13,7 @@ from typing import Any
 
 import transformers
 from safetensors import SafetensorError, safe_open
+from transformers import PreTrainedTokenizerBase
 from transformers.models.auto import modeling_auto
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
@@ -207,7 +208,7 @@ def _classes(said: dict[str, Any]) -> list[str]:
     return [name for name in listed if isinstance(name, str)] if isinstance(listed, list) else []
 
 
-def check_tokenizer(tokenizer: Any, said: dict[str, Any], name: str) -> None:
+def check_tokenizer(tokenizer: PreTrainedTokenizerBase, said: dict[str, Any], name: str) -> None:
     """Raises IntrospectionError for a tokenizer that cannot say where in a text its tokens stand, has
     no tokens, or belongs to another model."""
     if not getattr(tokenizer, "is_fast", False):

@@ -10,21 +10,24 @@ import math
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from introspection import adapter as adapters
 from introspection import few_rows, injection, local_paths, wheel
 from introspection.adapter import AdapterInfo
 from introspection.cache import cache_folder, sha256_file
 from introspection.errors import IntrospectionError
-from introspection.extraction import ConceptVectors, extract, load_vectors
+from introspection.extraction import extract
 from introspection.fingerprints import fingerprint, same_base
+from introspection.hooked_model import HookedModel
 from introspection.model_files import shown
 from introspection.validation import quoted
+from introspection.vectors import ConceptVectors, load_vectors
 from introspection.weights import Quantisation, check_folder, placement, pretrained
 
 __all__ = [
@@ -74,30 +77,21 @@ PRESETS = {
 
 
 @dataclass(slots=True, eq=False)
-class LoadedModel:
+class LoadedModel(HookedModel):
     """A model that is ready for trials: hook and gate installed and self-tested.
 
-    ``norm`` is the typical residual norm at block ``layer`` (the unit of strength); ``name`` is what
-    was asked for and ``base`` names the weights, both without the path of a local folder;
-    ``adapter`` and ``vectors`` are None for a bare model.
+    ``adapter`` and its folder are None for a bare model, as ``vectors`` are.
     """
 
-    model: Any
-    tokenizer: Any
-    name: str
-    base: str
-    layer: int
-    norm: float
     adapter: AdapterInfo | None = None
     adapter_folder: Path | None = None
-    vectors: ConceptVectors | None = None
-    hooks: injection.Installation | None = None
     slot: str = "default"  # of its adapter, where ``switching`` has put several on the model
-    # What extraction has read of baseline words, by the prompt, site and words: their mean and their
-    # typical norm.
-    baselines: dict[Any, tuple[Tensor, Tensor]] = field(
-        default_factory=dict, init=False, repr=False
-    )
+
+    @property
+    def adapter_norm(self) -> float | None:
+        """The typical norm that the adapter was trained with at this layer, None for a bare model."""
+        info = self.adapter
+        return info.norm if info is not None and info.layer == self.layer else None
 
     @property
     def identity(self) -> str:
@@ -144,7 +138,7 @@ def adapter_name(folder: Path, model: str) -> str:
     return "".join(letter if letter.isprintable() else "?" for letter in name)[:LONGEST_NAME]
 
 
-def check_base(model: Any, folder: Path, info: AdapterInfo, name: str) -> None:
+def check_base(model: PreTrainedModel, folder: Path, info: AdapterInfo, name: str) -> None:
     """Raises IntrospectionError unless the adapter was trained for this base model."""
     found = fingerprint(model)
     if same_base(found, info.base_fingerprint):
@@ -161,7 +155,9 @@ def check_base(model: Any, folder: Path, info: AdapterInfo, name: str) -> None:
     )
 
 
-def fitting_vectors(model: Any, folder: Path, layer: int, norm: float) -> ConceptVectors:
+def fitting_vectors(
+    model: PreTrainedModel, folder: Path, layer: int, norm: float
+) -> ConceptVectors:
     """The concept vectors of an adapter. Raises IntrospectionError if they are another block's, or
     measured in another unit of strength than ``norm``, the adapter's own."""
     vectors = load_vectors(folder / adapters.VECTORS)
@@ -256,7 +252,10 @@ def load(
     injection.self_test(base, chosen)
     loaded = LoadedModel(
         *(base, tokenizer, local_paths.name_of(model), base_id, chosen, 1.0),
-        *(info, folder or None, vectors, hooks),
+        vectors=vectors,
+        hooks=hooks,
+        adapter=info,
+        adapter_folder=folder or None,
     )
     loaded.norm = info.norm if info is not None else extract(loaded, ["ocean"]).norm
     return loaded

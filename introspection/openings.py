@@ -12,10 +12,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import torch
-from transformers import DynamicCache
+from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 __all__ = ["common", "empty_cache", "pays"]
@@ -35,7 +34,7 @@ def pays(saved: int, device: torch.device) -> bool:
     return device.type == "cpu" and saved >= WORTH
 
 
-def empty_cache(model: Any, windows: bool) -> DynamicCache | None:
+def empty_cache(model: PreTrainedModel, windows: bool) -> DynamicCache | None:
     """A cache to be filled with an opening, or None for a model whose blocks keep something else than
     keys and values of tokens; ``windows`` allows blocks that only keep the latest."""
     cache = DynamicCache(config=model.config)

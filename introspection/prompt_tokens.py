@@ -19,9 +19,9 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 from tokenizers import Tokenizer
+from transformers import PreTrainedTokenizerBase
 
 from introspection.errors import IntrospectionError
 
@@ -80,7 +80,7 @@ def _any_of(names: Sequence[str]) -> re.Pattern[str]:
 
 
 @lru_cache(maxsize=8)
-def _controls(tokenizer: Any) -> _Controls:
+def _controls(tokenizer: PreTrainedTokenizerBase) -> _Controls:
     named = set(tokenizer.all_special_tokens)
     added = tokenizer.backend_tokenizer.get_added_tokens_decoder().values()
     names = {
@@ -98,7 +98,7 @@ def _controls(tokenizer: Any) -> _Controls:
     )
 
 
-def looks_special(tokenizer: Any, text: str) -> bool:
+def looks_special(tokenizer: PreTrainedTokenizerBase, text: str) -> bool:
     """Whether the tokenizer might take a part of ``text`` for a control token. A false alarm costs
     time alone: the ids are the same either way."""
     controls = _controls(tokenizer)
@@ -110,12 +110,12 @@ def _spelling(name: str) -> str:
     return "".join(chr(_PRIVATE + (ord(letter) & 0xFFFF)) for letter in name)
 
 
-def by_people(tokenizer: Any, text: str) -> Text:
+def by_people(tokenizer: PreTrainedTokenizerBase, text: str) -> Text:
     """A text without a frame."""
     return framed(tokenizer, ("", ""), (text,))
 
 
-def framed(tokenizer: Any, frame: Sequence[str], texts: Sequence[str]) -> Text:
+def framed(tokenizer: PreTrainedTokenizerBase, frame: Sequence[str], texts: Sequence[str]) -> Text:
     """``frame[0] + texts[0] + frame[1] + ...``, where people wrote the ``texts``."""
 
     def joined(parts: Sequence[str]) -> str:
@@ -132,7 +132,9 @@ def framed(tokenizer: Any, frame: Sequence[str], texts: Sequence[str]) -> Text:
     return Text(plain, joined([pattern.sub(lambda m: _spelling(m[0]), part) for part in frame]))
 
 
-def encode(tokenizer: Any, texts: Sequence[Text], offsets: bool = True) -> list[Encoded]:
+def encode(
+    tokenizer: PreTrainedTokenizerBase, texts: Sequence[Text], offsets: bool = True
+) -> list[Encoded]:
     """The tokens of every text, without any that a tokenizer puts around a text by itself. Without
     ``offsets`` theirs stay empty, which is quicker."""
     plain = [text.plain for text in texts if text.spelled is None]
@@ -162,7 +164,7 @@ class _Copy:
 
 
 @lru_cache(maxsize=4)
-def _copy(tokenizer: Any) -> _Copy:
+def _copy(tokenizer: PreTrainedTokenizerBase) -> _Copy:
     backend = tokenizer.backend_tokenizer
     state, names = json.loads(backend.to_str()), _controls(tokenizer).names
     # A call of the tokenizer neither cuts nor pads.
@@ -207,7 +209,7 @@ def _copy(tokenizer: Any) -> _Copy:
     return _Copy(copy, original, frozenset(controls))
 
 
-def _apart(tokenizer: Any, spelled: str) -> Encoded:
+def _apart(tokenizer: PreTrainedTokenizerBase, spelled: str) -> Encoded:
     copy = _copy(tokenizer)
     encoding = copy.tokenizer.encode(spelled, add_special_tokens=False)
     ids = tuple(copy.original.get(number, number) for number in encoding.ids)

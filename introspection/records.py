@@ -19,14 +19,7 @@ from introspection.concepts import UNSEEN_CATEGORIES, resolve
 from introspection.conditions import Case
 from introspection.errors import IntrospectionError
 from introspection.grading import Verdict, grade
-from introspection.provenance import (
-    RUN_FIELDS,
-    SCHEMA,
-    checksum,
-    first_difference,
-    seal,
-    sealed,
-)
+from introspection.provenance import RUN_FIELDS, SCHEMA, checksum, first_difference, seal, sealed
 from introspection.validation import quoted
 from introspection.words import lemma
 

@@ -13,11 +13,10 @@ from __future__ import annotations
 import copy
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache
+from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
 from introspection import injection, limits
 from introspection.residuals import read_once
@@ -28,7 +27,7 @@ __all__ = ["ResidualCache", "shared_opening"]
 WORTH_SHARING = 8  # tokens: below that a pass of its own costs more than it saves
 
 
-def shared_opening(tokenizer: Any) -> tuple[int, ...]:
+def shared_opening(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
     """The tokens that stand before any first message of a user: most examples begin with them."""
     one, other = (prompt_ids(tokenizer, ask(text)) for text in ("One", "two"))
     same = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False))
@@ -44,7 +43,7 @@ class ResidualCache:
 
     def __init__(
         self,
-        model: Any,
+        model: PreTrainedModel,
         sequences: Sequence[tuple[int, ...]],
         batch_tokens: int,
         progress: Callable[[int], None] | None = None,
@@ -93,7 +92,10 @@ class ResidualCache:
 
 @torch.no_grad()
 def _read(
-    model: Any, sequences: Sequence[tuple[int, ...]], batch_tokens: int, opening: tuple[int, ...]
+    model: PreTrainedModel,
+    sequences: Sequence[tuple[int, ...]],
+    batch_tokens: int,
+    opening: tuple[int, ...],
 ) -> Iterator[tuple[Tensor, Sequence[tuple[int, ...]]]]:
     """Residuals [B, T, D] of chunks of sequences (shortest first) that all begin with ``opening``.
 

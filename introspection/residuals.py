@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
-from transformers import DynamicCache
+from transformers import DynamicCache, PreTrainedModel
 
 from introspection import injection, limits, openings
 
@@ -27,7 +26,7 @@ Spans = Sequence[tuple[int, int]]
 
 @torch.no_grad()
 def read_residuals(
-    model: Any,
+    model: PreTrainedModel,
     rows: Sequence[Sequence[int]],
     words: Sequence[Spans],
     batch_size: int | None = None,
@@ -63,7 +62,7 @@ def read_residuals(
 
 
 def _read(
-    rows: list[Sequence[int]], words: list[Spans], model: Any, device: torch.device
+    rows: list[Sequence[int]], words: list[Spans], model: PreTrainedModel, device: torch.device
 ) -> tuple[Tensor, Tensor]:
     """The same for one batch, in its order."""
     cache, norms = None, []
@@ -104,7 +103,7 @@ def _read(
     return picked, torch.cat(norms)
 
 
-def read_once(model: Any, opening: Sequence[int], cache: DynamicCache) -> Tensor:
+def read_once(model: PreTrainedModel, opening: Sequence[int], cache: DynamicCache) -> Tensor:
     """The residual stream [1, T, D] of what sequences begin with, whose keys and values are left in
     ``cache``."""
     ids = torch.tensor([list(opening)], device=next(model.parameters()).device)

@@ -22,6 +22,7 @@ from typing import Any
 
 from huggingface_hub.utils import WeakFileLock
 from safetensors import SafetensorError, safe_open
+from transformers import PreTrainedTokenizerBase
 
 from introspection import clock, parallel
 from introspection.cache import SCRATCH, write_text
@@ -97,7 +98,7 @@ def described(
     }
 
 
-def _tokenizer(tokenizer: Any) -> str:
+def _tokenizer(tokenizer: PreTrainedTokenizerBase) -> str:
     """A short hash of what makes tokens of a prompt."""
     fast = getattr(tokenizer, "backend_tokenizer", None)
     core = tokenizer.get_vocab() if fast is None else json.loads(fast.to_str())

@@ -13,9 +13,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from peft.tuners.lora import LoraLayer
+from transformers import PreTrainedModel
 
 from introspection import adapter, injection
 from introspection.models import LoadedModel, check_base, fitting_vectors
@@ -73,7 +73,7 @@ def activate(chosen: LoadedModel, among: Iterable[LoadedModel]) -> None:
         before.hooks, chosen.hooks = None, moved
 
 
-def _take_off(model: Any, slot: str) -> None:
+def _take_off(model: PreTrainedModel, slot: str) -> None:
     """Remove an adapter that may be there in part."""
     for path, module in list(model.named_modules()):
         if isinstance(module, LoraLayer):

@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any, Literal
 
+from transformers import PreTrainedTokenizerBase
+
 from introspection.errors import IntrospectionError
 
 __all__ = ["explained", "opening", "reason", "turns"]
@@ -23,7 +25,7 @@ _FORMS: tuple[Form, ...] = ("text", "parts")
 _PROBE, _OTHER = "q7xprobe", "w4yother"  # no template says either
 
 
-def turns(tokenizer: Any, messages: Sequence[Any]) -> list[dict[str, Any]]:
+def turns(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Any]) -> list[dict[str, Any]]:
     """``messages`` as the chat template takes them.
 
     Where it takes no system message, that text stands before the first question: such models were
@@ -36,7 +38,7 @@ def turns(tokenizer: Any, messages: Sequence[Any]) -> list[dict[str, Any]]:
     return [_turn(role, content, _required(tokenizer, role)) for role, content in said]
 
 
-def opening(tokenizer: Any) -> str:
+def opening(tokenizer: PreTrainedTokenizerBase) -> str:
     """What stands between a question and its answer, where the template leaves it out of the prompt
     (it ignores ``add_generation_prompt``); else empty."""
     return _opening(tokenizer, _key(tokenizer))
@@ -69,13 +71,13 @@ def _turn(role: str, content: str, form: Form) -> dict[str, Any]:
     return {"role": role, "content": content if form == "text" else parts}
 
 
-def _key(tokenizer: Any) -> str:
+def _key(tokenizer: PreTrainedTokenizerBase) -> str:
     """The template as it is now: somebody may have set another one."""
     template = tokenizer.chat_template
     return template if isinstance(template, str) else repr(template)
 
 
-def _required(tokenizer: Any, role: str) -> Form:
+def _required(tokenizer: PreTrainedTokenizerBase, role: str) -> Form:
     form = _form(tokenizer, role)
     if form is not None:
         return form
@@ -87,7 +89,7 @@ def _required(tokenizer: Any, role: str) -> Form:
     )
 
 
-def _form(tokenizer: Any, role: str) -> Form | None:
+def _form(tokenizer: PreTrainedTokenizerBase, role: str) -> Form | None:
     return _found_form(tokenizer, role, _key(tokenizer))
 
 
@@ -98,7 +100,7 @@ def _probes(role: str, form: Form, others: Form) -> list[dict[str, Any]]:
 
 
 @lru_cache(maxsize=64)
-def _found_form(tokenizer: Any, role: str, key: str) -> Form | None:
+def _found_form(tokenizer: PreTrainedTokenizerBase, role: str, key: str) -> Form | None:
     others = "text" if role == "user" else _found_form(tokenizer, "user", key)
     for form in _FORMS if others else ():
         try:
@@ -112,7 +114,7 @@ def _found_form(tokenizer: Any, role: str, key: str) -> Form | None:
 
 
 @lru_cache(maxsize=64)
-def _failure(tokenizer: Any, role: str, key: str) -> str:  # noqa: ARG001 - the key is the cache's
+def _failure(tokenizer: PreTrainedTokenizerBase, role: str, key: str) -> str:  # noqa: ARG001 - the key is the cache's
     others = _form(tokenizer, "user") or "text"
     try:
         _rendered(tokenizer, _probes(role, "text", others), True)
@@ -122,7 +124,7 @@ def _failure(tokenizer: Any, role: str, key: str) -> str:  # noqa: ARG001 - the 
 
 
 @lru_cache(maxsize=8)
-def _opening(tokenizer: Any, key: str) -> str:  # noqa: ARG001
+def _opening(tokenizer: PreTrainedTokenizerBase, key: str) -> str:  # noqa: ARG001
     form = _form(tokenizer, "user")
     answered = _form(tokenizer, "assistant")
     if form is None or answered is None:
@@ -141,7 +143,9 @@ def _opening(tokenizer: Any, key: str) -> str:  # noqa: ARG001
     return between if found and between.strip() else ""
 
 
-def _rendered(tokenizer: Any, said: list[dict[str, Any]], open_answer: bool) -> str:
+def _rendered(
+    tokenizer: PreTrainedTokenizerBase, said: list[dict[str, Any]], open_answer: bool
+) -> str:
     text: str = tokenizer.apply_chat_template(
         said, tokenize=False, add_generation_prompt=open_answer
     )

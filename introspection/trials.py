@@ -13,10 +13,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date
 from functools import lru_cache
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedTokenizerBase
 
 from introspection import clock, prompt_tokens, templates  # clock: sets that of chat templates
 from introspection.errors import IntrospectionError
@@ -210,7 +211,9 @@ class Row:
     block: int | None = None
 
 
-def prompt_ids(tokenizer: Any, messages: tuple[Message, ...]) -> tuple[int, ...]:
+def prompt_ids(
+    tokenizer: PreTrainedTokenizerBase, messages: tuple[Message, ...]
+) -> tuple[int, ...]:
     """The tokens of a conversation up to where the assistant's answer starts.
 
     Uses the model's own chat template; a tokenizer without one gets a plain ``Role: text`` frame.
@@ -219,13 +222,15 @@ def prompt_ids(tokenizer: Any, messages: tuple[Message, ...]) -> tuple[int, ...]
 
 
 @lru_cache(maxsize=8192)
-def kept_ids(tokenizer: Any, messages: tuple[Message, ...], _day: date) -> tuple[int, ...]:
+def kept_ids(
+    tokenizer: PreTrainedTokenizerBase, messages: tuple[Message, ...], _day: date
+) -> tuple[int, ...]:
     """The same, kept: on another day the chat template may say something else."""
     (encoded,) = prompt_tokens.encode(tokenizer, [written(tokenizer, messages)], offsets=False)
     return encoded.ids
 
 
-def written(tokenizer: Any, messages: Sequence[Message]) -> Text:
+def written(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> Text:
     """The prompt as text. What a message says is text in it, whatever it looks like."""
     if not any(prompt_tokens.looks_special(tokenizer, message.content) for message in messages):
         return Text(render(tokenizer, messages))
@@ -240,7 +245,7 @@ def written(tokenizer: Any, messages: Sequence[Message]) -> Text:
     return prompt_tokens.framed(tokenizer, parts[::2], [words[int(i)] for i in parts[1::2]])
 
 
-def render(tokenizer: Any, messages: Sequence[Message]) -> str:
+def render(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> str:
     """The prompt as text, special tokens included."""
     if tokenizer.chat_template:
         turns = templates.turns(tokenizer, messages)
@@ -253,7 +258,7 @@ def render(tokenizer: Any, messages: Sequence[Message]) -> str:
     return f"{tokenizer.bos_token or ''}{frame}Assistant:"
 
 
-def says_the_day(tokenizer: Any) -> bool:
+def says_the_day(tokenizer: PreTrainedTokenizerBase) -> bool:
     """Whether prompts differ from day to day."""
 
     def on(day: date) -> str:
@@ -264,7 +269,7 @@ def says_the_day(tokenizer: Any) -> bool:
 
 
 @lru_cache(maxsize=8)
-def end_of_turn(tokenizer: Any) -> int:
+def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> int:
     """The token that closes an assistant's turn in the chat template, else the end token.
 
     Training must end a report with the very token that ``generate`` stops at: the tokenizer's own
@@ -297,7 +302,9 @@ def tokens_of(offsets: Sequence[tuple[int, int]], start: int, end: int) -> tuple
 MARK = "\ufffc"  # OBJECT REPLACEMENT CHARACTER: no template holds it, and no message may
 
 
-def _around(tokenizer: Any, messages: tuple[Message, ...], i: int) -> tuple[str, str]:
+def _around(
+    tokenizer: PreTrainedTokenizerBase, messages: tuple[Message, ...], i: int
+) -> tuple[str, str]:
     """The rendered text before and after message i. A mark finds it: its own words may also stand in
     a system prompt or a header, and many templates strip them."""
     marked = (*messages[:i], Message(messages[i].role, MARK), *messages[i + 1 :])
@@ -305,7 +312,9 @@ def _around(tokenizer: Any, messages: tuple[Message, ...], i: int) -> tuple[str,
     return before, after
 
 
-def _prior_turn(tokenizer: Any, messages: tuple[Message, ...]) -> tuple[int, int]:
+def _prior_turn(
+    tokenizer: PreTrainedTokenizerBase, messages: tuple[Message, ...]
+) -> tuple[int, int]:
     earlier = [i for i, m in enumerate(messages[:-1]) if m.role != "system" and m.content.strip()]
     if not earlier:
         raise IntrospectionError(
@@ -317,7 +326,9 @@ def _prior_turn(tokenizer: Any, messages: tuple[Message, ...]) -> tuple[int, int
     return tokens_of(prompt_tokens.encode(tokenizer, [text])[0].offsets, start, end)
 
 
-def answer_tokens(tokenizer: Any, messages: tuple[Message, ...], i: int) -> tuple[int, int]:
+def answer_tokens(
+    tokenizer: PreTrainedTokenizerBase, messages: tuple[Message, ...], i: int
+) -> tuple[int, int]:
     """Where ``final_on`` put a vector while message ``i``, an assistant's, was written: from the last
     token before it to its own last, as positions in the prompt that ``messages`` are now."""
     text = written(tokenizer, messages)
@@ -328,7 +339,7 @@ def answer_tokens(tokenizer: Any, messages: tuple[Message, ...], i: int) -> tupl
 
 
 def injected_span(
-    tokenizer: Any, messages: tuple[Message, ...], schedule: Schedule
+    tokenizer: PreTrainedTokenizerBase, messages: tuple[Message, ...], schedule: Schedule
 ) -> tuple[int, int | None]:
     """(first, last) token at which a schedule adds the vector, counted from the start of the prompt;
     None for the last: to the end of the answer."""
@@ -353,7 +364,7 @@ def injected_span(
             return _prior_turn(tokenizer, messages)
 
 
-def encode(tokenizer: Any, trial: Trial, norm: float) -> Row:
+def encode(tokenizer: PreTrainedTokenizerBase, trial: Trial, norm: float) -> Row:
     """Tokens and injected positions of a trial; ``norm`` is the typical residual norm at block L."""
     ids = prompt_ids(tokenizer, trial.messages)
     if trial.injection is None:

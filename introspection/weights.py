@@ -17,6 +17,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
 # Must be set before transformers is imported: without it, loading pickle weights from the Hub
 # starts a background request to a conversion service.
 os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")
@@ -167,7 +169,7 @@ def check_folder(name: str, folder: str) -> None:
         _configuration(name, folder, None, False)
 
 
-def _name_the_end(tokenizer: Any, model: Any, name: str) -> None:
+def _name_the_end(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, name: str) -> None:
     """Some tokenizers do not say which token ends a text where the model's own settings do."""
     if tokenizer.eos_token_id is not None:
         return

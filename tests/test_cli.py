@@ -22,9 +22,10 @@ from tiny_folder import edit_json, edit_tensors, write_adapter, write_model
 from typer.testing import CliRunner
 
 from introspection import __main__ as command_line
-from introspection import adapter, concepts, extraction, models
+from introspection import adapter, concepts, models
 from introspection.concepts import paper
 from introspection.errors import IntrospectionError
+from introspection.vectors import load_vectors, save_vectors
 
 ROOT = Path(__file__).resolve().parent.parent
 KEYS = ["concept", "strength", "schedule", "adapter", "text"]
@@ -248,9 +249,9 @@ def pickle_only(folder: Path) -> None:
 
 def bad_vectors(**changes: Any) -> Break:
     def apply(folder: Path) -> None:
-        vectors = extraction.load_vectors(folder / adapter.VECTORS)
+        vectors = load_vectors(folder / adapter.VECTORS)
         wrong = {key: value(vectors) for key, value in changes.items()}
-        extraction.save_vectors(replace(vectors, **wrong), folder / adapter.VECTORS)
+        save_vectors(replace(vectors, **wrong), folder / adapter.VECTORS)
         adapter.refresh_manifest(folder)
 
     return apply
@@ -476,18 +477,18 @@ class TestExtract:
         )
         assert result.exit_code == 0, result.output
         assert "ocean, forest fire\n" in result.stdout and "block 1" in result.stdout
-        vectors = extraction.load_vectors(file)
+        vectors = load_vectors(file)
         assert vectors.names == ("ocean", "forest fire") and vectors.layer == 1
         assert vectors.site == "last" and vectors.template == "Think of {c} now"
 
     def test_paper_and_file(self, model: Path, tmp_path: Path) -> None:
         out = tmp_path / "v.safetensors"
         assert run("extract", "--out", out, "--model", model).exit_code == 0
-        assert extraction.load_vectors(out).names == (*paper().train, *paper().test)
+        assert load_vectors(out).names == (*paper().train, *paper().test)
         words = tmp_path / "words.tsv"
         words.write_text("\ufeffharbour\tplaces\r\nbomb\tweapons\tharmful\r\n", encoding="utf-8")
         assert run("extract", "--file", words, "--out", out, "--model", model).exit_code == 0
-        assert extraction.load_vectors(out).names == ("harbour", "bomb")
+        assert load_vectors(out).names == ("harbour", "bomb")
 
     def test_refusals(self, model: Path, tmp_path: Path) -> None:
         (tmp_path / "latin").write_bytes(b"caf\xe9\n")
@@ -520,7 +521,7 @@ class TestBadLines:
         result = run(*command, "--skip-bad-lines")
         assert result.exit_code == 0, result.stderr
         assert "words.txt: 2 of 5 lines were left out: lines 3, 5." in result.stderr
-        assert len(extraction.load_vectors(out).names) == 3
+        assert len(load_vectors(out).names) == 3
 
     def test_evaluate(self, model: Path, good: Path, tmp_path: Path) -> None:
         words, texts = tmp_path / "words.txt", tmp_path / "texts.txt"

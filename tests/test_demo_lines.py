@@ -20,12 +20,13 @@ from introspection.demo import figures, sweeps, tables
 from introspection.demo.experiment import Experiment
 from introspection.demo.lines import BATCH, Line, LineAnswer
 from introspection.errors import IntrospectionError
-from introspection.extraction import TEMPLATES, extract, random_direction
+from introspection.extraction import TEMPLATES, extract
 from introspection.generation import generate
 from introspection.grading import grade
 from introspection.models import LoadedModel
 from introspection.reader import SHOWN, read
 from introspection.trials import Injection, Trial, ask, from_step, prompt_ids, span
+from introspection.vectors import random_direction
 
 ASKED = "Do you detect an injected thought?"
 INFO = AdapterInfo(

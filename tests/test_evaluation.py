@@ -30,14 +30,7 @@ from introspection.conditions import Case
 from introspection.errors import IntrospectionError
 from introspection.evaluation import run
 from introspection.prompts import Texts, texts
-from introspection.suites import (
-    SIZES,
-    STRENGTHS,
-    Sizes,
-    custom_cases,
-    paper_cases,
-    suite_cases,
-)
+from introspection.suites import SIZES, STRENGTHS, Sizes, custom_cases, paper_cases, suite_cases
 from introspection.summary import summarise, table
 from introspection.trials import FINAL_ON, Message, ask, from_step
 

@@ -21,17 +21,10 @@ from torch import Tensor
 
 from introspection import injection, openings
 from introspection.errors import IntrospectionError
-from introspection.extraction import (
-    TEMPLATES,
-    UNSEEN_TEMPLATE,
-    ConceptVectors,
-    baseline_words,
-    extract,
-    load_vectors,
-    save_vectors,
-)
+from introspection.extraction import TEMPLATES, UNSEEN_TEMPLATE, baseline_words, extract
 from introspection.models import LoadedModel
 from introspection.residuals import LAST_WORD, read_residuals
+from introspection.vectors import ConceptVectors, load_vectors, save_vectors
 
 ROWS = [[5, 6], [9, 8, 7, 6, 5, 4, 11], [12], [20, 0, 3, 21], [30, 31, 32, 33]]
 # The words of each row: one, one of four tokens, two, three.

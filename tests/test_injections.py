@@ -19,9 +19,10 @@ from introspection.concepts import resolve
 from introspection.demo import lines
 from introspection.demo.experiment import Experiment, checked
 from introspection.errors import IntrospectionError
-from introspection.extraction import extract, random_direction
+from introspection.extraction import extract
 from introspection.models import LoadedModel
 from introspection.trials import FINAL_ON, Injection, Schedule, Trial, ask, span
+from introspection.vectors import random_direction
 
 UNIT = vector(0)
 WRONG_VECTORS: dict[str, tuple[Any, str]] = {

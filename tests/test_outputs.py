@@ -21,9 +21,9 @@ from introspection import adapter, adapter_folder, hub, local_paths, outputs, pl
 from introspection.cache import SCRATCH, sha256_file, write_text
 from introspection.commands import making
 from introspection.errors import IntrospectionError
-from introspection.extraction import load_vectors, save_vectors
 from introspection.ownership import RUN_LOCK
 from introspection.tensor_file import write_tensors
+from introspection.vectors import load_vectors, save_vectors
 
 pytestmark = pytest.mark.slow  # many small trainings
 

@@ -487,7 +487,7 @@ class TestCard:
 
 
 def test_files_of_an_adapter_have_one_norm(made: tuple[Path, Path, Path], tmp_path: Path) -> None:
-    from introspection.extraction import load_vectors
+    from introspection.vectors import load_vectors
 
     model, own, _ = made
     info = adapter.read_info(own)
@@ -504,7 +504,7 @@ def test_files_of_an_adapter_have_one_norm(made: tuple[Path, Path, Path], tmp_pa
 def test_vectors_in_another_unit_are_refused(copies: tuple[Path, Path], made: Any) -> None:
     from dataclasses import replace
 
-    from introspection.extraction import load_vectors, save_vectors
+    from introspection.vectors import load_vectors, save_vectors
 
     own, _ = copies
     path = own / adapter.VECTORS
@@ -539,7 +539,7 @@ def test_upgrading_is_for_the_adapter_that_answered(made: tuple[Path, Path, Path
 
 
 def test_train_writes_a_card_and_one_norm(tmp_path: Path, made: tuple[Path, Path, Path]) -> None:
-    from introspection.extraction import load_vectors
+    from introspection.vectors import load_vectors
 
     own = tmp_path / "made-here" / "adapter"
     result = run(

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from tiny import DEPTH, LAYER, make_model, make_tokenizer
 
 from introspection import adapter, models
-from introspection.extraction import save_vectors
+from introspection.vectors import save_vectors
 
 __all__ = ["edit_json", "edit_tensors", "write_adapter", "write_loud_adapter", "write_model"]
 

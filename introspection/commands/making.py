@@ -67,6 +67,7 @@ def extract(
 
     from introspection import extraction
     from introspection.models import fingerprint
+    from introspection.vectors import save_vectors
 
     sentence = sentence or extraction.TEMPLATES[0]
     baseline = extraction.baseline_words()
@@ -78,7 +79,7 @@ def extract(
     vectors = replace(vectors, fingerprint=fingerprint(loaded.model))
     with outputs.writing(target, "choose another --out"):
         # As at the start: another program may have written there since.
-        extraction.save_vectors(vectors, outputs.vectors_target(place, model))
+        save_vectors(vectors, outputs.vectors_target(place, model))
     out.print(", ".join(vectors.names))
     out.print(
         f"{len(names)} vectors of {loaded.name}: block {vectors.layer}, site {vectors.site}, "

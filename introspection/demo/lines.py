@@ -14,11 +14,11 @@ from zlib import crc32
 
 from introspection import generation, injection
 from introspection.concepts import Concept
-from introspection.extraction import random_direction
 from introspection.grading import Verdict, grade
 from introspection.models import LoadedModel
 from introspection.reader import Map, read_everywhere
 from introspection.trials import FINAL_ON, Injection, Message, Schedule, Trial, ask
+from introspection.vectors import random_direction
 
 __all__ = ["BATCH", "Line", "LineAnswer", "run"]
 
