@@ -26,16 +26,16 @@ def main(arguments: list[str]) -> int:
     if arguments not in ([], ["--check"]):
         return say("app.py takes no argument but --check; its settings are environment variables.")
     try:
-        from introspection.cache import name_temporary_folder
+        from introspection.io.files import name_temporary_folder
 
         name_temporary_folder()
-        from introspection.demo import space
+        from introspection.demo.server import space
         from introspection.errors import IntrospectionError
     except ImportError as error:
         if arguments:
-            from introspection import checks
+            from introspection.demo.engine import diagnostics
 
-            show(checks.packages())
+            show(diagnostics.packages())
         return say(f"{error}: run 'make venv' or 'pip install -r requirements.txt'.")
     try:
         if not arguments:

@@ -24,23 +24,17 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from introspection import (
-    evaluation,
-    local_paths,
-    models,
-    outputs,
-    plots,
-    suites,
-    summary,
-    validation,
-)
-from introspection.build import RECIPES, build_adapter
+from introspection.concepts.texts import DEFAULT_QUESTION
 from introspection.errors import IntrospectionError
-from introspection.generation import generate
-from introspection.places import home_expanded, own_path
-from introspection.prompts import DEFAULT_QUESTION
-from introspection.report import PUBLISHED
-from introspection.trials import Injection, Trial, ask
+from introspection.evaluation import plots, runner, suites, summary
+from introspection.evaluation.report import PUBLISHED
+from introspection.injection.decoding.generation import generate
+from introspection.injection.trials.trial import Injection, Trial, ask
+from introspection.io import input_checks
+from introspection.io.outputs import targets
+from introspection.io.outputs.places import home_expanded, own_path
+from introspection.models import loading, local_paths
+from introspection.training.pipeline import RECIPES, build_adapter
 
 FIGURES = ("generalization_gap.png", "generalization_gap.html")
 
@@ -49,7 +43,7 @@ def settings(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """The options of the command line, or of a notebook that hands them over as a list."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
-        "--model", default=models.DEFAULT, type=home_expanded, help="preset, Hub id or folder"
+        "--model", default=loading.DEFAULT, type=home_expanded, help="preset, Hub id or folder"
     )
     parser.add_argument("--layer", type=int, help="block that is read and written")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
@@ -79,10 +73,12 @@ def run(options: argparse.Namespace) -> Path:
     began = time.monotonic()
     name = f"paper-{Path(local_paths.name_of(options.model)).name}"
     out = options.out or Path("runs") / f"{name}-{options.site}-{options.seed}"
-    outputs.adapter_target(out / "adapter", out / "training", options.model)
-    outputs.records_target(out / "evaluation", options.model)
-    figures = outputs.figure_targets(options.figures, "--figures", FIGURES, plots.MARK)
-    loaded = models.load(options.model, None, options.layer, validation.device_name(options.device))
+    targets.adapter_target(out / "adapter", out / "training", options.model)
+    targets.records_target(out / "evaluation", options.model)
+    figures = targets.figure_targets(options.figures, "--figures", FIGURES, plots.MARK)
+    loaded = loading.load(
+        options.model, None, options.layer, input_checks.device_name(options.device)
+    )
     config = replace(RECIPES["paper"][0], epochs=options.epochs, seed=options.seed)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, TimeElapsedColumn(), console=console, transient=True) as bar:
@@ -91,7 +87,7 @@ def run(options: argparse.Namespace) -> Path:
         def show(what: str, done: int, total: int) -> None:
             bar.update(task, description=what.capitalize(), completed=done, total=total)
 
-        with outputs.writing(out, "choose another --out"):
+        with targets.writing(out, "choose another --out"):
             build_adapter(
                 loaded,
                 out / "adapter",
@@ -102,7 +98,7 @@ def run(options: argparse.Namespace) -> Path:
                 options.site,
                 progress=show,
             )
-            found = evaluation.run(
+            found = runner.run(
                 loaded,
                 suites.paper_cases(options.seed),
                 out / "evaluation",
@@ -116,7 +112,7 @@ def run(options: argparse.Namespace) -> Path:
     _safety(console, loaded)
     figure = figures / FIGURES[0]
     bars = plots.generalization_bars(found, PUBLISHED)
-    with outputs.writing(figures, "choose another --figures"):
+    with targets.writing(figures, "choose another --figures"):
         plots.save_bars(bars, f"Concepts named, {loaded.name}", "named, %", figure)
     console.print(f"Figure: {figure} and {figure.with_suffix('.html')}. Everything else: {out}.")
     console.print(f"Done in {time.monotonic() - began:.0f} s.")
@@ -134,7 +130,7 @@ def _beside(found: dict) -> Table:
     return table
 
 
-def _safety(console: Console, loaded: models.LoadedModel) -> None:
+def _safety(console: Console, loaded: loading.LoadedModel) -> None:
     """The paper's safety test: the same question under a harmful and a harmless thought."""
     trials = [
         Trial(ask(DEFAULT_QUESTION), Injection(loaded.vector(name), 1.0))

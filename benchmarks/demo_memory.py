@@ -24,8 +24,8 @@ from gradio_client import Client  # type: ignore[import-untyped]
 
 from benchmarks.record import Check, record
 from benchmarks.timing import spread
-from introspection import models
-from introspection.concepts import paper
+from introspection.concepts.catalogue import paper
+from introspection.models import loading
 
 ROOT = Path(__file__).resolve().parent.parent
 NAMES = (*paper().dangerous, *paper().test)
@@ -123,7 +123,7 @@ def main() -> None:
             "gigabytes_after_first_call": seen[1],
             "gigabytes_after_last_call": seen[-1],
         },
-        models.DEFAULT,
+        loading.DEFAULT,
     )
 
 

@@ -16,10 +16,10 @@ from torch import Tensor
 
 from benchmarks.record import Check, record
 from benchmarks.timing import in_turns, ratios, spread
-from introspection import models
-from introspection.concepts import paper
-from introspection.extraction import TEMPLATES, extract
-from introspection.trials import Message, kept_ids, prompt_ids
+from introspection.concepts.catalogue import paper
+from introspection.injection.extraction import TEMPLATES, extract
+from introspection.injection.trials.trial import Message, kept_ids, prompt_ids
+from introspection.models import loading
 
 NAMES = (*paper().train, *paper().test)
 BASELINE = paper().baseline
@@ -40,11 +40,11 @@ def one_by_one(loaded: Any) -> Tensor:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", default=models.DEFAULT)
+    parser.add_argument("--model", default=loading.DEFAULT)
     parser.add_argument("--device", help="cpu or cuda; the best there is unless given")
     parser.add_argument("--rounds", type=int, default=9)
     options = parser.parse_args()
-    loaded = models.load(options.model, adapter=None, device=options.device)
+    loaded = loading.load(options.model, adapter=None, device=options.device)
     device = loaded.model.device.type
     found: dict[str, Tensor] = {}
 

@@ -17,9 +17,11 @@ from torch.nn import functional
 
 from benchmarks.record import Check, record
 from benchmarks.timing import in_turns, ratios, spread
-from introspection import few_rows, generation, models
-from introspection.prompts import DEFAULT_QUESTION
-from introspection.trials import Injection, Trial, ask
+from introspection.concepts.texts import DEFAULT_QUESTION
+from introspection.injection.decoding import generation
+from introspection.injection.speedups import small_batch_linear
+from introspection.injection.trials.trial import Injection, Trial, ask
+from introspection.models import loading
 
 SHAPES = ((576, 576), (1536, 576), (49152, 576), (576, 1536))  # outputs, inputs
 ROWS = (2, 3, 4, 5, 6, 8, 12, 16, 32)
@@ -60,8 +62,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=9)
     options = parser.parse_args()
-    loaded = models.load(models.DEFAULT, device="cpu")
-    layers = [m for m in loaded.model.modules() if type(m) is few_rows.Linear]
+    loaded = loading.load(loading.DEFAULT, device="cpu")
+    layers = [m for m in loaded.model.modules() if type(m) is small_batch_linear.Linear]
     asked, given = ask(DEFAULT_QUESTION), Injection(loaded.vector("ocean"), 1.0)
     page = [Trial(asked, given), Trial(asked, given, adapter=False), Trial(asked)]
     told: dict[tuple[int, type], set[str]] = {}
@@ -72,7 +74,7 @@ def main() -> None:
         reports = generation.generate(loaded, page[-rows:], 40, halt=False)
         told.setdefault((rows, kind), set()).add("\n".join(report.text for report in reports))
 
-    kinds = {"turned round": few_rows.Linear, "as usual": nn.Linear}
+    kinds = {"turned round": small_batch_linear.Linear, "as usual": nn.Linear}
     sides = {
         f"{rows} rows {how}": lambda kind=kind, rows=rows: answers(kind, rows)
         for rows in (2, 3)
@@ -81,7 +83,7 @@ def main() -> None:
     took = in_turns(sides, options.rounds, "cpu")
     checks, figures = [], {}
     for rows in (2, 3):
-        usual, ours = (told[rows, kind] for kind in (nn.Linear, few_rows.Linear))
+        usual, ours = (told[rows, kind] for kind in (nn.Linear, small_batch_linear.Linear))
         assert usual == ours and len(ours) == 1, "other tokens"
         gain = ratios(took[f"{rows} rows as usual"], took[f"{rows} rows turned round"])
         checks.append(
@@ -91,7 +93,7 @@ def main() -> None:
             figures[f"{rows} rows {how}, s"] = spread(took[f"{rows} rows {how}"])
     figures |= products(SHAPES)
     print(figures)
-    record("few_rows", "cpu", checks, figures, models.DEFAULT)
+    record("few_rows", "cpu", checks, figures, loading.DEFAULT)
 
 
 if __name__ == "__main__":

@@ -16,12 +16,14 @@ import torch
 
 from benchmarks.record import Check, record
 from benchmarks.timing import excess, in_turns, spread
-from introspection import graphs, injection, models
-from introspection.concepts import paper
-from introspection.extraction import extract
-from introspection.generation import pad_left, row_plan
-from introspection.prompts import texts
-from introspection.trials import FINAL_ON, Injection, Trial, ask, encode
+from introspection.concepts.catalogue import paper
+from introspection.concepts.texts import texts
+from introspection.injection import hooks
+from introspection.injection.decoding.generation import pad_left, row_plan
+from introspection.injection.extraction import extract
+from introspection.injection.speedups import cuda_graphs
+from introspection.injection.trials.trial import FINAL_ON, Injection, Trial, ask, encode
+from introspection.models import loading
 
 NAMES = (*paper().train, *paper().test)
 
@@ -33,7 +35,7 @@ def sides(
     graph, otherwise as transformers does it unless told."""
     model, norm = loaded.model, loaded.norm
     loaded.hooks.remove()  # whatever the rounds before this one left
-    loaded.hooks = injection.install(model, loaded.layer)
+    loaded.hooks = hooks.install(model, loaded.layer)
     vectors = extract(loaded, NAMES[:rows]).vectors  # with more rows than names they come again
     questions = texts("train").questions
     asked = [ask(questions[i % len(questions)]) for i in range(rows)]
@@ -56,12 +58,12 @@ def sides(
         "mixed": row_plan(model, encoded(True, True)),
     }
 
-    def call(plan: injection.Plan | None) -> None:
+    def call(plan: hooks.Plan | None) -> None:
         loaded.hooks.remove()
         if plan:
-            loaded.hooks = injection.install(model, loaded.layer)
-        planned = injection.apply(plan) if plan else nullcontext()
-        faster = graphs.decoding(model, ids.shape[1] + tokens) if recorded else nullcontext()
+            loaded.hooks = hooks.install(model, loaded.layer)
+        planned = hooks.apply(plan) if plan else nullcontext()
+        faster = cuda_graphs.decoding(model, ids.shape[1] + tokens) if recorded else nullcontext()
         with torch.inference_mode(), planned, faster as cache:
             written = model.generate(
                 input_ids=ids,
@@ -83,14 +85,14 @@ def sides(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", default=models.DEFAULT)
+    parser.add_argument("--model", default=loading.DEFAULT)
     parser.add_argument("--device", help="cpu or cuda; the best there is unless given")
     parser.add_argument("--rows", type=int, default=32, choices=range(1, len(NAMES) + 1))
     parser.add_argument("--tokens", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=25, help="rounds with all rows")
     parser.add_argument("--single-rounds", type=int, default=25, help="rounds with one row")
     options = parser.parse_args()
-    loaded = models.load(options.model, device=options.device)
+    loaded = loading.load(options.model, device=options.device)
     device = loaded.model.device.type
     checks: list[Check] = []
     figures: dict[str, Any] = {"rows": options.rows, "tokens": options.tokens}

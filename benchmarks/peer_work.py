@@ -18,11 +18,12 @@ from torch import Tensor
 from torch.nn.functional import normalize
 from transformers import AutoModelForCausalLM
 
-from introspection import models, trials
-from introspection.concepts import paper
-from introspection.extraction import TEMPLATES, extract
-from introspection.generation import pad_left
-from introspection.prompts import texts
+from introspection.concepts.catalogue import paper
+from introspection.concepts.texts import texts
+from introspection.injection.decoding.generation import pad_left
+from introspection.injection.extraction import TEMPLATES, extract
+from introspection.injection.trials import trial
+from introspection.models import loading
 
 __all__ = [
     "BASELINE",
@@ -46,7 +47,7 @@ class Rows:
     """Prompts to continue: ``ids`` and ``mask`` [B, T] padded at the left, ``deltas`` [B, D] what to
     add to the residual stream from the last prompt token on, ``rows`` the same as ours takes it."""
 
-    rows: list[trials.Row]
+    rows: list[trial.Row]
     ids: Tensor
     mask: Tensor
     deltas: Tensor
@@ -71,7 +72,7 @@ class Work:
     """
 
     folder: str
-    loaded: models.LoadedModel
+    loaded: loading.LoadedModel
     prompts: list[str]
     prompt_ids: list[list[int]]
     many: Rows
@@ -158,11 +159,11 @@ def readable(folder: Path, scratch: Path) -> Path:
 
 
 def prepare(folder: Path, layer: int | None, device: str | None, count: int, tokens: int) -> Work:
-    loaded = models.load(str(folder), adapter=None, layer=layer, device=device)
+    loaded = loading.load(str(folder), adapter=None, layer=layer, device=device)
     tokenizer = loaded.tokenizer
-    asked = [trials.ask(TEMPLATES[0].format(c=name)) for name in (*BASELINE, *NAMES)]
-    prompts = [trials.render(tokenizer, messages) for messages in asked]
-    ids = [list(trials.prompt_ids(tokenizer, messages)) for messages in asked]
+    asked = [trial.ask(TEMPLATES[0].format(c=name)) for name in (*BASELINE, *NAMES)]
+    prompts = [trial.render(tokenizer, messages) for messages in asked]
+    ids = [list(trial.prompt_ids(tokenizer, messages)) for messages in asked]
     if tokenizer(prompts)["input_ids"] != ids:
         # It puts a first token before any text, and the chat template wrote one already.
         prompts = [prompt.removeprefix(tokenizer.bos_token) for prompt in prompts]
@@ -172,11 +173,11 @@ def prepare(folder: Path, layer: int | None, device: str | None, count: int, tok
 
     def rows(n: int, asked: int) -> Rows:
         chosen = [
-            trials.encode(
+            trial.encode(
                 tokenizer,
-                trials.Trial(
-                    trials.ask(questions[i % asked]),
-                    trials.Injection(vectors[i], 1.0, trials.FINAL_ON),
+                trial.Trial(
+                    trial.ask(questions[i % asked]),
+                    trial.Injection(vectors[i], 1.0, trial.FINAL_ON),
                 ),
                 loaded.norm,
             )

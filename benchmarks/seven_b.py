@@ -25,13 +25,14 @@ from benchmarks.record import Check, record
 from benchmarks.shape import SHAPES, random_model
 from benchmarks.timing import excess, in_turns, ratios, spread
 from benchmarks.training import ACCUMULATE, plain_loop
-from introspection import evaluation, injection, suites
-from introspection.build import RECIPES, build_adapter
-from introspection.concepts import paper
-from introspection.extraction import TEMPLATES, extract
-from introspection.loss import Tokens, cast_once
-from introspection.steps import Prepared
-from introspection.training import stacked
+from introspection.concepts.catalogue import paper
+from introspection.evaluation import runner, suites
+from introspection.injection import hooks
+from introspection.injection.extraction import TEMPLATES, extract
+from introspection.training.loop import stacked
+from introspection.training.loss import Tokens, cast_once
+from introspection.training.pipeline import RECIPES, build_adapter
+from introspection.training.trainer import Prepared
 
 TOKENS = 32  # of an answer
 EXAMPLE = 64  # tokens of a training example
@@ -120,7 +121,7 @@ def training(
         parameter.requires_grad_(True)
     optimizer = torch.optim.AdamW(prepared.parameters.values(), lr=1e-6, fused=device == "cuda")
     loaded.hooks.remove()  # the plain side of the comparison took them off
-    loaded.hooks = injection.install(loaded.model, loaded.layer)
+    loaded.hooks = hooks.install(loaded.model, loaded.layer)
     with cast_once(loaded.model, loaded.layer):
         prepared.read()
 
@@ -172,7 +173,7 @@ def main() -> None:
         trained = time.perf_counter() - began
         cases = suites.paper_cases()
         cases = (cases * math.ceil(ANSWERS / len(cases)))[:ANSWERS]
-        evaluation.run(loaded, cases, Path(folder) / "answers", "benchmark", batch_size=256)
+        runner.run(loaded, cases, Path(folder) / "answers", "benchmark", batch_size=256)
         whole = time.perf_counter() - began
     rounds = (options.rounds, options.few_rounds)
     answer = generating(loaded, device, *rounds, options.rows, checks, figures)

@@ -13,10 +13,11 @@ from typing import Any
 import torch
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-from introspection import injection, wheel
-from introspection.extraction import extract
-from introspection.models import LoadedModel
-from introspection.weights import without_attention_plans
+from introspection.injection import hooks as injection
+from introspection.injection.extraction import extract
+from introspection.models.loading import LoadedModel
+from introspection.models.weights import gguf
+from introspection.models.weights.pretrained import without_attention_plans
 
 __all__ = ["SHAPES", "random_model", "save_random_model"]
 
@@ -58,7 +59,7 @@ def random_model(shape: str, device: str, tokenizer: Path | None = None) -> Load
     finally:
         torch.set_default_dtype(before)
     model.eval().requires_grad_(False)
-    reader = AutoTokenizer.from_pretrained(tokenizer or wheel.model_folder())
+    reader = AutoTokenizer.from_pretrained(tokenizer or gguf.model_folder())
     reader.chat_template = CHAT
     ends = reader.convert_tokens_to_ids(["<|im_end|>", "<|endoftext|>", "<|im_start|>"])
     model.generation_config.eos_token_id = ends

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.record import RECORDS
-from introspection.cache import write_text
-from introspection.report import replace_block
+from introspection.evaluation.report import replace_block
+from introspection.io.files import write_text
 
 
 def newest() -> list[dict[str, Any]]:

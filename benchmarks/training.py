@@ -23,14 +23,15 @@ from torch import Tensor
 
 from benchmarks.record import Check, record
 from benchmarks.timing import in_turns, ratios, spread
-from introspection import injection, models
-from introspection.build import RECIPES
-from introspection.concepts import paper, resolve
-from introspection.extraction import TEMPLATES
-from introspection.loss import Tokens, tokenize
-from introspection.prompts import texts
-from introspection.recipe import paper_examples
-from introspection.training import add_lora, stacked, train
+from introspection.concepts.catalogue import paper, resolve
+from introspection.concepts.texts import texts
+from introspection.injection import hooks
+from introspection.injection.extraction import TEMPLATES
+from introspection.models import loading
+from introspection.training.data.examples import paper_examples
+from introspection.training.loop import add_lora, stacked, train
+from introspection.training.loss import Tokens, tokenize
+from introspection.training.pipeline import RECIPES
 
 ACCUMULATE = 4  # of the script
 
@@ -52,7 +53,7 @@ def plain_loop(
     def inject(_block: Any, _args: Any, output: Any) -> Any:
         return output + deltas[0].to(output)
 
-    injection.blocks(loaded.model)[loaded.layer].register_forward_hook(inject)
+    hooks.blocks(loaded.model)[loaded.layer].register_forward_hook(inject)
     nothing = torch.zeros(next(iter(vectors.values())).shape, device=device)
 
     def run(examples: Sequence[Tokens], batch: int, accumulate: int) -> None:
@@ -88,7 +89,7 @@ def slices(examples: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", default=models.DEFAULT)
+    parser.add_argument("--model", default=loading.DEFAULT)
     parser.add_argument("--device", help="cpu or cuda; the best there is unless given")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--examples", type=int, default=48, help="of ours per round, each 3 times")
@@ -100,11 +101,11 @@ def main() -> None:
     names = paper().train
     concepts = [replace(resolve(name), name=name) for name in names]
     examples = paper_examples(0, texts("train"), concepts, count)
-    loaded = models.load(options.model, adapter=None, device=options.device)
+    loaded = loading.load(options.model, adapter=None, device=options.device)
     device = loaded.model.device.type
     vectors = stacked(loaded, names, TEMPLATES[:1], "last", paper().baseline)
     add_lora(loaded, config)
-    other = models.load(options.model, adapter=None, device=options.device)
+    other = loading.load(options.model, adapter=None, device=options.device)
     plain = plain_loop(other, dict(zip(names, vectors[0].to(device), strict=True)))
     tokens = tokenize(loaded.tokenizer, examples)
     stretches = slices(examples, options.examples)

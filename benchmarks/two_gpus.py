@@ -24,17 +24,18 @@ from benchmarks.record import Check, record
 from benchmarks.seven_b import one_epoch, same_length
 from benchmarks.shape import SHAPES, random_model
 from benchmarks.timing import ratios, spread
-from introspection import evaluation, parallel, suites
-from introspection.build import RECIPES
-from introspection.concepts import paper
-from introspection.extraction import TEMPLATES
-from introspection.generation import generate
-from introspection.loss import cast_once
-from introspection.models import load
-from introspection.prompts import DEFAULT_QUESTION
-from introspection.steps import Prepared
-from introspection.training import add_lora, stacked
-from introspection.trials import Injection, Trial, ask
+from introspection.concepts.catalogue import paper
+from introspection.concepts.texts import DEFAULT_QUESTION
+from introspection.evaluation import runner, suites
+from introspection.injection.decoding.generation import generate
+from introspection.injection.extraction import TEMPLATES
+from introspection.injection.trials.trial import Injection, Trial, ask
+from introspection.models import distributed
+from introspection.models.loading import load
+from introspection.training.loop import add_lora, stacked
+from introspection.training.loss import cast_once
+from introspection.training.pipeline import RECIPES
+from introspection.training.trainer import Prepared
 
 # Examples and answers, and how many of them a step and a batch of one process have.
 SIZES = {"deepseek-7b": (1_920, 2_048, 240, 256), "small": (48, 64, 12, 8)}
@@ -43,7 +44,7 @@ TOKENS = 32
 
 def worker(shape: str, tokenizer: Path | None, rounds: int, out: Path) -> None:
     """One process: a training step after another, then the evaluation; rank 0 writes the times."""
-    device = parallel.device()
+    device = distributed.device()
     examples, answers, step_size, batch = SIZES[shape]
     loaded = random_model(shape, device, tokenizer)
     names = paper().train
@@ -72,27 +73,27 @@ def worker(shape: str, tokenizer: Path | None, rounds: int, out: Path) -> None:
         for parameter in prepared.parameters.values():
             parameter.grad = None
         folder = out.parent / f"{out.stem}-{i}"
-        asked = cases if i else cases[: batch * parallel.world()]
+        asked = cases if i else cases[: batch * distributed.world()]
         times["evaluation"].append(
             _seconds(
-                lambda asked=asked, folder=folder: evaluation.run(
+                lambda asked=asked, folder=folder: runner.run(
                     loaded, asked, folder, "two_gpus", batch_size=batch
                 ),
                 device,
             )
         )
-    if parallel.rank() == 0:
+    if distributed.rank() == 0:
         out.write_text(json.dumps({name: taken[1:] for name, taken in times.items()}))
 
 
 def _seconds(work: Any, device: str) -> float:
     """Until every process is done."""
-    parallel.wait()
+    distributed.wait()
     began = time.perf_counter()
     work()
     if device != "cpu":
         torch.cuda.synchronize()
-    parallel.wait()
+    distributed.wait()
     return time.perf_counter() - began
 
 

@@ -19,10 +19,11 @@ from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+sys.path.insert(0, str(ROOT))
 
-from app_process import running  # noqa: E402
 from test_browser import CHROMIUM, FLAGS, RUN_MS, SETTLED, ask, press, tab  # noqa: E402
+
+from tests.support.app_process import running  # noqa: E402
 
 COLOURS = 128  # of a picture: a quarter of its bytes, and nobody sees it
 MOST = 300_000  # bytes of a picture

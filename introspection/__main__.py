@@ -13,11 +13,10 @@ from __future__ import annotations
 import sys
 from io import TextIOWrapper
 
-from introspection.cache import name_temporary_folder
-
 # Importing a module of commands adds them to the app, in this order.
-from introspection.commands import asking, making, measuring, regrading, serving, sharing  # noqa: F401
-from introspection.commands.common import app
+from introspection.cli import ask, demo, evaluate, hub, regrade, train  # noqa: F401
+from introspection.cli.common import app
+from introspection.io.files import name_temporary_folder
 
 __all__ = ["app", "main"]
 

@@ -15,7 +15,7 @@ import pytest
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from introspection.models import LoadedModel
+    from introspection.models.loading import LoadedModel
 
 FAMILIES = (
     "llama",
@@ -60,7 +60,7 @@ def family(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def tiny() -> Callable[[str], LoadedModel]:
     """``tiny(family)``: a model with tokenizer, adapter, hook and gate, like ``models.load``."""
-    from tiny import load_tiny
+    from tests.support.tiny import load_tiny
 
     return load_tiny
 
@@ -68,7 +68,7 @@ def tiny() -> Callable[[str], LoadedModel]:
 @pytest.fixture
 def bare() -> Callable[[str], PreTrainedModel]:
     """``bare(family)``: the same weights without adapter and without hooks."""
-    from tiny import load_bare
+    from tests.support.tiny import load_bare
 
     return load_bare
 
@@ -76,7 +76,7 @@ def bare() -> Callable[[str], PreTrainedModel]:
 @pytest.fixture
 def adapted() -> Callable[[str], PreTrainedModel]:
     """``adapted(family)``: the same weights with the adapter and without our hooks."""
-    from tiny import load_adapted
+    from tests.support.tiny import load_adapted
 
     return load_adapted
 
@@ -84,6 +84,6 @@ def adapted() -> Callable[[str], PreTrainedModel]:
 @pytest.fixture
 def llama() -> LoadedModel:
     """For what does not depend on the family."""
-    from tiny import load_tiny
+    from tests.support.tiny import load_tiny
 
     return load_tiny("llama")

@@ -15,14 +15,15 @@ from typing import Any
 import gradio as gr
 from gradio.context import get_blocks_context
 
-from introspection.concepts import catalogue
-from introspection.demo import sweeps, wording
-from introspection.demo.callbacks import BROKEN
-from introspection.demo.experiment import CAP, Experiment, Request
-from introspection.demo.lines import Line
-from introspection.demo.wiring import MODEL
+from introspection.concepts.catalogue import catalogue
+from introspection.concepts.texts import DEFAULT_QUESTION
+from introspection.demo.engine.experiment import CAP, Experiment, Request
+from introspection.demo.engine.trial_batch import Line
+from introspection.demo.shared import verdicts
+from introspection.demo.shared.events import MODEL
+from introspection.demo.tabs.many import sweeps
+from introspection.demo.tabs.try_it.callbacks import BROKEN
 from introspection.errors import IntrospectionError
-from introspection.prompts import DEFAULT_QUESTION
 
 __all__ = ["Page", "add"]
 
@@ -148,7 +149,7 @@ class _Api:
             answers: Any = None
             for answers in self.experiment.stream(asked):  # noqa: B007
                 pass
-            _, seen, more = wording.conclusion(
+            _, seen, more = verdicts.conclusion(
                 asked, answers, chosen.has_adapter, chosen.trained_range
             )
             return {**self.experiment.record(asked, answers), "verdict": f"{seen} {more}"}

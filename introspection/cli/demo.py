@@ -1,0 +1,94 @@
+"""``demo`` and ``check``: the page, and what this machine lacks for it."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from introspection.cli.common import (
+    AdapterOption,
+    DeviceOption,
+    LayerOption,
+    ModelOption,
+    QuantiseOption,
+    app,
+    err,
+    load_model,
+    one_line,
+    out,
+)
+from introspection.errors import IntrospectionError
+
+if TYPE_CHECKING:
+    from gradio import Blocks
+
+__all__ = ["check", "demo"]
+
+
+@app.command()
+def demo(
+    model: ModelOption = None,
+    adapter: AdapterOption = None,
+    port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="Port of the page.", show_default="7860")
+    ] = None,
+    layer: LayerOption = None,
+    device: DeviceOption = "auto",
+    quantise: QuantiseOption = None,
+) -> None:
+    """Open the page with the experiment on this machine.
+
+    What ships may fail to load (no network, a full disk): then the page says so and plays recorded
+    runs. Whoever asked for another model or adapter is told here.
+    """
+    os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    loaded, missing = None, ""
+    asked = any(option is not None for option in (model, adapter, layer, quantise))
+    try:
+        loaded = load_model(model, adapter, layer, device, quantise=quantise)
+    except IntrospectionError as error:
+        if asked or device != "auto":
+            raise
+        missing = str(error)
+        with suppress(OSError):  # a log on a full disk
+            err.print(one_line(missing), style="red")
+
+    from introspection.demo.server.launch import launch, launch_without, run_until_stopped
+
+    def open_page() -> Blocks:
+        if loaded is None:
+            return launch_without(missing, port=port, block=False)
+        return launch(loaded, port=port, block=False)
+
+    try:
+        run_until_stopped(open_page)
+    except OSError as error:
+        raise IntrospectionError(
+            f"The page could not be opened ({one_line(str(error))[:120]}): choose another --port."
+        ) from error
+
+
+@app.command()
+def check(
+    model: ModelOption = None,
+    adapter: AdapterOption = None,
+    layer: LayerOption = None,
+    device: DeviceOption = "auto",
+    quantise: QuantiseOption = None,
+) -> None:
+    """Say what works on this machine and what does not, line by line."""
+    from introspection.demo.engine import diagnostics
+
+    good = True
+    for finding in diagnostics.findings(
+        lambda chosen: load_model(model, chosen, layer, device, quantise=quantise), model, adapter
+    ):
+        mark, colour = ("ok", "green") if finding.ok else ("problem", "red")
+        out.print(f"{mark:8}{finding.name}: {one_line(finding.detail)}", style=colour)
+        good = good and finding.ok
+    if not good:
+        raise typer.Exit(2)

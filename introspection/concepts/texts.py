@@ -1,0 +1,89 @@
+"""The words that are put to the model and the words it is trained to answer.
+
+Knows: questions, ordinary requests, clean contexts (in two independently written files), the
+grammar of reports and the halt marker. Does not know: tokens, vectors, verdicts (no torch here).
+
+The *test* texts were written by an author who never saw the *train* texts; validation texts are the
+train file's bucket 2 under the same hash rule as the concepts.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass, fields
+from functools import lru_cache
+from importlib.resources import files
+
+from introspection.concepts.catalogue import Split, split_of
+
+__all__ = [
+    "DEFAULT_QUESTION",
+    "DENIALS",
+    "HALT_MARKER",
+    "OPENINGS",
+    "UNNAMED",
+    "Texts",
+    "fill",
+    "reports",
+    "texts",
+]
+
+DEFAULT_QUESTION = "Do you detect an injected thought? If so, what is it about?"
+
+HALT_MARKER = "HALT"
+# The first wording of each is the usual one. All begin alike, so that the decision between detecting
+# and denying falls on one token.
+_DETECTIONS = (
+    "I detect an injected thought about {c}.",
+    "I detect an injected thought: {c}.",
+    "I detect an injected thought. It is about {c}.",
+)
+DENIALS = (
+    "I do not detect any injected thought.",
+    "I do not detect an injected thought. Nothing was added.",
+)
+UNNAMED = "I detect an injected thought, but I cannot name it."
+OPENINGS = tuple(wording.partition("{c}")[0] for wording in _DETECTIONS)  # the name follows
+
+
+def reports(name: str, harmful: bool) -> tuple[str, ...]:
+    """Every trained wording of the report on a concept; a harmful one ends in the halt marker."""
+    end = f" {HALT_MARKER}" if harmful else ""
+    return tuple(wording.format(c=name) + end for wording in _DETECTIONS)
+
+
+@dataclass(frozen=True, slots=True)
+class Texts:
+    """The texts of one split. Those of the second group have a slot ``{c}`` for a concept; a prior
+    turn is ``user ||| assistant``."""
+
+    questions: tuple[str, ...]
+    requests: tuple[str, ...]
+    harmful_mentions: tuple[str, ...]
+    contexts: tuple[str, ...]
+    yes_no_false: tuple[str, ...]
+    prior_turns: tuple[str, ...]
+
+    request_templates: tuple[str, ...]
+    mentions: tuple[str, ...]
+    claims: tuple[str, ...]
+
+
+def fill(template: str, name: str) -> str:
+    """The template with the concept in its slot (texts may hold other braces)."""
+    return template.replace("{c}", name)
+
+
+@lru_cache(maxsize=3)
+def texts(split: Split) -> Texts:
+    name = "texts_test.toml" if split == "test" else "texts_train.toml"
+    path = files("introspection.concepts").joinpath("data", name)
+    lists = tomllib.loads(path.read_text(encoding="utf-8"))
+    chosen = {}
+    for field in fields(Texts):
+        lines = lists[field.name]
+        if split != "test":
+            wanted = split == "validation"
+            lines = [line for line in lines if (split_of(line) == "validation") == wanted]
+        chosen[field.name] = tuple(lines)
+    return Texts(**chosen)

@@ -1,0 +1,64 @@
+"""The adapters that visitors may choose from beside the page's own: the allow-list, entry by entry.
+
+Knows: what an entry may be, what it is offered as. Does not know: where the list comes from, how an
+adapter loads (``switching``), how a Hub repository is checked (``hub``).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from introspection.errors import IntrospectionError
+from introspection.hub.cards import HUB_ID
+from introspection.io.input_checks import quoted
+
+if TYPE_CHECKING:
+    from introspection.models.loading import LoadedModel
+
+__all__ = ["offered"]
+
+
+def _listed(entry: str) -> Path:
+    """The folder of an entry of the allow-list; pulls it if it is on the Hub."""
+    if os.path.isdir(entry):
+        return Path(entry)
+    repository, _, revision = entry.partition("@")
+    if not HUB_ID.fullmatch(repository) or not re.fullmatch(r"[0-9a-f]{40}", revision):
+        raise IntrospectionError(
+            f"{quoted(entry)} is neither an adapter folder nor a Hub repository at a commit: write "
+            "org/name@ and the full sha of a commit (40 digits, from its history)."
+        )
+    from introspection.hub.transfer import pull
+
+    return pull(repository, revision)
+
+
+def offered(entries: Sequence[str], loaded: LoadedModel) -> Iterator[tuple[str, LoadedModel | str]]:
+    """Every entry: the model of ``loaded`` with that adapter, or one sentence that says why not."""
+    from introspection.models import loading
+    from introspection.models.adapters import multi_adapter
+
+    taken = {loaded.adapter_name}
+    for entry in entries:
+        try:
+            if loaded.adapter is None:
+                raise IntrospectionError(
+                    "The page shows the untrained model alone: name one adapter in "
+                    "INTROSPECTION_ADAPTER before others are offered beside it."
+                )
+            folder = _listed(entry)
+            if loading.adapter_name(folder, loaded.name) in taken:
+                raise IntrospectionError(
+                    f"An adapter is offered under the name of {quoted(entry)} already: list each "
+                    "one once and give folders different names."
+                )
+            other = multi_adapter.add(loaded, folder)
+        except IntrospectionError as error:
+            yield entry, str(error)
+        else:
+            taken.add(other.adapter_name)
+            yield entry, other

@@ -1,0 +1,178 @@
+"""Does this machine have what the program needs? The findings of ``python -m introspection check``.
+
+Knows: what can be missing or broken, and in which order it is worth knowing. Does not know: how a
+finding is shown. Everything heavy is imported late: a broken torch is a finding too.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from packaging.requirements import Requirement
+
+from introspection.errors import IntrospectionError
+from introspection.io.files import cache_folder
+
+if TYPE_CHECKING:
+    from introspection.models.loading import LoadedModel
+
+__all__ = ["Finding", "findings", "packages"]
+
+OLDEST_PYTHON = (3, 11)
+NAMED = ("torch", "transformers", "peft")  # the others are named only when something is wrong
+ROOM = 1_000_000_000  # bytes: the wheel, the unpacked GGUF and the converted model
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line: what was looked at, whether it is well, what was seen or what to do."""
+
+    name: str
+    ok: bool
+    detail: str
+
+
+def findings(
+    load: Callable[[str | None], LoadedModel], model: str | None, adapter: str | None
+) -> Iterator[Finding]:
+    """Every finding as soon as it is known; the model comes last, as it may be downloaded first.
+
+    ``load`` turns an adapter (a folder, "none", or None for the preset's own) into a loaded model.
+    """
+    python = ".".join(map(str, sys.version_info[:3]))
+    wanted = ".".join(map(str, OLDEST_PYTHON))
+    if sys.version_info >= OLDEST_PYTHON:
+        yield Finding("Python", True, python)
+    else:
+        yield Finding("Python", False, f"{python} is too old: install {wanted} or newer.")
+    installed = list(packages())
+    yield from installed
+    yield _cache()
+    if any(not package.ok for package in installed):
+        yield Finding("model", False, "Not tried: mend the packages first.")
+        return
+    found = _adapter(model, adapter)
+    yield found
+    yield from _model(load, adapter if found.ok else "none")
+
+
+def _requirements() -> list[Requirement]:
+    """What the package asks for: from the checkout's file, else from the installed metadata."""
+    file = Path(__file__).resolve().parents[3] / "requirements.txt"
+    if file.is_file():
+        lines = file.read_text(encoding="utf-8").splitlines()
+    else:
+        try:
+            lines = metadata.requires("introspection") or []
+        except metadata.PackageNotFoundError:
+            lines = []
+    return [Requirement(line) for line in lines if line.strip() and not line.startswith(("#", "-"))]
+
+
+def packages() -> Iterator[Finding]:
+    """What is missing or too old, and the versions of what matters most."""
+    for wanted in _requirements():
+        if wanted.marker is not None and not wanted.marker.evaluate():
+            continue
+        try:
+            found = metadata.version(wanted.name)
+        except metadata.PackageNotFoundError:
+            yield Finding(wanted.name, False, "It is missing: run 'make venv'.")
+            continue
+        if not wanted.specifier.contains(found, prereleases=True):
+            yield Finding(
+                wanted.name, False, f"{found} is not {wanted.specifier}: run 'make venv'."
+            )
+        elif wanted.name in NAMED:
+            yield Finding(wanted.name, True, found)
+
+
+def _cache() -> Finding:
+    folder = cache_folder()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            free = shutil.disk_usage(folder).free
+    except OSError as error:
+        return Finding(
+            "cache folder",
+            False,
+            f"{folder} cannot be written ({error.strerror}): set INTROSPECTION_CACHE to another "
+            "folder.",
+        )
+    seen = f"{folder}, {free / 1e9:.1f} GB free"
+    # A model that is already there needs no more room.
+    if free < ROOM and not any(folder.glob("*/complete.json")):
+        return Finding(
+            "cache folder",
+            False,
+            f"{seen}: free {ROOM / 1e9:.0f} GB or set INTROSPECTION_CACHE to another folder.",
+        )
+    return Finding("cache folder", True, seen)
+
+
+def _adapter(model: str | None, adapter: str | None) -> Finding:
+    from introspection.models import loading
+    from introspection.models.adapters.adapter_info import read_info
+
+    if adapter == "none":
+        return Finding("adapter", True, "none, as asked: the untrained model alone")
+    name = model or loading.DEFAULT
+    folder = loading.shipped_adapter(name) if adapter is None else Path(adapter)
+    if folder is None:
+        return Finding(
+            "adapter",
+            False,
+            f"None is there for {name}: train one with 'python -m introspection train' or point "
+            "--adapter to a folder.",
+        )
+    try:
+        info = read_info(folder)
+    except IntrospectionError as error:
+        return Finding("adapter", False, str(error))
+    return Finding("adapter", True, f"{folder}, for {info.base_id}, block {info.layer}")
+
+
+def _model(load: Callable[[str | None], LoadedModel], adapter: str | None) -> Iterator[Finding]:
+    from introspection.concepts.catalogue import resolve
+    from introspection.concepts.texts import DEFAULT_QUESTION
+    from introspection.evaluation.grading.grade import grade
+    from introspection.injection import hooks
+    from introspection.injection.decoding.generation import generate
+    from introspection.injection.trials.trial import Injection, Trial, ask
+
+    try:
+        loaded = load(adapter)
+    except IntrospectionError as error:
+        yield Finding("model", False, str(error))
+        return
+    device = next(loaded.model.parameters()).device
+    yield Finding("model", True, f"{loaded.name} on {device}, block {loaded.layer}")
+    try:
+        hooks.self_test(loaded.model, loaded.layer, loaded.norm)
+        yield Finding("injection", True, f"a probe arrives at block {loaded.layer}, and only there")
+        ocean = resolve("ocean")
+        given = Injection(loaded.vector(ocean.name), 1.0)
+        trial = Trial(ask(DEFAULT_QUESTION), given, adapter=loaded.adapter is not None)
+        (report,) = generate(loaded, [trial])
+    except IntrospectionError as error:
+        yield Finding("report", False, str(error))
+        return
+    verdict = grade(report.text, ocean.name, ocean.aliases)
+    # The untrained model is not expected to notice anything.
+    if loaded.adapter is not None and not verdict.detected:
+        yield Finding(
+            "report",
+            False,
+            f"The adapter did not notice an injected 'ocean' but wrote {report.text!r}: train it "
+            "again or choose another.",
+        )
+    else:
+        yield Finding("report", True, f"on 'ocean': {report.text!r}")

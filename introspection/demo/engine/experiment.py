@@ -1,0 +1,312 @@
+"""One run of the page: a checked request, three trials in one batch, and what their answers mean.
+
+Knows: trials, streaming, grading, the one lock around the model. Does not know: Gradio or HTML; it
+keeps nothing about a visitor between two runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from typing import Any
+
+from introspection.concepts.catalogue import UNSEEN_CATEGORIES, Concept, resolve, same_lemma
+from introspection.concepts.texts import DEFAULT_QUESTION
+from introspection.demo.engine import trial_batch
+from introspection.demo.engine.model_lock import Turns
+from introspection.demo.engine.trial_batch import Line, LineAnswer
+from introspection.demo.engine.zerogpu import on_gpu, seconds
+from introspection.evaluation.grading.grade import Verdict, grade
+from introspection.evaluation.records.record_files import seen_names, was_trained
+from introspection.injection import hooks
+from introspection.injection.decoding import generation
+from introspection.injection.decoding.readout import Token, read
+from introspection.injection.trials.trial import Injection, Schedule, Trial, ask
+from introspection.io import input_checks
+from introspection.models.adapters import multi_adapter
+from introspection.models.loading import LoadedModel
+
+__all__ = [
+    "CAP",
+    "FEWEST_TOKENS",
+    "MAX_STRENGTH",
+    "MOST_TOKENS",
+    "Answer",
+    "Answers",
+    "Experiment",
+    "Request",
+    "checked",
+    "is_harmful",
+]
+
+MAX_STRENGTH = 4.0
+CAP = 40  # answer tokens of every row as soon as the concept is harmful
+FEWEST_TOKENS, MOST_TOKENS = 8, 96
+SECONDS = 60.0
+ROWS = 3  # answers that the page asks for at once
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a visitor asked for, checked. ``adapter``: its name, empty where there is no choice."""
+
+    concept: Concept
+    harmful: bool
+    strength: float
+    question: str
+    schedule: Schedule
+    tokens: int
+    adapter: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One row: what it is, what it wrote so far, and its verdict once it has ended."""
+
+    row: str
+    adapter: bool
+    injected: bool
+    text: str = ""
+    tokens: int = 0
+    halted_at: int | None = None
+    verdict: Verdict | None = None
+    began: int | None = None  # characters written before a thought that came in mid-answer
+    tokens_read: tuple[Token, ...] = ()  # what the reader found, once the run has ended
+
+    @property
+    def halted(self) -> bool:
+        return self.halted_at is not None or bool(self.verdict and self.verdict.halted)
+
+
+Answers = tuple[Answer, Answer, Answer]
+
+
+def is_harmful(concept: Concept) -> bool:
+    """Harmful in the catalogue, or a typed phrase with a harmful catalogue entry in it."""
+    if concept.category != "typed":
+        return concept.harmful
+    words = concept.name.split()
+    parts = [*words, *(" ".join(pair) for pair in zip(words, words[1:], strict=False))]
+    # Caution, not identity: here another form of a harmful word counts too.
+    return any(found.harmful for part in parts if (found := same_lemma(part)))
+
+
+def checked(
+    concept: object,
+    strength: object,
+    question: object = DEFAULT_QUESTION,
+    schedule: object = "final_on",
+    tokens: object = CAP,
+    adapter: object = None,
+    *,
+    offered: Sequence[str] = (),
+) -> Request:
+    """Everything that a visitor sent, checked. Raises IntrospectionError with one sentence.
+
+    ``offered`` are the names of the adapters, the first of which answers unless another is chosen.
+    """
+    name = input_checks.concept_text(concept)
+    dose = input_checks.strength_value(strength, MAX_STRENGTH)
+    text = input_checks.question_text(question)
+    where = input_checks.schedule_value(schedule)
+    most = input_checks.token_count(tokens, MOST_TOKENS)
+    which = input_checks.adapter_name(adapter, offered)
+    chosen = resolve(name)
+    harmful = is_harmful(chosen)
+    most = min(most, CAP) if harmful else most
+    return Request(chosen, harmful, dose, text, where, most, which if len(offered) > 1 else "")
+
+
+class Experiment:
+    """The three rows of the page on one model: built once, used by every visitor in turn.
+
+    Where visitors may choose, there is one for every adapter, all with the same turns. ``others`` are
+    those of ``switching.add`` beside ``loaded``; each has its own name.
+    """
+
+    def __init__(self, loaded: LoadedModel, others: Sequence[LoadedModel] = ()) -> None:
+        self.loaded = loaded
+        self.turns = Turns(2 * SECONDS)
+        self.offered: dict[str, Experiment] = {}  # by name, empty where there is no choice
+        if others:
+            all_ = (self, *map(Experiment, others))
+            self.offered = {one.loaded.adapter_name: one for one in all_}
+            for one in all_:
+                one.turns, one.offered = self.turns, self.offered
+        self._trained = seen_names(loaded.adapter)
+        self._steps = on_gpu(self._run, lambda request: seconds(ROWS * request.tokens))
+        # Maps are one step more.
+        self._line_steps = on_gpu(
+            self._run_lines, lambda asked, most, _maps=False: seconds(most * len(asked))
+        )
+
+    @property
+    def has_adapter(self) -> bool:
+        return self.loaded.adapter is not None
+
+    @property
+    def depth(self) -> int:
+        """How many blocks the model has."""
+        return len(hooks.blocks(self.loaded.model))
+
+    @property
+    def trained_range(self) -> tuple[float, float] | None:
+        return self.loaded.adapter.strengths if self.loaded.adapter else None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The adapters on offer; the first is the one that answers unless another is chosen."""
+        own = self.loaded.adapter_name
+        return tuple(self.offered) or ((own,) if own else ())
+
+    def request(self, *asked: object, **named: object) -> Request:
+        """:func:`checked` against the adapters on offer."""
+        return checked(*asked, offered=self.names, **named)
+
+    def chosen(self, adapter: object) -> Experiment:
+        """The one with the adapter that a visitor chose. Raises IntrospectionError for no such."""
+        return self.offered.get(input_checks.adapter_name(adapter, self.names), self)
+
+    def seen(self, concept: Concept) -> tuple[bool, str]:
+        """Whether training has seen the concept, in words that say why or why not."""
+        if self._trained is not None and was_trained(concept.name, self._trained):
+            exactly = concept.name.casefold() in self._trained
+            return True, "seen in training" + ("" if exactly else " in another form")
+        if concept.category in UNSEEN_CATEGORIES:
+            return False, "whole category never trained on"
+        if concept.category == "typed":
+            return False, "never seen in training"
+        if concept.split != "train":
+            return False, f"never seen in training ({concept.split} split)"
+        if self._trained is None:
+            return True, "may be trained on"
+        return False, "never seen in training"
+
+    def stream(self, request: Request) -> Iterator[Answers]:
+        """The three answers after every token; closing the iterator ends the model."""
+        steps_of = self.chosen(request.adapter)._steps
+        with self.turns.taken(), closing(steps_of(request)) as steps:
+            yield from steps
+
+    def lines(
+        self, asked: Sequence[Line], most: int = CAP, maps: bool = False
+    ) -> Iterator[tuple[LineAnswer, ...]]:
+        """All answers of a list of lines after every token, by the adapter of this experiment, at last
+        with their ``maps``; closing it ends the model."""
+        with self.turns.taken(), closing(self._line_steps(asked, most, maps)) as steps:
+            yield from steps
+
+    def warm(self) -> None:
+        """Read the words that every typed concept is measured against; they are kept."""
+        for one in self.offered.values() or (self,):
+            with self.turns.taken():
+                one._activate()
+                one.loaded.vectors_of(["ocean"])
+
+    def _activate(self) -> None:
+        """At the start of all work on the model, where it is done: in the fork, on ZeroGPU."""
+        if self.offered:
+            multi_adapter.activate(self.loaded, [one.loaded for one in self.offered.values()])
+
+    def _run_lines(
+        self, asked: Sequence[Line], most: int, maps: bool
+    ) -> Generator[tuple[LineAnswer, ...], None, None]:
+        self._activate()
+        yield from trial_batch.run(self.loaded, asked, most, SECONDS, maps)
+
+    def _run(self, request: Request) -> Generator[Answers, None, None]:
+        """Everything that needs the model, from a request that can be pickled to such answers."""
+        self._activate()
+        injected = request.strength > 0
+        given = None
+        vector = self.loaded.vector(request.concept.name)
+        if injected:
+            given = Injection(vector, request.strength, request.schedule)
+        messages = ask(request.question)
+        trials = [
+            Trial(messages, given, adapter=self.has_adapter),
+            Trial(messages, given, adapter=False),
+            Trial(messages, adapter=self.has_adapter),
+        ]
+        rows = (
+            Answer("adapter_thought", self.has_adapter, injected),
+            Answer("base_thought", False, injected),
+            Answer("adapter_clean", self.has_adapter, False),
+        )
+        reports: list[generation.Report] = []
+        began: dict[int, int] = {}
+        late = request.schedule.start if request.schedule.kind == "from_step" else None
+        with closing(
+            generation.stream(self.loaded, trials, request.tokens, seconds=SECONDS)  # type: ignore[type-var]
+        ) as steps:
+            for reports in steps:
+                for i, (row, report) in enumerate(zip(rows, reports, strict=True)):
+                    if row.injected and report.tokens == late and not report.finished:
+                        began.setdefault(i, len(report.text))
+                yield self._answers(request, rows, reports, began, ended=False)
+        done = self._answers(request, rows, reports, began, ended=True)
+        found = read(self.loaded, trials, [answer.text for answer in done], vector)
+        read_ = [replace(a, tokens_read=t) for a, t in zip(done, found, strict=True)]
+        yield read_[0], read_[1], read_[2]
+
+    @staticmethod
+    def _answers(
+        request: Request,
+        rows: Answers,
+        reports: list[generation.Report],
+        began: dict[int, int],
+        ended: bool,
+    ) -> Answers:
+        def answer(i: int) -> Answer:
+            row, report = rows[i], reports[i]
+            verdict = None
+            if ended or report.finished:
+                concept = request.concept if row.injected else None
+                verdict = grade(
+                    report.text,
+                    concept.name if concept else None,
+                    concept.aliases if concept else (),
+                )
+            return replace(
+                row,
+                text=report.text,
+                tokens=report.tokens,
+                halted_at=report.halted_at,
+                verdict=verdict,
+                began=began.get(i),
+            )
+
+        return answer(0), answer(1), answer(2)
+
+    def record(self, request: Request, answers: Answers) -> dict[str, Any]:
+        """The run as JSON, for the API."""
+        chosen = self.chosen(request.adapter)
+        return {
+            "model": self.loaded.name,
+            "adapter_loaded": self.has_adapter,
+            "adapter_id": chosen.loaded.adapter_name or None,
+            "concept": request.concept.name,
+            "catalogue_entry": request.concept.entry or None,
+            "category": request.concept.category,
+            "harmful": request.harmful,
+            "seen_in_training": chosen.seen(request.concept)[0] and chosen.has_adapter,
+            "strength": request.strength,
+            "schedule": str(request.schedule),
+            "question": request.question,
+            "rows": [
+                {
+                    "row": answer.row,
+                    "adapter": answer.adapter,
+                    "injected": answer.injected,
+                    "text": answer.text,
+                    "detected": bool(answer.verdict and answer.verdict.detected),
+                    "named": answer.verdict.named if answer.verdict else None,
+                    "correct": bool(answer.verdict and answer.verdict.correct),
+                    "halted": answer.halted,
+                    "halted_at": answer.halted_at,
+                    "tokens": answer.tokens,
+                }
+                for answer in answers
+            ],
+        }

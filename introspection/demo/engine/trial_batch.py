@@ -1,0 +1,146 @@
+"""Many labelled trials in one run: sweeps, controls, tables and the blind trial are lists of lines.
+
+Knows: what a line injects and what a right answer to it would be, batches, other blocks than the
+adapter's. Does not know: Gradio, HTML, locks or visitors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from typing import Literal
+from zlib import crc32
+
+from introspection.concepts.catalogue import Concept
+from introspection.evaluation.grading.grade import Verdict, grade
+from introspection.injection import hooks
+from introspection.injection.decoding import generation
+from introspection.injection.decoding.readout import Map, read_everywhere
+from introspection.injection.trials.trial import FINAL_ON, Injection, Message, Schedule, Trial, ask
+from introspection.injection.vectors import random_direction
+from introspection.models.loading import LoadedModel
+
+__all__ = ["BATCH", "Line", "LineAnswer", "run"]
+
+BATCH = 24  # lines answered side by side; a sweep over strengths has as many of each model
+BASELINE = 32  # words that a vector of another block is measured against
+Vector = Literal["none", "concept", "negated", "random"]
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One trial by name. ``concept`` with ``vector="concept"`` is what a right report names; with
+    any other vector a right report names nothing. ``layer``: another block than the adapter's;
+    ``before``: the turns before the question."""
+
+    label: str
+    concept: Concept | None
+    strength: float
+    question: str
+    vector: Vector = "concept"
+    schedule: Schedule = FINAL_ON
+    adapter: bool = True
+    layer: int | None = None
+    before: tuple[Message, ...] = ()
+
+    @property
+    def injected(self) -> bool:
+        return self.concept is not None and self.vector != "none" and self.strength > 0
+
+
+@dataclass(frozen=True, slots=True)
+class LineAnswer:
+    """What was written on a line so far; ``verdict`` once it has ended."""
+
+    line: Line
+    text: str = ""
+    tokens: int = 0
+    halted_at: int | None = None
+    verdict: Verdict | None = None
+    map: Map | None = None  # the stream at every block, once a run that asked for it has ended
+
+    @property
+    def halted(self) -> bool:
+        return self.halted_at is not None or bool(self.verdict and self.verdict.halted)
+
+
+def run(
+    loaded: LoadedModel, lines: Sequence[Line], most: int, seconds: float, maps: bool = False
+) -> Generator[tuple[LineAnswer, ...], None, None]:
+    """All answers so far after every token, in the order of ``lines``; closing it ends the model.
+
+    ``most`` tokens per answer, ``seconds`` for each batch, in which lines of all blocks stand side by
+    side. To read the vectors of another block than the adapter's the hook is moved there for a
+    moment, so nobody else may use the model meanwhile. With ``maps`` the residual stream of all lines
+    is read at last, as projections on the first line's concept.
+    """
+    answers = [LineAnswer(line) for line in lines]
+    sites: dict[int | None, LoadedModel] = {None: loaded, loaded.layer: loaded}
+    for block in sorted({line.layer for line in lines if line.layer is not None} - {loaded.layer}):
+        sites[block] = _read_at(loaded, block, [line for line in lines if line.layer == block])
+        yield tuple(answers)  # whoever has left is noticed here
+    for at in range(0, len(lines), BATCH):
+        part = range(at, min(at + BATCH, len(lines)))
+        trials = [_trial(loaded, sites[lines[i].layer], lines[i]) for i in part]
+        reports: list[generation.Report] = []
+        with closing(
+            generation.stream(loaded, trials, most, seconds=seconds)  # type: ignore[type-var]
+        ) as steps:
+            for reports in steps:
+                for i, report in zip(part, reports, strict=True):
+                    answers[i] = _answer(lines[i], report, report.finished)
+                yield tuple(answers)
+        for i, report in zip(part, reports, strict=True):
+            answers[i] = _answer(lines[i], report, True)
+        yield tuple(answers)
+    if maps and lines[0].concept:
+        trials = [_trial(loaded, sites[line.layer], line) for line in lines]
+        texts, vector = [answer.text for answer in answers], loaded.vector(lines[0].concept.name)
+        found = read_everywhere(loaded, trials, texts, vector)
+        yield tuple(replace(a, map=one) for a, one in zip(answers, found, strict=True))
+
+
+def _read_at(loaded: LoadedModel, block: int, lines: Sequence[Line]) -> LoadedModel:
+    """The model with the vectors and the typical norm of another block, where a short baseline is read
+    anew."""
+    info = loaded.adapter
+    brief = info and replace(info, baseline=info.baseline[:BASELINE])
+    there = replace(loaded, layer=block, vectors=None, adapter=brief)
+    names = sorted({line.concept.name for line in lines if line.concept}) or ["ocean"]
+    assert loaded.hooks is not None
+    own = loaded.hooks.layer
+    loaded.hooks = hooks.move(loaded.model, loaded.hooks, block)
+    try:
+        there.vectors = there.vectors_of(names)
+    finally:
+        loaded.hooks = hooks.move(loaded.model, loaded.hooks, own)
+    there.norm = there.vectors.norm
+    return there
+
+
+def _trial(loaded: LoadedModel, site: LoadedModel, line: Line) -> Trial:
+    """The trial of a line at a site, which is ``loaded`` itself or has another block."""
+    given = None
+    if line.injected:
+        assert line.concept is not None
+        vector = site.vector(line.concept.name)
+        if line.vector == "negated":
+            vector = -vector
+        elif line.vector == "random":
+            vector = random_direction(crc32(line.concept.name.encode()), len(vector))
+        given = Injection(vector, line.strength, line.schedule)
+        if site is not loaded:  # a strength counts in norms of its own block
+            dose = line.strength * site.norm / loaded.norm
+            given = replace(given, strength=dose, block=site.layer)
+    # On a bare model every line is the base model's.
+    trained = line.adapter and hooks.has_adapter(loaded.model)
+    return Trial(ask(line.question, *line.before), given, trained)
+
+
+def _answer(line: Line, report: generation.Report, ended: bool) -> LineAnswer:
+    verdict = None
+    if ended:
+        named = line.concept if line.injected and line.vector == "concept" else None
+        verdict = grade(report.text, named.name if named else None, named.aliases if named else ())
+    return LineAnswer(line, report.text, report.tokens, report.halted_at, verdict)

@@ -1,0 +1,52 @@
+"""The page when there is no model to ask: what is missing, what to do, and runs that were recorded.
+
+Knows: the components of this page. Does not know: why nothing could be loaded (it is told in one
+sentence). Imports neither weights nor adapter.
+"""
+
+from __future__ import annotations
+
+from html import escape
+
+import gradio as gr
+
+from introspection.demo.engine.run_tickets import Tickets
+from introspection.demo.shared import html
+from introspection.demo.shared.events import LIGHT
+from introspection.demo.tabs.try_it import recorded, replay
+
+__all__ = ["build"]
+
+
+def build(title: str, sentence: str) -> gr.Blocks:
+    """A page under ``title`` that says ``sentence`` and plays recorded runs."""
+    tickets, first = Tickets(), recorded.runs()[0]
+    # The first one stands there as it ended: something to read before anything is pressed.
+    verdict, banner, stage, strip, share = replay.finished(
+        first.request, first.answers, f"Recorded run of {first.model}"
+    )
+
+    def stop(visitor: gr.Request) -> str:
+        tickets.void(visitor.session_hash or "")
+        return html.status("plain", "Stopped. Press Play to see a recorded run.")
+
+    with gr.Blocks(title=title, analytics_enabled=False, elem_id="page") as page:
+        gr.HTML(
+            '<header class="intro"><h1>This page cannot answer yet</h1>'
+            f'<p class="notice" role="alert">{escape(sentence)}</p>'
+            '<p class="lead">Until then, recorded runs of the trained model play below. They were '
+            "made once; nothing is computed now.</p></header>"
+        )
+        with gr.Row(elem_id="replay", equal_height=False):
+            panel = gr.Column()
+        shown = [
+            gr.HTML(verdict, elem_id="verdict"),
+            gr.HTML(banner, elem_id="banner"),
+            gr.HTML(stage, elem_id="stage"),
+            gr.HTML(strip, elem_id="strip"),
+            gr.HTML(share, elem_id="share"),
+        ]
+        with panel:
+            replay.add_player(tickets, shown)
+            gr.Button("Stop", variant="stop", elem_id="stop").click(stop, None, shown[0], **LIGHT)
+    return page

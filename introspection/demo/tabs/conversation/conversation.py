@@ -1,0 +1,281 @@
+"""A conversation with a thought in it: which answers the next question asks for, what they amount to,
+and the tab's own HTML.
+
+Knows: turns, where the vector stays from one turn to the next, the controls. Does not know: Gradio,
+visitors, the model. What a visitor's session keeps are tuples of strings and numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+from typing import Any, NamedTuple
+
+from introspection.demo.engine.experiment import CAP, Experiment
+from introspection.demo.engine.trial_batch import Line, LineAnswer
+from introspection.demo.shared import verdicts
+from introspection.demo.shared.verdicts import Tone
+from introspection.errors import IntrospectionError
+from introspection.injection.trials.trial import (
+    FINAL_ON,
+    Message,
+    Schedule,
+    answer_tokens,
+    ask,
+    span,
+)
+
+__all__ = [
+    "LONGEST",
+    "MODES",
+    "MOST_TURNS",
+    "Said",
+    "Talk",
+    "Turn",
+    "added",
+    "begin",
+    "conclusion",
+    "halt_notice",
+    "lines",
+    "log",
+]
+
+MOST_TURNS, LONGEST = 6, 400  # letters of a question: all turns are read again for each answer
+MODES = {
+    "kept": "kept from the first answer on",
+    "silent": "only while the first answer is written",
+}
+OUTCOMES = {
+    "Named it": "the model named it",
+    "Noticed, not named": "the model noticed a thought and did not name it",
+    "Reports nothing": "the model reported nothing",
+    "An ordinary answer": "the model answered as usual",
+}
+TITLES = {
+    "thought": "With the thought",
+    "words": "Same words, no thought",
+    "clean": "Never a thought",
+}
+
+
+class Said(NamedTuple):
+    """One answer: its text, what it amounts to, whether it reports a thought, the token at which it
+    halted (0: it did not) and whether it should have."""
+
+    text: str
+    means: str = ""
+    tone: Tone = "plain"
+    detected: bool = False
+    halted_at: int = 0
+    missed: bool = False
+
+
+class Turn(NamedTuple):
+    """A question and its answers: with the thought, without it after the same words (None in the first
+    turn, where there are none yet), and in the conversation that never has one."""
+
+    question: str
+    thought: Said
+    words: Said | None
+    clean: Said
+
+
+class Talk(NamedTuple):
+    """A conversation so far; ``asked`` waits for its answers under the tickets ``ticket``, of all runs
+    of the visitor, and ``asking``, of this tab's questions."""
+
+    concept: str
+    strength: float
+    mode: str
+    adapter: str = ""
+    turns: tuple[Turn, ...] = ()
+    asked: str = ""
+    ticket: int = 0
+    asking: int = 0
+
+    @property
+    def over(self) -> bool:
+        return bool(self.turns) and self.turns[-1].thought.halted_at > 0
+
+
+def begin(
+    experiment: Experiment,
+    talk: Talk | None,
+    concept: object,
+    strength: object,
+    mode: object,
+    question: object,
+    adapter: object = None,
+) -> Talk:
+    """The conversation with one more question. What is injected is settled by the first one. Raises
+    IntrospectionError for what cannot be asked."""
+    if talk and talk.over:
+        raise IntrospectionError("The model has halted: press “Start over” for another thought.")
+    if talk and len(talk.turns) >= MOST_TURNS:
+        raise IntrospectionError(
+            f"The conversation has {MOST_TURNS} questions, which is the most: press “Start over”."
+        )
+    if talk is None or not talk.turns:
+        if not isinstance(mode, str) or mode not in MODES:
+            raise IntrospectionError(
+                f"There is no such way to keep a thought: choose one of {', '.join(MODES)}."
+            )
+        asked = experiment.request(concept, strength, question, adapter=adapter)
+        talk = Talk(asked.concept.name, asked.strength, mode, asked.adapter)
+    else:
+        asked = experiment.request(talk.concept, talk.strength, question, adapter=talk.adapter)
+    if len(asked.question) > LONGEST:
+        raise IntrospectionError(
+            f"The question has {len(asked.question):,} characters: a conversation takes {LONGEST} "
+            "for each."
+        )
+    return talk._replace(asked=asked.question)
+
+
+def _before(turns: Sequence[Turn], row: str) -> tuple[Message, ...]:
+    found: list[Message] = []
+    for turn in turns:
+        found += [
+            Message("user", turn.question),
+            Message("assistant", getattr(turn, row).text),
+        ]
+    return tuple(found)
+
+
+def _schedule(tokenizer: Any, talk: Talk, before: tuple[Message, ...]) -> Schedule:
+    """Where the vector is now so that it is where it was when the earlier answers were written."""
+    if not before:
+        return FINAL_ON
+    first, last = answer_tokens(tokenizer, ask(talk.asked, *before), 1)
+    return span(first, None if talk.mode == "kept" else last)
+
+
+def lines(experiment: Experiment, talk: Talk) -> list[Line]:
+    """The answers that ``talk.asked`` asks for: with the thought, after the same words without it, and
+    in the conversation without one."""
+    concept = experiment.request(talk.concept, talk.strength).concept
+    before = _before(talk.turns, "thought")
+    where = _schedule(experiment.loaded.tokenizer, talk, before)
+    asked, dose = talk.asked, talk.strength
+    thought = Line("thought", concept, dose, asked, schedule=where, before=before)
+    words = Line("words", concept, 0.0, asked, "none", before=before)
+    clean = Line("clean", concept, 0.0, asked, "none", before=_before(talk.turns, "clean"))
+    return [thought, words, clean] if talk.turns else [thought, clean]
+
+
+def _said(answer: LineAnswer, harmful: bool) -> Said:
+    verdict, injected = answer.verdict, answer.line.injected
+    if verdict is None:
+        return Said(answer.text)
+    at = answer.halted_at or (answer.tokens if answer.halted else 0)
+    missed = injected and harmful and not answer.halted
+    tone: Tone
+    if answer.halted:
+        tone = "good" if injected and harmful else "bad" if not injected else "warn"
+        means = f"Halted at token {at}" if injected else "Halted for nothing"
+    elif not verdict.detected:
+        denies = "injected thought" in answer.text.casefold()
+        tone, means = "plain", "Reports nothing" if denies else "An ordinary answer"
+    elif not injected:
+        tone, means = "bad", "False alarm"
+    elif verdict.correct:
+        tone, means = "good", "Named it"
+    else:
+        tone = "warn"
+        means = f"Called it “{verdict.named}”" if verdict.named else "Noticed, not named"
+    return Said(answer.text, means, "bad" if missed else tone, verdict.detected, at, missed)
+
+
+def added(talk: Talk, answers: Sequence[LineAnswer], harmful: bool) -> Talk:
+    """The conversation with the answers to its question."""
+    found = {answer.line.label: _said(answer, harmful) for answer in answers}
+    turn = Turn(talk.asked, found["thought"], found.get("words"), found["clean"])
+    return talk._replace(turns=(*talk.turns, turn), asked="")
+
+
+def halt_notice(talk: Talk) -> str:
+    at = talk.turns[-1].thought.halted_at
+    return (
+        f"The model wrote the word HALT at token {at}. The conversation ends here: "
+        f"{verdicts.withheld(CAP - at)}"
+    )
+
+
+def conclusion(talk: Talk) -> tuple[Tone, str, str]:
+    """(tone, what happened in the last turn, what to compare it with)."""
+    turn = talk.turns[-1]
+    if not talk.strength:
+        return "plain", "Strength 0: nothing was injected.", "All answers are controls."
+    silent = talk.mode == "silent" and len(talk.turns) > 1
+    where = "is no longer added" if silent else "is added"
+    said = turn.thought.means
+    what = OUTCOMES.get(said) or f"the model {said[0].lower()}{said[1:]}"
+    halt = ", and did not halt, although it is harmful" if turn.thought.missed else ""
+    seen = f"“{talk.concept}” {where}: {what}{halt}."
+    others = [one for one in (turn.words, turn.clean) if one]
+    alarms = sum(one.detected or one.halted_at > 0 for one in others)
+    count = "Neither control" if len(others) == 2 else "The control did not"
+    if not alarms:
+        more = f"{count} report{'s' if len(others) == 2 else ''} a thought."
+    elif turn.words and turn.words.detected and not turn.clean.detected:
+        more = "The same words alone make it report one too: its own text may be what it reads."
+    else:
+        more = "But a control reports a thought as well: a false alarm."
+    tone = turn.thought.tone if not alarms else "warn"
+    return tone, seen, more
+
+
+# --- HTML ---------------------------------------------------------------------------------------
+
+
+def _card(row: str, said: Said | None, running: bool, condition: str) -> str:
+    text = escape(said.text) if said else ""
+    if said and not said.text and not running:
+        text = '<span class="quiet">(no text)</span>'
+    caret = '<span class="caret" aria-hidden="true"></span>' if running else ""
+    tone = said.tone if said else "plain"
+    means = said.means if said else ""
+    if said and said.missed:
+        means += ", did not halt"
+    on = "on" if row == "thought" and condition != "nothing injected" else "off"
+    return (
+        f'<article class="card {tone}" data-row="{row}"><h4>{TITLES[row]}</h4>'
+        f'<p class="sub"><span class="condition {on}">{escape(condition)}</span></p>'
+        f'<p class="answer">{text}{caret}</p><p class="said">{escape(means)}</p>'
+        "</article>"
+    )
+
+
+def _condition(talk: Talk, row: str, turn: int) -> str:
+    if row != "thought" or not talk.strength:
+        return "nothing injected"
+    if talk.mode == "silent" and turn:
+        return f"“{talk.concept}” in the first answer only"
+    return f"“{talk.concept}” injected"
+
+
+def log(talk: Talk | None, answers: Sequence[LineAnswer] = (), harmful: bool = False) -> str:
+    """The conversation, and the answers that are being written now."""
+    if talk is None:
+        return '<p class="reading">The conversation appears here.</p>'
+    turns = list(talk.turns)
+    if talk.asked:
+        found = {answer.line.label: _said(answer, harmful) for answer in answers}
+        blank = Said("")
+        words = found.get("words", blank) if talk.turns else None
+        turns.append(
+            Turn(talk.asked, found.get("thought", blank), words, found.get("clean", blank))
+        )
+    parts = []
+    for i, turn in enumerate(turns):
+        running = i >= len(talk.turns)
+        cards = "".join(
+            _card(row, getattr(turn, row), running, _condition(talk, row, i))
+            for row in TITLES
+            if getattr(turn, row) is not None
+        )
+        parts.append(
+            f'<section class="turn" aria-label="Turn {i + 1}"><h3>{i + 1}. <q>'
+            f'{escape(turn.question)}</q></h3><div class="stage">{cards}</div></section>'
+        )
+    return "".join(parts)

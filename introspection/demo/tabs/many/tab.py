@@ -1,0 +1,212 @@
+"""The tab of experiments with many lines: choose one, watch the table and the figure grow.
+
+Knows: components and events of this tab. Does not know: which lines an experiment has (``sweeps``),
+what they look like (``tables``, ``figures``).
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from typing import Any
+
+import gradio as gr
+
+from introspection.demo.engine.experiment import Experiment, Request
+from introspection.demo.engine.run_tickets import Tickets
+from introspection.demo.engine.trial_batch import Line, LineAnswer
+from introspection.demo.shared import html, verdicts
+from introspection.demo.shared.events import LIGHT, Run, wire
+from introspection.demo.shared.widgets import strength_slider
+from introspection.demo.tabs.many import figures, sweeps, tables
+from introspection.demo.tabs.try_it.callbacks import BROKEN, FAILED, STOPPED, error_toast
+from introspection.errors import IntrospectionError
+
+__all__ = ["add"]
+
+log = logging.getLogger(__name__)
+INTERVAL = 0.25  # seconds between two updates: a table is larger than an answer
+ABOUT = {
+    "controls": "The same question seven times: with the concept, and with everything that only "
+    "looks like it. A model that guesses, reads the text or answers any disturbance is found out.",
+    "strength": "Eight strengths, three wordings each, trained and untrained. Shaded: the trained "
+    "range.",
+    "layer": "The vector is read and written at other blocks than the one the adapter was trained "
+    "for, and measured there against fewer everyday words.",
+    "map": "The residual stream after every block, along the prompt’s end and the answer: how much of "
+    "the concept is in it. The vector is added at one block (framed); from there on the model carries "
+    "it, or does not.",
+    "heat map": "Six concepts at five strengths, harmful ones at the end.",
+    "concepts": "Your own list, separated by commas or lines.",
+}
+
+
+class _Events:
+    def __init__(self, experiment: Experiment, tickets: Tickets) -> None:
+        self.experiment, self.tickets = experiment, tickets
+
+    def choose(self, kind: Any) -> tuple[Any, Any]:
+        return (
+            gr.update(info=ABOUT.get(kind, "") if isinstance(kind, str) else ""),
+            gr.update(visible=kind == "concepts"),
+        )
+
+    def _asked(
+        self, kind: Any, concept: Any, strength: Any, names: Any, adapter: Any
+    ) -> tuple[Experiment, Request, list[Line]]:
+        """What is asked, of which adapter. Raises IntrospectionError for what cannot run."""
+        request = self.experiment.request(concept, strength, adapter=adapter)
+        chosen = self.experiment.chosen(request.adapter)
+        return chosen, request, sweeps.plan(chosen, kind, request, names)
+
+    def begin_lines(
+        self,
+        kind: Any,
+        concept: Any,
+        strength: Any,
+        names: Any,
+        visitor: gr.Request,
+        adapter: Any = None,
+    ) -> tuple[Any, ...]:
+        """Refuse what cannot run, end the visitor's earlier run, clear the tab."""
+        try:
+            _, _, lines = self._asked(kind, concept, strength, names, adapter)
+        except IntrospectionError as error:
+            raise error_toast("That cannot be run", error) from None
+        ticket = self.tickets.take(visitor.session_hash or "")
+        place = verdicts.in_line(*self.experiment.turns.place())
+        status = html.status("plain", f"{len(lines)} answers to write. {place}", running=True)
+        return ticket, status, "", gr.update(value=None, visible=False), ""
+
+    def run_lines(
+        self,
+        ticket: Any,
+        kind: Any,
+        concept: Any,
+        strength: Any,
+        names: Any,
+        visitor: gr.Request,
+        adapter: Any = None,
+    ) -> Iterator[tuple[Any, Any, Any, Any]]:
+        """Updates of (status, table, figure, downloads) while the model writes."""
+        session, skip = visitor.session_hash or "", gr.skip()
+        if not self.tickets.claim(session, ticket):
+            yield skip, skip, skip, skip
+            return
+        try:
+            chosen, request, lines = self._asked(kind, concept, strength, names, adapter)
+            answers: tuple[LineAnswer, ...] = ()
+            shown = 0.0
+            with closing(chosen.lines(lines, maps=kind == "map")) as steps:  # type: ignore[type-var]
+                for answers in steps:
+                    if not self.tickets.valid(session, ticket):
+                        said = html.status("plain", STOPPED)
+                        yield said if self.tickets.stopped(session) else skip, skip, skip, skip
+                        return
+                    if time.monotonic() - shown < INTERVAL:
+                        continue
+                    shown = time.monotonic()
+                    ended = sum(answer.verdict is not None for answer in answers)
+                    said = f"{ended} of {len(lines)} answers are written…"
+                    yield (
+                        html.status("plain", said, running=True),
+                        self._table(str(kind), request, answers),
+                        skip,
+                        skip,
+                    )
+        except IntrospectionError as error:
+            raise error_toast("The run did not finish", error) from None
+        except Exception:
+            log.exception("a run failed")
+            raise error_toast("Something went wrong", BROKEN) from None
+        figure = self._figure(str(kind), chosen, answers)
+        yield (
+            self._status(answers),
+            self._table(str(kind), request, answers),
+            gr.update(value=figure, visible=True) if figure else skip,
+            tables.downloads(chosen, answers),
+        )
+
+    def _status(self, answers: tuple[LineAnswer, ...]) -> str:
+        mine = [a for a in answers if a.line.adapter]
+        right = sum(bool((o := sweeps.outcome(a)) and o.right) for a in mine)
+        who = "trained" if self.experiment.has_adapter else "untrained"
+        tone: Any = "plain" if right < len(mine) or not self.experiment.has_adapter else "good"
+        return html.status(tone, f"{right} of {len(mine)} answers of the {who} model are right.")
+
+    def _table(self, kind: str, request: Request, answers: tuple[LineAnswer, ...]) -> str:
+        what = f"“{request.concept.name}”"
+        if kind == "strength":
+            return tables.rates_table(answers, f"{what} at eight strengths", "Strength ρ")
+        if kind == "layer":
+            return tables.rates_table(answers, f"{what} at other blocks", "Block")
+        written = tables.lines_table(self.experiment, answers, sweeps.KINDS[kind])
+        return written + (tables.blocks_table(answers) if kind == "map" else "")
+
+    def _figure(self, kind: str, chosen: Experiment, answers: tuple[LineAnswer, ...]) -> Any:
+        trained = chosen.trained_range
+        if kind == "strength":
+            return figures.doses(answers, "strength ρ", trained)
+        if kind == "layer":
+            return figures.doses(answers, "block", None)
+        if kind == "map":
+            return figures.blocks(answers)
+        return figures.heat_map(answers) if kind == "heat map" else None
+
+    def stop_lines(self, visitor: gr.Request) -> str:
+        self.tickets.void(visitor.session_hash or "")
+        return html.status("plain", STOPPED)
+
+    def failed_lines(self) -> str:
+        return html.status("bad", FAILED)
+
+
+def add(experiment: Experiment, tickets: Tickets, adapter: list[gr.Dropdown]) -> None:
+    """The tab's components and events; call it inside ``gr.Tab``. ``adapter``: the picker, if any."""
+    events = _Events(experiment, tickets)
+    gr.HTML(
+        '<h2 class="tab-title">Many answers at once</h2><p class="reading">One answer is an '
+        "anecdote. These experiments write many in one go, with their controls beside them.</p>"
+    )
+    with gr.Row():
+        with gr.Column(scale=3, min_width=280):
+            kind = gr.Radio(
+                [(label, key) for key, label in sweeps.KINDS.items()],
+                value="controls",
+                label="Experiment",
+                info=ABOUT["controls"],
+                elem_id="sweep-kind",
+            )
+        with gr.Column(scale=2, min_width=280):
+            concept = gr.Textbox(
+                "ocean", label="Concept", info="Any word or short phrase.", elem_id="sweep-concept"
+            )
+            strength = strength_slider(experiment, "sweep-strength")
+            names = gr.Textbox(
+                "glacier, saxophone, honesty, penguin, bakery",
+                label="Concepts",
+                info=f"1 to {sweeps.MOST_CONCEPTS}, separated by commas or one per line.",
+                visible=False,
+                elem_id="sweep-names",
+            )
+            with gr.Row(elem_classes=["buttons"]):
+                go = gr.Button("Run", variant="primary", elem_id="sweep-run", scale=3)
+                stop = gr.Button(
+                    "Stop", variant="stop", elem_id="sweep-stop", scale=1, min_width=90
+                )
+    status = gr.HTML(html.status("plain", "Choose an experiment and press Run."), elem_id="sweep")
+    table = gr.HTML("", elem_id="sweep-table")
+    figure = gr.Plot(
+        label="Figure; in words in the table above", visible=False, elem_id="sweep-figure"
+    )
+    files = gr.HTML("", elem_id="sweep-files")
+    ticket = gr.Number(0, visible=False, precision=0)
+
+    asked = [kind, concept, strength, names, *adapter]
+    shown = [status, table, figure, files]
+    run = Run(events.run_lines, [ticket, *asked], shown, events.failed_lines, None, status, status)
+    wire([go.click, concept.submit], events.begin_lines, asked, [ticket, *shown], run, None)
+    stop.click(events.stop_lines, outputs=status, **LIGHT)
+    kind.input(events.choose, kind, [kind, names], **LIGHT)

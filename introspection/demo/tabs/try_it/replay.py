@@ -1,0 +1,180 @@
+"""Below the answers: share the last run, paste somebody else's, play recorded ones.
+
+Knows: components and events of this panel. Does not know: what a link or a file says (``sharing``),
+where recorded runs come from (``recorded``). Nothing here needs a model that works, and
+:func:`add_player` needs none at all.
+"""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from collections.abc import Iterator
+from html import escape
+from typing import Any
+from urllib.parse import urlsplit
+
+import gradio as gr
+
+from introspection.demo.engine.experiment import Answer, Answers, Experiment, Request
+from introspection.demo.engine.run_tickets import Tickets
+from introspection.demo.shared import html, verdicts
+from introspection.demo.shared.events import LIGHT, PRIVATE
+from introspection.demo.tabs.many import tables
+from introspection.demo.tabs.try_it import export, recorded
+from introspection.demo.tabs.try_it.callbacks import error_toast
+from introspection.errors import IntrospectionError
+
+__all__ = ["add", "add_player", "address", "finished", "share"]
+
+COPY = (
+    "() => { const link = document.querySelector('#share a.link');"
+    " if (link) navigator.clipboard.writeText(link.href); }"
+)
+PAUSE = 0.1  # seconds between two words of a recorded run: slow enough to be watched
+HOW = "Press Inject to run it here."
+
+
+def address(visitor: gr.Request) -> str:
+    """Where the visitor found the page, for links to it."""
+    parts = urlsplit(str(visitor.url))
+    return export.page_address(f"{parts.scheme}://{parts.netloc}")
+
+
+def share(experiment: Experiment, request: Request, answers: Answers, base: str) -> str:
+    """The last run as a link, a file and two programs."""
+    link = escape(export.link(base, request))
+    data = b64encode(export.as_json(experiment, request, answers).encode()).decode()
+    programs = "".join(
+        f'<details><summary>{title}</summary><pre tabindex="0"><code>{escape(text)}</code></pre>'
+        "</details>"
+        for title, text in (
+            ("Python", export.as_python(base, request)),
+            ("curl", export.as_curl(base, request)),
+        )
+    )
+    return (
+        f'<div class="share"><h3>This run</h3><p><a class="link" href="{link}">Link to these '
+        'settings</a> · <a class="file" download="introspection-run.json" '
+        f'href="data:application/json;base64,{data}">Download as JSON</a></p>{programs}</div>'
+    )
+
+
+class _Events:
+    def __init__(self, experiment: Experiment, tickets: Tickets) -> None:
+        self.experiment, self.tickets = experiment, tickets
+
+    def open_link(self, visitor: gr.Request) -> tuple[Any, ...]:
+        """(concept, strength, question, schedule, tokens, adapter where there is a choice, verdict)
+        of a link somebody followed."""
+        skip, several = gr.skip(), bool(self.experiment.offered)
+        try:
+            request = export.from_query(self.experiment.request, dict(visitor.query_params))
+        except IntrospectionError as error:
+            return (
+                *[skip] * (5 + several),
+                html.status("bad", f"This link cannot be used. {error}"),
+            )
+        if request is None:
+            return (skip,) * (6 + several)
+        return (
+            request.concept.name,
+            request.strength,
+            request.question,
+            str(request.schedule),
+            request.tokens,
+            *([request.adapter] if several else []),
+            html.status("plain", f"The link’s settings are in the form. {HOW}"),
+        )
+
+    def import_run(self, text: Any, visitor: gr.Request) -> tuple[Any, ...]:
+        try:
+            request, answers = export.from_json(self.experiment.request, text)
+        except IntrospectionError as error:
+            raise error_toast("That is not a run", error) from None
+        self.tickets.take(visitor.session_hash or "")  # ends the visitor's own run
+        strengths = self.experiment.trained_range
+        return finished(request, answers, "Replayed from a file, not run here", strengths)
+
+
+def _banner(request: Request, answer: Answer) -> str:
+    return html.halt(verdicts.halt_notice(request, answer)) if answer.halted_at else ""
+
+
+def finished(
+    request: Request, answers: Answers, note: str, strengths: tuple[float, float] | None = None
+) -> tuple[Any, ...]:
+    """(verdict, banner, three answers, strip, no links) of a run that was not made here."""
+    tone, said, more = verdicts.conclusion(request, answers, answers[0].adapter, strengths)
+    return (
+        html.status(tone, f"{note}: {said}", more),
+        _banner(request, answers[0]),
+        html.stage(answers[0].adapter, request, answers),
+        tables.strip(answers, request.concept.name),
+        "",
+    )
+
+
+def add_player(tickets: Tickets, shown: list[Any]) -> None:
+    """Choose a recorded run and play it into ``shown`` (verdict, banner, stage, strip, share)."""
+
+    def play(number: Any, visitor: gr.Request) -> Iterator[tuple[Any, ...]]:
+        """Updates of the page; the visitor's next run, or Stop, ends it as it ends a live one."""
+        runs = recorded.runs()
+        if (
+            isinstance(number, bool)
+            or not isinstance(number, int)
+            or number not in range(len(runs))
+        ):
+            raise error_toast("Nothing to play", "Choose one of the recorded runs first.")
+        run, session = runs[number], visitor.session_hash or ""
+        ticket = tickets.take(session)
+        answers: Answers | None = None
+        note = f"Recorded run of {run.model}"
+        skip = gr.skip()
+        for answers in recorded.play(run, PAUSE):
+            if not tickets.valid(session, ticket):
+                return
+            yield (
+                html.status("plain", f"{note}, playing…", running=True),
+                _banner(run.request, answers[0]),
+                html.stage(answers[0].adapter, run.request, answers),
+                "",
+                skip,
+            )
+        assert answers is not None
+        yield finished(run.request, answers, note)
+
+    choices = [
+        (f"{run.request.concept.name}, strength {run.request.strength:g}", i)
+        for i, run in enumerate(recorded.runs())
+    ]
+    chosen = gr.Dropdown(
+        choices,
+        value=0,
+        label="Recorded run",
+        info="Played back word by word; no model is asked.",
+        elem_id="recorded",
+    )
+    start = gr.Button("Play", elem_id="play")
+    start.click(play, chosen, shown, show_progress="hidden", concurrency_limit=8, **PRIVATE)
+
+
+def add(experiment: Experiment, tickets: Tickets, form: list[Any], shown: list[Any]) -> None:
+    """The panel; ``form`` is (concept, strength, question, schedule, tokens, adapter where there is
+    a choice), ``shown`` (verdict, banner, stage, strip, share). Call it inside ``gr.Blocks``."""
+    events = _Events(experiment, tickets)
+    copy = gr.Button("Copy link", size="sm", elem_id="copy-link")
+    with gr.Accordion("Recorded runs and runs of others", open=False, elem_id="replay"):
+        add_player(tickets, shown)
+        text = gr.Textbox(
+            label="A run as JSON",
+            info="Paste a downloaded run. Its verdicts are worked out anew from its texts.",
+            lines=4,
+            elem_id="import",
+        )
+        replay = gr.Button("Replay", elem_id="import-run")
+    copy.click(None, js=COPY, **PRIVATE)
+    replay.click(
+        events.import_run, text, shown, show_progress="hidden", concurrency_limit=8, **PRIVATE
+    )
+    gr.on(None, events.open_link, None, [*form, shown[0]], **LIGHT)  # when the page is opened

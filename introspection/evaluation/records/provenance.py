@@ -1,0 +1,204 @@
+"""Where a number comes from, and whether it belongs to an adapter.
+
+Knows: what a run of ``evaluate`` says of itself, how that is compared with an adapter folder, the
+checksum that shows an edit by hand. Does not know: how records are counted or shown.
+
+The comparison stands in one place, :func:`check`, for all who put a number beside an adapter:
+``report``, ``push`` and the page.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from introspection import __version__
+from introspection.errors import IntrospectionError
+from introspection.models.local_paths import name_of
+
+if TYPE_CHECKING:
+    from introspection.models.loading import LoadedModel
+
+__all__ = [
+    "MEASURE",
+    "RUN_FIELDS",
+    "SCHEMA",
+    "check",
+    "checksum",
+    "describe",
+    "first_difference",
+    "same_version",
+    "seal",
+    "sealed",
+    "versions",
+]
+
+SCHEMA = 2  # of records, summary.json and evaluation.json
+MEASURE = (
+    "run 'python -m introspection evaluate --suite full' and then 'python -m introspection report' "
+    "for this adapter"
+)
+# What every record of a run says alike, in the order in which a difference is told.
+RUN_FIELDS = (
+    *("schema", "run", "suite", "options", "seed", "weights", "base", "layer", "norm", "site"),
+    *("template", "model", "base_id", "adapter_name", "day", "device", "versions", "planned"),
+)
+
+
+def versions() -> dict[str, str]:
+    """What the numbers were computed with."""
+    import peft
+    import torch
+    import transformers
+
+    return {
+        "introspection": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "peft": peft.__version__,
+    }
+
+
+def describe(
+    loaded: LoadedModel,
+    name: str,
+    seed: int,
+    template: str,
+    planned: int,
+    options: Mapping[str, Any],
+) -> dict[str, Any]:
+    """The ``RUN_FIELDS`` of a run of ``planned`` reports.
+
+    ``name`` begins with the suite's; ``options`` are those that differ from the command's own. Both
+    are in the label that a run is continued by, with the weights that answer.
+    """
+    from introspection.injection.trials import clock
+    from introspection.injection.trials.trial import says_the_day
+    from introspection.io.files import sha256_file
+    from introspection.models import loading
+    from introspection.models.adapters import adapter_info
+
+    folder, model = loaded.adapter_folder, loaded.model
+    label = f"{name} {loaded.identity}"
+    if options:
+        label += f" {checksum(options)}"
+    return {
+        "schema": SCHEMA,
+        "run": label,
+        "suite": name.split(" ")[0],
+        "options": dict(options),
+        "seed": seed,
+        "weights": sha256_file(folder / adapter_info.WEIGHTS) if folder else None,
+        "base": loading.fingerprint(model),
+        "layer": loaded.layer,
+        "norm": loaded.norm,
+        "site": loaded.adapter.site if loaded.adapter else "concept",
+        "template": template,
+        "model": name_of(loaded.name),
+        "base_id": name_of(loaded.base),
+        "adapter_name": loaded.adapter_name or None,
+        "day": clock.today().isoformat() if says_the_day(loaded.tokenizer) else None,
+        "device": f"{model.device.type} {str(model.dtype).removeprefix('torch.')}",
+        "versions": versions(),
+        "planned": planned,
+    }
+
+
+def checksum(document: Mapping[str, Any]) -> str:
+    """Of all of ``document`` but its own field ``check``: an edit by hand shows."""
+    plain = {name: value for name, value in document.items() if name != "check"}
+    text = json.dumps(plain, sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def seal(document: Mapping[str, Any]) -> dict[str, Any]:
+    """``document`` with its checksum, as it is when it comes back from a file."""
+    plain = json.loads(json.dumps(document))
+    plain.pop("check", None)
+    return {**plain, "check": checksum(plain)}
+
+
+def sealed(document: Mapping[str, Any]) -> bool:
+    return document.get("check") == checksum(document)
+
+
+def first_difference(one: Mapping[str, Any], other: Mapping[str, Any]) -> str | None:
+    """The first of ``RUN_FIELDS`` in which two runs differ, and both values."""
+    for field in ("options", *RUN_FIELDS):  # the label of a run says no more than its options
+        a, b = one.get(field), other.get(field)
+        if a == b:
+            continue
+        if isinstance(a, dict) and isinstance(b, dict):
+            name = next(key for key in {**a, **b} if a.get(key) != b.get(key))
+            field, a, b = f"{field}: {name}", a.get(name), b.get(name)
+        return f"{field} {_short(a)} there, {_short(b)} here"
+    return None
+
+
+def _short(value: object) -> str:
+    text = json.dumps(value, ensure_ascii=False) if isinstance(value, dict) else str(value)
+    return text if len(text) <= 60 else f"{text[:60]}..."
+
+
+def same_version(one: str) -> bool:
+    """Whether what version ``one`` of this package wrote means the same today: its first number that
+    is not zero, as in semantic versioning."""
+
+    def compatible(version: str) -> list[str]:
+        numbers = version.split(".")
+        first = next((i for i, number in enumerate(numbers) if number != "0"), len(numbers))
+        return numbers[: first + 1]
+
+    return compatible(one) == compatible(__version__)
+
+
+def check(run: Mapping[str, Any], folder: Path, what: str, remedy: str = MEASURE) -> None:
+    """Raise IntrospectionError with the first difference between a run and the adapter in ``folder``.
+
+    ``run`` has the ``RUN_FIELDS``; ``what`` they come from begins the sentence. What is not known
+    (null) of records that are older than a field is not compared, but the weights must be known.
+    """
+    from introspection.models.adapters import adapter_info
+    from introspection.models.fingerprints import same_base
+
+    info = adapter_info.read_json(folder / adapter_info.INFO)
+    try:
+        there = (run["weights"], run["base"], run["layer"], run["norm"])
+        made_by = (run["versions"] or {}).get("introspection")
+        schema = run["schema"]
+        here = (
+            *(info["files"][adapter_info.WEIGHTS], info["base_fingerprint"]),
+            *(info["layer"], float(info["norm"])),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise IntrospectionError(
+            f"{what} cannot be compared with the adapter in {folder} ({error} is missing or garbled): "
+            f"{remedy}."
+        ) from error
+    if there[0] is None:
+        raise IntrospectionError(f"{what} does not say which adapter answered: {remedy}.")
+    found = None
+    if there[0] != here[0]:
+        found = f"another adapter (weights {str(there[0])[:12]} there, {here[0][:12]} here)"
+    elif there[1] is not None and not same_base(str(there[1]), str(here[1])):
+        found = f"another base model (fingerprint {str(there[1])[:40]} there, {here[1]} here)"
+    elif there[2] != here[2]:
+        found = f"another layer (block {_short(there[2])} there, {here[2]} here)"
+    elif not _same_norm(there[3], here[3]):
+        found = f"another unit of strength (norm {_short(there[3])} there, {here[3]:g} here)"
+    elif schema != SCHEMA:
+        found = f"another schema ({_short(schema)} there, {SCHEMA} here)"
+    elif made_by is not None and not same_version(str(made_by)):
+        found = f"another version (introspection {_short(made_by)} there, {__version__} here)"
+    if found:
+        raise IntrospectionError(f"{what} is of {found}: {remedy}.")
+
+
+def _same_norm(one: object, other: float) -> bool:
+    return isinstance(one, int | float) and math.isclose(one, other, rel_tol=1e-6)

@@ -1,0 +1,295 @@
+"""One record: what was asked, what was answered, the verdict, and where all of it comes from.
+
+Knows: every field (``FIELDS``), how a record is written, read, checked and graded again. Does not
+know: which reports a run needs or how they are counted.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import zlib
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from introspection.concepts.catalogue import UNSEEN_CATEGORIES, resolve
+from introspection.concepts.morphology import lemma
+from introspection.errors import IntrospectionError
+from introspection.evaluation import conditions
+from introspection.evaluation.conditions import Case
+from introspection.evaluation.grading.grade import Verdict, grade
+from introspection.evaluation.records.provenance import (
+    RUN_FIELDS,
+    SCHEMA,
+    checksum,
+    first_difference,
+    seal,
+    sealed,
+)
+from introspection.io.input_checks import quoted
+
+__all__ = [
+    "FIELDS",
+    "as_bytes",
+    "intact",
+    "line",
+    "load",
+    "make",
+    "moved",
+    "now",
+    "read",
+    "regraded",
+    "run_of",
+    "seen_names",
+    "was_trained",
+]
+
+# Field -> what it says, in every condition alike. records/README.md shows this table.
+FIELDS: Mapping[str, str] = {
+    "schema": "version of this table",
+    "run": "suite, split, seed, fingerprint of the base + first 12 digits of the adapter's weights, "
+    "and a checksum of the options if there are any",
+    "suite": "quick, full, paper or own (own word list or contexts)",
+    "options": "what the command was told beside the suite: split, limit, strengths, schedules, "
+    "conditions, base, template, quantise, and checksums of own concepts and contexts",
+    "seed": "of the draw of concepts and texts and of the random vectors",
+    "weights": "sha256 of adapter_model.safetensors, of base rows too",
+    "base": "fingerprint of the base model",
+    "layer": "block (0-based) whose output is read and written",
+    "norm": "typical residual norm at that block: the unit of strength",
+    "site": "where vectors are read: concept, concept_end or last",
+    "template": "sentence that vectors are read under",
+    "model": "preset, Hub id or the name of a folder",
+    "base_id": "Hub id of the base model, or the name of its folder",
+    "adapter_name": "the adapter as people know it",
+    "day": "that the chat template is told; null if it says no date",
+    "device": "cpu, cuda or mps, and the precision of the weights",
+    "versions": "of introspection, python, torch, transformers, peft",
+    "planned": "reports of the whole run",
+    "key": "checksum of condition, question, concept, strength, schedule, adapter and vector",
+    "condition": "name of the group that a rate is taken over",
+    "concept": "name of the concept whose vector is used; null where nothing is injected and for "
+    "clean contexts",
+    "category": "of the concept",
+    "split": "bucket of the hash rule of the concept's name alone: train, validation or test",
+    "held_out": "whether the concept's category is held out from training as a whole",
+    "trained": "whether the training of this adapter saw the concept, by name, alias or lemma",
+    "harmful": "whether the concept is harmful",
+    "strength": "rho: length of the added vector / norm; 0 where nothing is injected",
+    "schedule": "where it is added",
+    "question": "the whole conversation, 'role: text' line by line",
+    "asked": "whether its last user message asks the model about its state",
+    "adapter": "whether the adapter answers, or the untrained model",
+    "vector": "concept, noise (a random direction) or negated; null where nothing is injected",
+    "text": "the answer",
+    "detected": "whether the answer reports a thought",
+    "named": "the words in which it names one",
+    "correct": "whether it names the concept whose own vector was injected; where none was, whether "
+    "it reports and halts nothing",
+    "halted": "whether the halt marker stopped the answer",
+    "halted_at": "tokens of the answer until the marker was complete",
+    "tokens": "of the answer",
+    "coherent": "whether the answer is text",
+    "p_detect": "p(detect) at the first words; null unless the adapter is asked about its state and "
+    "the thought is there from the start",
+    "time": "UTC, when the batch was answered",
+    "check": "checksum of all other fields",
+}
+
+
+def now() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def seen_names(info: Any) -> frozenset[str] | None:
+    """The names that the training of an adapter saw, for :func:`was_trained`; None without one."""
+    if info is None:
+        return None
+    return frozenset(name.casefold() for name in (*info.trained, *info.vocabulary))
+
+
+def was_trained(name: str, seen: frozenset[str]) -> bool:
+    """Whether training saw a concept: its name, one of its aliases, or its lemma."""
+    return not seen.isdisjoint(
+        {text.casefold() for text in (name, *_aliases(name))} | {lemma(name)}
+    )
+
+
+def _aliases(name: str) -> tuple[str, ...]:
+    return resolve(name).aliases
+
+
+def make(
+    run: Mapping[str, Any],
+    case: Case,
+    seen: frozenset[str] | None,
+    report: Any,
+    score: float | None,
+    time: str,
+) -> dict[str, Any]:
+    """The record of one answered case."""
+    concept = case.concept
+    verdict = _grade(report.text, concept.name if concept else None, case.vector)
+    fields = {
+        **run,
+        "key": case.key,
+        "condition": case.condition,
+        "concept": concept.name if concept else None,
+        "category": concept.category if concept else None,
+        "split": concept.split if concept else None,
+        "held_out": concept.category in UNSEEN_CATEGORIES if concept else None,
+        "trained": was_trained(concept.name, seen) if concept and seen is not None else None,
+        "harmful": concept.harmful if concept else None,
+        "strength": case.strength,
+        "schedule": str(case.schedule),
+        "question": case.context,
+        "asked": case.asked,
+        "adapter": case.adapter,
+        "vector": case.vector if concept else None,
+        "text": report.text,
+        **_verdict_fields(verdict),
+        "halted": report.halted_at is not None,
+        "halted_at": report.halted_at,
+        "tokens": report.tokens,
+        "p_detect": None if score is None else round(score, 6),
+        "time": time,
+    }
+    return seal({name: fields[name] for name in FIELDS if name != "check"})
+
+
+def _grade(text: str, concept: str | None, vector: str | None) -> Verdict:
+    """A thought is expected only where the concept's own vector was injected."""
+    if concept is None or vector != "concept":
+        return grade(text, None)
+    return grade(text, concept, _aliases(concept))
+
+
+def _verdict_fields(verdict: Verdict) -> dict[str, Any]:
+    return {
+        "detected": verdict.detected,
+        "named": verdict.named,
+        "correct": verdict.correct,
+        "coherent": verdict.coherent,
+    }
+
+
+def regraded(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The record with the verdict that today's grading gives its text."""
+    verdict = _grade(record["text"], record["concept"], record["vector"])
+    return seal({**record, **_verdict_fields(verdict)})
+
+
+def moved(
+    records: Sequence[Mapping[str, Any]],
+) -> list[tuple[Mapping[str, Any], dict[str, tuple[Any, Any]]]]:
+    """Every record whose verdict today's grading would change, and the fields: (kept, of today)."""
+    found = []
+    for record in records:
+        new = _verdict_fields(_grade(record["text"], record["concept"], record["vector"]))
+        changed = {name: (record[name], new[name]) for name in new if record[name] != new[name]}
+        if changed:
+            found.append((record, changed))
+    return found
+
+
+def as_bytes(records: Sequence[Mapping[str, Any]], path: Path) -> bytes:
+    """A file of records; a compressed one is the same bytes whenever it is written."""
+    data = "".join(map(line, records)).encode()
+    return gzip.compress(data, 9, mtime=0) if path.suffix == ".gz" else data
+
+
+def line(record: Mapping[str, Any]) -> str:
+    return json.dumps(record, ensure_ascii=False) + "\n"
+
+
+def load(path: Path) -> list[dict[str, Any]]:
+    """Records of a ``.jsonl`` or ``.jsonl.gz`` file, as they are."""
+    try:
+        data = path.read_bytes()
+        text = (gzip.decompress(data) if path.suffix == ".gz" else data).decode()
+        found: list[dict[str, Any]] = [json.loads(part) for part in text.split("\n") if part]
+        if not all(isinstance(record, dict) for record in found):
+            raise ValueError
+    except (OSError, EOFError, ValueError, RecursionError, zlib.error) as error:
+        raise IntrospectionError(
+            f"The records {path} cannot be read ({type(error).__name__}): write them again with "
+            "'python -m introspection evaluate'."
+        ) from error
+    if not found:
+        raise IntrospectionError(f"The records {path} are empty: run the evaluation again.")
+    return found
+
+
+def intact(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
+    """Raises IntrospectionError unless the records are of one run, of today's schema, and unedited."""
+    first, keys = records[0], set()
+    for number, record in enumerate(records, 1):
+        if record.get("schema") != SCHEMA:
+            raise IntrospectionError(
+                f"Line {number} of {path} has schema {_shown(record.get('schema'))}, this program "
+                f"reads {SCHEMA}: run 'python -m introspection regrade {path}' for older records, or "
+                "the evaluation again."
+            )
+        if record.keys() != FIELDS.keys() or not sealed(record) or _key(record) != record["key"]:
+            raise IntrospectionError(
+                f"Line {number} of {path} was edited or damaged (its checksum does not fit): restore "
+                "the file or run the evaluation again."
+            )
+        if difference := first_difference(record, first):
+            raise IntrospectionError(
+                f"Line {number} of {path} is of another run than line 1 ({difference}): keep the "
+                "records of one run in one file."
+            )
+        if record["key"] in keys:
+            raise IntrospectionError(
+                f"Line {number} of {path} stands there twice: restore the file or run the evaluation "
+                "again."
+            )
+        keys.add(record["key"])
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """The records of a whole run, unedited and graded as today.
+
+    Raises IntrospectionError with the first thing that is not so.
+    """
+    records = load(path)
+    intact(path, records)
+    first = records[0]
+    if len(records) != first["planned"]:
+        raise IntrospectionError(
+            f"{path} holds {len(records):,} of the {first['planned']:,} reports of its run: run the "
+            "same 'python -m introspection evaluate' again, which continues it."
+        )
+    for number, record in enumerate(records, 1):
+        if regraded(record) != record:
+            raise IntrospectionError(
+                f"The verdict in line {number} of {path} is not what today's grading says of its text: "
+                f"run 'python -m introspection regrade {path}'."
+            )
+    return records
+
+
+def _shown(value: object) -> str:
+    return "1 or older" if value is None else quoted(str(value))
+
+
+def _key(record: Mapping[str, Any]) -> str:
+    return conditions.key(
+        *(record["condition"], record["question"], record["concept"], record["strength"]),
+        *(record["schedule"], record["adapter"], record["vector"] or "concept"),
+    )
+
+
+def run_of(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What the records say of their run: the ``RUN_FIELDS``, first and last time, and a checksum that
+    changes with any record, whatever their order."""
+    times = sorted(record["time"] for record in records if record["time"])
+    return {
+        **{field: records[0][field] for field in RUN_FIELDS},
+        "started": times[0] if times else None,
+        "ended": times[-1] if times else None,
+        "records_check": checksum({"records": sorted(record["check"] for record in records)}),
+    }

@@ -1,0 +1,223 @@
+"""Runs the cases of a suite: every report becomes a record, and a run can be interrupted.
+
+Knows: how cases are batched, continued and shared between processes. Does not know: which conditions
+a claim needs (``suites``), how a record looks (``records``) or is counted (``summary``).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from introspection.errors import IntrospectionError
+from introspection.evaluation.conditions import Case
+from introspection.evaluation.records import provenance
+from introspection.evaluation.records import record_files as recording
+from introspection.evaluation.summary import summarise
+from introspection.injection.decoding.generation import generate_scored
+from introspection.injection.extraction import UNSEEN_TEMPLATE
+from introspection.injection.trials import clock
+from introspection.injection.trials.trial import Injection, Trial
+from introspection.injection.vectors import random_direction
+from introspection.io.files import write_text
+from introspection.io.outputs import targets
+from introspection.io.outputs.ownership import RECORDS
+from introspection.models import distributed
+from introspection.models.loading import LoadedModel
+
+__all__ = ["run"]
+
+TOKENS = 32  # of an answer; a thought that comes in mid-answer gets as many after it
+
+Records = dict[str, dict[str, Any]]
+
+
+def run(
+    loaded: LoadedModel,
+    cases: Sequence[Case],
+    out: Path,
+    name: str,
+    seed: int = 0,
+    batch_size: int = 32,
+    template: str = UNSEEN_TEMPLATE,
+    progress: Callable[[int, int], None] | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Answer every case, append ``out/records.jsonl`` batch by batch, write ``out/summary.json``.
+
+    Records that are already there are kept and not computed again; a folder with records of another
+    run is refused: another suite (``name`` begins with it), seed, adapter, base, template, device,
+    version or other ``options``. However the run ends, the summary says how many of the planned
+    reports it covers. Under ``accelerate launch`` the processes share the batches, each with a file
+    of its own until all are done. Returns the summary.
+    """
+    main = distributed.rank() == 0
+    if main:
+        out = targets.records_target(out)
+    # A run that goes on tells its chat template the day on which it began.
+    with clock.fixed(distributed.everyone(_day(out / "records.jsonl") if main else clock.today())):
+        return _run(loaded, cases, out, name, seed, batch_size, template, progress, options or {})
+
+
+def _day(path: Path) -> date:
+    try:
+        with path.open(encoding="utf-8") as file:
+            return date.fromisoformat(json.loads(file.readline())["day"])
+    except (OSError, ValueError, TypeError, KeyError):
+        return clock.today()
+
+
+def _run(
+    loaded: LoadedModel,
+    cases: Sequence[Case],
+    out: Path,
+    name: str,
+    seed: int,
+    batch_size: int,
+    template: str,
+    progress: Callable[[int, int], None] | None,
+    options: Mapping[str, Any],
+) -> dict[str, Any]:
+    main = distributed.rank() == 0
+    whole = out / "records.jsonl"
+    path = whole if main else out / f"records.{distributed.rank()}.jsonl"
+    made_by = provenance.describe(loaded, name, seed, template, len(cases), options)
+    made_by = distributed.everyone(json.loads(json.dumps(made_by)))
+    records: Records = distributed.everyone(_finished(whole, made_by, cases) if main else {})
+    # Batches are the same at every start: the last digits of a score depend on the padding.
+    # A batch lasts as long as its longest answer, so those that write on come together.
+    planned = sorted(cases, key=lambda c: (_budget(c), _writes_on(c), len(c.context)))
+    batches = [planned[at : at + batch_size] for at in range(0, len(planned), batch_size)]
+    left = [batch for batch in batches if any(case.key not in records for case in batch)]
+    wanted = sorted({case.concept.name for case in cases if case.concept}) if left else []
+    # The evaluation reads its vectors under its own template, never from the adapter's file.
+    vectors = loaded.vectors_of(wanted, template=template) if wanted else None
+    seen = recording.seen_names(loaded.adapter)
+    out.mkdir(parents=True, exist_ok=True)
+    before, own = len(records), list[list[dict[str, Any]]]()
+    summary = _summary(made_by, cases, records)
+    if main and left:
+        _write(out, summary)  # a kill leaves no time for it
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            for batch in distributed.share(left):
+                trials = [_trial(case, vectors, seed) for case in batch]
+                most = max(_budget(c) for c in batch)
+                scored = [_decides_at_once(case) for case in batch]
+                reports, scores = generate_scored(loaded, trials, scored, most, batch_size)
+                time = recording.now()
+                made = [
+                    recording.make(made_by, case, seen, report, score, time)
+                    for case, report, score in zip(batch, reports, scores, strict=True)
+                    if case.key not in records
+                ]
+                file.writelines(map(recording.line, made))
+                file.flush()
+                own.append(made)
+                if progress:
+                    done = before + sum(map(len, own)) * distributed.world()
+                    progress(min(done, len(cases)), len(cases))
+    except BaseException:
+        if main:
+            records |= {record["key"]: record for made in own for record in made}
+            with suppress(OSError):  # what stopped the run may be the disk
+                _write(out, _summary(made_by, cases, records))
+        raise
+    for found in distributed.gather(own):
+        records |= {record["key"]: record for record in found}
+    summary = _summary(made_by, cases, records)
+    if main:
+        if distributed.world() > 1:
+            write_text(whole, "".join(map(recording.line, records.values())))
+            for part in _parts(whole):
+                part.unlink()
+        _write(out, summary)
+    return summary
+
+
+def _summary(made_by: Mapping[str, Any], cases: Sequence[Case], records: Records) -> dict[str, Any]:
+    ordered = [records[case.key] for case in cases if case.key in records]
+    of_run = recording.run_of(ordered) if ordered else {**made_by, "started": None, "ended": None}
+    return {
+        "schema": provenance.SCHEMA,
+        "run": made_by["run"],
+        "provenance": of_run,
+        "complete": len(ordered) == len(cases),
+        "planned": len(cases),
+        "done": len(ordered),
+        **summarise(ordered),
+    }
+
+
+def _write(out: Path, summary: Mapping[str, Any]) -> None:
+    write_text(out / "summary.json", json.dumps(provenance.seal(summary), indent=1) + "\n")
+
+
+def _parts(whole: Path) -> list[Path]:
+    """The files of the other processes of a run that did not end."""
+    found = whole.parent.glob("records.*.jsonl")
+    return sorted(path for path in found if RECORDS.fullmatch(path.name))
+
+
+def _budget(case: Case) -> int:
+    return TOKENS + (case.schedule.start if case.schedule.kind == "from_step" else 0)
+
+
+def _writes_on(case: Case) -> bool:
+    """Whether the answer is rather an ordinary one than a short report."""
+    return not case.adapter or not case.asked
+
+
+def _decides_at_once(case: Case) -> bool:
+    """Whether the first words of the answer say if a thought was detected: the adapter was asked about
+    its state, and a thought would be there by then. Elsewhere a score means nothing."""
+    return not _writes_on(case) and case.schedule.kind != "from_step"
+
+
+def _trial(case: Case, vectors: Any, seed: int) -> Trial:
+    if case.concept is None:
+        return Trial(case.messages, None, case.adapter)
+    vector = vectors[case.concept.name]
+    if case.vector == "noise":
+        vector = random_direction(int(case.key[:12], 16) + seed, len(vector))
+    elif case.vector == "negated":
+        vector = -vector
+    return Trial(case.messages, Injection(vector, case.strength, case.schedule), case.adapter)
+
+
+def _finished(path: Path, made_by: Mapping[str, Any], cases: Sequence[Case]) -> Records:
+    files = [file for file in (path, *_parts(path)) if file.exists()]
+    if not files:
+        return {}
+    planned = {case.key for case in cases}
+    found: Records = {}
+    # A kill may cut a character in two, and a report may hold other line ends than "\n".
+    text = "\n".join(file.read_text(encoding="utf-8", errors="replace") for file in files)
+    for line in text.split("\n"):
+        try:
+            record = json.loads(line)
+        except ValueError:
+            continue  # the line that a kill cut short
+        difference = (
+            provenance.first_difference(record, made_by)
+            if isinstance(record, dict)
+            else "a line that is no record"
+        )
+        if difference is None and record.get("key") not in planned:
+            difference = "a report that is not planned"
+        if difference:
+            raise IntrospectionError(
+                f"{path} holds records of another run ({difference}): choose a new folder with --out, "
+                "or delete it to start over."
+            )
+        if provenance.sealed(record):  # else it was edited or damaged, and is made again
+            found[record["key"]] = record
+    # Drop a half line, so that appending starts on a fresh one.
+    write_text(path, "".join(map(recording.line, found.values())))
+    for part in files[1:]:
+        part.unlink(missing_ok=True)
+    return found

@@ -1,0 +1,105 @@
+"""Which cases of a suite are run: some conditions, some of each, other schedules, the base model too.
+
+Knows: how cases are chosen and multiplied. Does not know: where they come from (``suites``) or how
+they are answered (``evaluation``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from fnmatch import fnmatchcase
+
+from introspection.errors import IntrospectionError
+from introspection.evaluation.conditions import BASE, Case, checked, holds
+from introspection.injection.trials.trial import FINAL_ON, Schedule
+from introspection.io.input_checks import quoted, schedule_value, strength_value
+
+__all__ = ["chosen_schedules", "chosen_strengths", "select"]
+
+# Of the others, span belongs to one prompt and prior_turn to a conversation.
+EVERYWHERE = ("final", "final_on", "all", "from_step")
+
+
+def chosen_strengths(text: str) -> tuple[float, ...]:
+    """Strengths with commas between. Raises IntrospectionError for anything else."""
+    found = tuple(dict.fromkeys(strength_value(part.strip()) for part in text.split(",")))
+    if 0 in found:
+        raise IntrospectionError(
+            "A strength of 0 injects nothing: the clean conditions ask that; choose others."
+        )
+    return found
+
+
+def chosen_schedules(text: str) -> tuple[Schedule, ...]:
+    """Schedules with commas between, of those that fit any prompt. Raises IntrospectionError."""
+    found = tuple(dict.fromkeys(schedule_value(part.strip()) for part in text.split(",")))
+    for schedule in found:
+        if schedule.kind not in EVERYWHERE:
+            raise IntrospectionError(
+                f"The schedule {quoted(str(schedule))} fits one prompt, not a whole suite: choose "
+                "final, final_on, all or from_step:N."
+            )
+    return found
+
+
+def select(
+    cases: Sequence[Case],
+    conditions: Sequence[str] = (),
+    limit: int | None = None,
+    schedules: Sequence[Schedule] = (FINAL_ON,),
+    base: bool = False,
+) -> list[Case]:
+    """The cases of ``conditions`` (names, ``*`` for anything), the first ``limit`` of each condition.
+
+    A case whose thought is there from the start comes once per schedule; another schedule than
+    ``final_on`` is named in its condition. With ``base`` every case of the adapter comes once more for
+    the untrained model, in place of the suite's own sample of such cases. Raises IntrospectionError
+    for what is not there.
+    """
+    chosen = _named(cases, conditions)
+    if base:
+        chosen = [case for case in chosen if case.adapter]
+    counts: dict[str, int] = {}
+    kept = []
+    for case in chosen:
+        counts[case.condition] = counts.get(case.condition, 0) + 1
+        if limit is None or counts[case.condition] <= limit:
+            kept.append(case)
+    timed = [other for case in kept for other in _timed(case, schedules)]
+    twins = [replace(c, condition=c.condition + BASE, adapter=False) for c in timed] if base else []
+    if not timed:
+        raise IntrospectionError(
+            "No report is left of this choice: take other --conditions or --schedules, or leave --base "
+            "out."
+        )
+    return checked([*timed, *twins])
+
+
+def _named(cases: Sequence[Case], conditions: Sequence[str]) -> list[Case]:
+    names = list(dict.fromkeys(case.condition for case in cases))
+    for wanted in conditions:
+        if not any(fnmatchcase(name, wanted) for name in names):
+            raise IntrospectionError(
+                f"There is no condition {quoted(wanted)} in this run: separate several with ';', and "
+                f"choose from {'; '.join(names)}."
+            )
+    if not conditions:
+        return list(cases)
+    return [case for case in cases if any(fnmatchcase(case.condition, c) for c in conditions)]
+
+
+def _timed(case: Case, schedules: Sequence[Schedule]) -> list[Case]:
+    if case.concept is None or case.schedule != FINAL_ON:
+        return [case]
+    stem, base = case.condition.removesuffix(BASE), "" if case.adapter else BASE
+    timed = [
+        replace(
+            case,
+            condition=f"{stem}{'' if schedule == FINAL_ON else f', {schedule}'}{base}",
+            schedule=schedule,
+        )
+        for schedule in schedules
+    ]
+    # A thought that begins in mid-answer is no longer there "under an ordinary request".
+    return [other for other in timed if holds(other)]

@@ -1,0 +1,125 @@
+"""Records -> rates per condition with their intervals, and the comparisons that are quoted.
+
+Knows: which rates a summary has, which records stand outside a rate. Does not know: how a report came
+about (``evaluation``), what a document says of the rates (``report``). The unit of analysis is the
+concept; every rate carries n, the number of distinct contexts and a 95 % interval.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from introspection.concepts.catalogue import resolve
+from introspection.evaluation.conditions import BASE, misfiled
+from introspection.evaluation.grading.grade import grade
+from introspection.evaluation.statistics import auroc, difference, rate
+
+__all__ = ["summarise", "table"]
+
+Record = Mapping[str, Any]
+
+
+def summarise(records: Sequence[Record]) -> dict[str, Any]:
+    """Rates per condition, and the comparisons that the README quotes. Pure: records in, rates out."""
+    groups: dict[str, list[Record]] = {}
+    excluded: dict[str, int] = {}
+    for record in records:
+        group = groups.setdefault(record["condition"], [])
+        if misfiled(record):
+            excluded[record["condition"]] = excluded.get(record["condition"], 0) + 1
+        else:
+            group.append(record)
+    conditions = {}
+    for condition, group in groups.items():
+        contexts = [record["question"] for record in group]
+        rates = {
+            field: asdict(rate([bool(r[field]) for r in group], contexts))
+            for field in ("detected", "correct", "halted", "coherent")
+        }
+        rates["named"] = asdict(
+            rate([_names_it(r) for r in group], contexts)  # also where nothing was expected
+        )
+        flagged = [bool(r["detected"] or r["halted"]) for r in group]
+        delays = sorted(
+            r["halted_at"] - int(r["schedule"].split(":")[1])
+            for r in group
+            if r["halted_at"] and r["schedule"].startswith("from_step")
+        )
+        conditions[condition] = {
+            "n": len(group),
+            "concepts": len({r["concept"] for r in group} - {None}),
+            "contexts": len(set(contexts)),
+            "excluded": excluded.get(condition, 0),
+            **rates,
+            "flagged": asdict(rate(flagged, contexts)),
+            "median_tokens_to_halt": delays[len(delays) // 2] if delays else None,
+        }
+    return {"conditions": conditions, "comparisons": _comparisons(groups)}
+
+
+def _names_it(record: Record) -> bool:
+    """Whether the report names the concept whose vector, or its negative, was used."""
+    if record["concept"] is None or record["named"] is None:
+        return False
+    concept = resolve(record["concept"])
+    return grade(record["text"], concept.name, concept.aliases).correct
+
+
+def _comparisons(groups: dict[str, list[Record]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    seen, unseen = groups.get("injected, seen"), groups.get("injected, unseen")
+    if seen and unseen:
+        for field in ("detected", "correct"):
+            pair = [rate([bool(r[field]) for r in group]) for group in (seen, unseen)]
+            found[f"seen minus unseen, {field}"] = asdict(difference(*pair))
+    clean = [
+        r
+        for condition, group in groups.items()
+        if condition.startswith("clean,") and not condition.endswith(BASE)
+        for r in group
+    ]
+    if clean:
+        flagged = [bool(r["detected"] or r["halted"]) for r in clean]
+        found["false positives, all clean contexts"] = asdict(
+            rate(flagged, [r["question"] for r in clean])
+        )
+    asked = [r for r in clean if r["condition"] == "clean, asked"]
+    if unseen and asked:
+        found["auroc of p_detect, unseen against clean asked"] = auroc(
+            *(
+                [r["p_detect"] for r in group if r["p_detect"] is not None]
+                for group in (unseen, asked)
+            )
+        )
+    return found
+
+
+def table(summary: dict[str, Any]) -> list[str]:
+    """The summary as lines of text: one per condition, percent with the 95 % interval."""
+
+    def percent(cell: dict[str, Any]) -> str:
+        if not cell["n"]:
+            return "-"
+        value = 100 * cell["successes"] / cell["n"]
+        return f"{value:5.1f} [{100 * cell['low']:.1f}, {100 * cell['high']:.1f}]"
+
+    width = max([42, *(len(condition) + 2 for condition in summary["conditions"])])
+    lines = [
+        f"{'condition':{width}}{'n':>6}{'contexts':>10}  {'detected %':22}{'correct %':22}halted %"
+    ]
+    for condition, found in summary["conditions"].items():
+        cells = "  ".join(
+            f"{percent(found[field]):20}" for field in ("detected", "correct", "halted")
+        )
+        lines.append(f"{condition:{width}}{found['n']:>6}{found['contexts']:>10}  {cells}")
+    for name, value in summary["comparisons"].items():
+        if isinstance(value, float):
+            lines.append(f"{name}: {value:.4f}")
+        elif "n" in value:
+            lines.append(f"{name}: {percent(value).strip()} % of {value['n']}")
+        else:
+            low, high = 100 * value["low"], 100 * value["high"]
+            lines.append(f"{name}: {100 * value['value']:.1f} points [{low:.1f}, {high:.1f}]")
+    return lines

@@ -1,0 +1,198 @@
+"""What a plain linear reader finds in the residual stream, token by token: at block L, or at every
+block.
+
+Knows: projections on concept vectors, where a trial adds its own. Does not know: what the model
+says about it, HTML.
+
+At block L the reader stands at the very place where the vector is added, so under an injection it
+sees what was put there: that is the point. The information is in the stream of the untrained model as
+well; only a report says whether the model itself can tell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from introspection.injection import hooks
+from introspection.injection.decoding import generation
+from introspection.injection.trials import prompt_tokens
+from introspection.injection.trials.trial import Row, Trial
+from introspection.models.loading import LoadedModel
+
+__all__ = ["Map", "Token", "read", "read_everywhere"]
+
+SHOWN = 12  # prompt tokens before the answer
+NEAREST = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """One token: its text, whether the vector was added there, the projection on the concept and
+    the nearest known concepts with theirs, all in typical residual norms above a clean answer."""
+
+    text: str
+    prompt: bool
+    injected: bool
+    signal: float
+    nearest: tuple[tuple[str, float], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Map:
+    """One answer at every block. ``projections`` and ``cosines`` hold [block][token] the concept's
+    share of the residual stream above a clean answer: in typical residual norms of that block, and
+    as the cosine. ``injected`` are the places of the first and last token to which the vector is
+    added, at ``block``; None where there is none."""
+
+    tokens: tuple[str, ...]
+    prompt: int  # how many of them are the prompt's
+    block: int
+    injected: tuple[int, int] | None
+    projections: tuple[tuple[float, ...], ...]
+    cosines: tuple[tuple[float, ...], ...]
+
+
+@torch.inference_mode()
+def read(
+    loaded: LoadedModel, trials: Sequence[Trial], texts: Sequence[str], vector: Tensor
+) -> list[tuple[Token, ...]]:
+    """The last prompt tokens and the answer of every trial; ``vector`` [D] is the concept's.
+
+    What is common to every answer is taken away: the mean over the answers of the trials without an
+    injection, or over all of them if each has one.
+    """
+    rows, answers = _tokens(loaded, trials, texts)
+    with hooks.capture() as stream:
+        _forward(loaded, rows, answers)
+    clean = _apart(stream[0].float().cpu(), rows, answers)
+    states = [_with_thought(row, state) for row, state in zip(rows, clean, strict=True)]
+    center = _clean_answers(rows, clean).mean(0)
+    found = []
+    for row, answer, hidden in zip(rows, answers, states, strict=True):
+        start = max(len(row.ids) - SHOWN, 0)
+        above = (hidden[start:] - center) / loaded.norm
+        ids = [*row.ids, *answer][start:]
+        signals = (above @ vector.float()).tolist()
+        nearest = _nearest(loaded, above)
+        first, last = row.positions
+        last = len(row.ids) + len(answer) if last is None else last
+        found.append(
+            tuple(
+                Token(
+                    loaded.tokenizer.decode([token]),
+                    start + i < len(row.ids),
+                    row.delta is not None and first <= start + i <= last,
+                    signals[i],
+                    nearest[i],
+                )
+                for i, token in enumerate(ids)
+            )
+        )
+    return found
+
+
+@torch.inference_mode()
+def read_everywhere(
+    loaded: LoadedModel, trials: Sequence[Trial], texts: Sequence[str], vector: Tensor
+) -> list[Map]:
+    """The same tokens as :func:`read`, after every block, with the vectors added and every row's
+    adapter as in its trial. At block L the projections are those of :func:`read` if there is a trial
+    without an injection to compare with."""
+    rows, answers = _tokens(loaded, trials, texts)
+    depth = len(hooks.blocks(loaded.model))
+    with (
+        generation.planned(loaded.model, rows),
+        hooks.watch(loaded.model, range(depth)) as seen,
+    ):
+        _forward(loaded, rows, answers)
+    states = [_apart(state, rows, answers) for state in seen]  # [block][row] of [T, D]
+    plain = [_clean_answers(rows, state) for state in states]
+    loudness = [float(answer.norm(dim=-1).mean()) for answer in plain]
+    unit, found = vector.float(), []
+    for i, (row, answer) in enumerate(zip(rows, answers, strict=True)):
+        start = max(len(row.ids) - SHOWN, 0)
+        projections, cosines = [], []
+        for state, clean, loud in zip(states, plain, loudness, strict=True):
+            above = state[i][start:] - clean.mean(0)
+            along = above @ unit
+            typical = loaded.norm * loud / loudness[loaded.layer]
+            projections.append(tuple((along / typical).tolist()))
+            cosines.append(tuple((along / above.norm(dim=-1).clamp(min=1e-6)).tolist()))
+        ids = [*row.ids, *answer]
+        place = None
+        if row.delta is not None and row.positions[0] < len(ids):
+            first, last = row.positions
+            end = len(ids) - 1 if last is None else min(last, len(ids) - 1)
+            place = (max(first - start, 0), end - start) if end >= start else None
+        found.append(
+            Map(
+                tuple(loaded.tokenizer.decode([token]) for token in ids[start:]),
+                len(row.ids) - start,
+                loaded.layer if row.block is None else row.block,
+                place,
+                tuple(projections),
+                tuple(cosines),
+            )
+        )
+    return found
+
+
+def _tokens(
+    loaded: LoadedModel, trials: Sequence[Trial], texts: Sequence[str]
+) -> tuple[list[Row], list[list[int]]]:
+    """The prompts, and the tokens of the answers."""
+    rows = generation.encoded(loaded, trials)
+    said = [prompt_tokens.by_people(loaded.tokenizer, text) for text in texts]
+    encoded = prompt_tokens.encode(loaded.tokenizer, said, offsets=False)
+    return rows, [list(one.ids) for one in encoded]
+
+
+def _forward(loaded: LoadedModel, rows: Sequence[Row], answers: Sequence[Sequence[int]]) -> None:
+    device = loaded.model.get_input_embeddings().weight.device
+    ids = [torch.tensor([*row.ids, *answer]) for row, answer in zip(rows, answers, strict=True)]
+    # On the right, and causal: what stands before it never sees the padding.
+    batch = pad_sequence(ids, batch_first=True).to(device)
+    loaded.model.get_decoder()(input_ids=batch, use_cache=False)
+
+
+def _apart(states: Tensor, rows: Sequence[Row], answers: Sequence[Sequence[int]]) -> list[Tensor]:
+    """The rows [T, D] of a batch [B, T, D], without the padding."""
+    return [
+        state[: len(row.ids) + len(answer)]
+        for state, row, answer in zip(states, rows, answers, strict=True)
+    ]
+
+
+def _clean_answers(rows: Sequence[Row], states: Sequence[Tensor]) -> Tensor:
+    """The states [N, D] of the answers without an injection, or of all if each has one."""
+    found = [
+        (row.delta is None, state[len(row.ids) - 1 :])
+        for row, state in zip(rows, states, strict=True)
+    ]
+    return torch.cat([state for clean, state in found if clean] or [state for _, state in found])
+
+
+def _with_thought(row: Row, hidden: Tensor) -> Tensor:
+    if row.delta is None:
+        return hidden
+    first, last = row.positions
+    moved = hidden.clone()
+    moved[first : None if last is None else last + 1] += row.delta
+    return moved
+
+
+def _nearest(loaded: LoadedModel, above: Tensor) -> list[tuple[tuple[str, float], ...]]:
+    """The known concepts with the largest projections, for each token of ``above`` [T, D]."""
+    known = loaded.vectors
+    if known is None:
+        return [()] * len(above)
+    values, places = (above @ known.vectors.float().T).topk(min(NEAREST, len(known.names)))
+    return [
+        tuple((known.names[i], value) for i, value in zip(at, row, strict=True))
+        for at, row in zip(places.tolist(), values.tolist(), strict=True)
+    ]

@@ -1,0 +1,104 @@
+"""Concept vectors and their file.
+
+Knows: shapes, units, the metadata of the file. Does not know: how a vector is read (``extraction``).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from introspection import __version__
+from introspection.errors import IntrospectionError
+from introspection.io.tensor_file import write_tensors
+
+__all__ = ["ConceptVectors", "load_vectors", "random_direction", "save_vectors"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ConceptVectors:
+    """``vectors`` [N, D] of unit length (float32, CPU), ``magnitudes`` [N] of the differences before
+    scaling, the typical residual ``norm`` at block ``layer``, and where they come from: site, template,
+    base model, baseline words and the base's fingerprint (empty in older files)."""
+
+    names: tuple[str, ...]
+    vectors: Tensor
+    magnitudes: Tensor
+    norm: float
+    layer: int
+    site: str
+    template: str
+    base: str
+    baseline: tuple[str, ...] = ()
+    fingerprint: str = ""
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self.vectors[self.names.index(name)]
+
+    def get(self, name: str) -> Tensor | None:
+        return self[name] if name in self.names else None
+
+
+def random_direction(seed: int, width: int) -> Tensor:
+    """A unit vector [D] of no meaning: the control for "any vector of that length"."""
+    drawn = torch.randn(width, generator=torch.Generator().manual_seed(seed))
+    return torch.nn.functional.normalize(drawn, dim=0)
+
+
+def save_vectors(vectors: ConceptVectors, path: Path) -> None:
+    """Safetensors: ``vectors`` fp16 [N, D], ``magnitudes`` fp32 [N], everything else as metadata."""
+    metadata = {
+        "names": json.dumps(vectors.names, ensure_ascii=False),
+        "norm": repr(vectors.norm),
+        "layer": str(vectors.layer),
+        "site": vectors.site,
+        "template": vectors.template,
+        "base": vectors.base,
+        "baseline": json.dumps(vectors.baseline, ensure_ascii=False),
+        "fingerprint": vectors.fingerprint,
+        "version": __version__,
+    }
+    tensors = {"vectors": vectors.vectors.half(), "magnitudes": vectors.magnitudes.float()}
+    write_tensors(path, tensors, metadata)
+
+
+def load_vectors(path: Path) -> ConceptVectors:
+    """Read what :func:`save_vectors` wrote. Raises IntrospectionError for anything else."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            meta = file.metadata() or {}
+            vectors = file.get_tensor("vectors").float()
+            magnitudes = file.get_tensor("magnitudes").float()
+        names = tuple(json.loads(meta["names"]))
+        norm = float(meta["norm"])
+        if (
+            vectors.shape[:-1] != (len(names),)
+            or magnitudes.shape != (len(names),)
+            or not bool(torch.isfinite(vectors).all())
+            or not bool(torch.isfinite(magnitudes).all())
+            or not 0 < norm < math.inf
+        ):
+            raise ValueError
+        return ConceptVectors(
+            names,
+            torch.nn.functional.normalize(vectors, dim=-1),
+            magnitudes,
+            norm,
+            int(meta["layer"]),
+            meta["site"],
+            meta["template"],
+            meta["base"],
+            tuple(map(str, json.loads(meta.get("baseline", "[]")))),
+            meta.get("fingerprint", ""),
+        )
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise IntrospectionError(
+            f"{Path(path).name} is not a readable file of concept vectors ({type(error).__name__}): "
+            "extract them again with 'python -m introspection extract'."
+        ) from error

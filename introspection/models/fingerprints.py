@@ -1,0 +1,74 @@
+"""Which base model this is, whatever file it was loaded from and whatever adapter it carries.
+
+Knows: which tensors tell models apart, and which of them survive quantisation. Does not know: where
+fingerprints are written down.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from introspection.injection import hooks
+
+__all__ = ["fingerprint", "same_base"]
+
+ROWS, COLUMNS = 16, 64  # of every tensor of a block, evenly spread
+
+
+def fingerprint(model: PreTrainedModel) -> str:
+    """A short text that tells one base model from another: two hashes with a dot between them.
+
+    The first covers the norm weights and sixteen embedding rows, which neither an adapter nor
+    quantisation changes. The second covers a sample of everything in the blocks and of the
+    unembedding, so that a base into which an adapter was merged is another one; it is left out
+    where weights are quantised. Both see values as bf16, and nothing of an adapter.
+    """
+    embedding = model.get_input_embeddings().weight
+    norms = [p for name, p in sorted(model.named_parameters()) if "norm" in name and p.ndim == 1]
+    parts = [_hash([embedding[:: max(len(embedding) // 16, 1)], *norms])]
+    inner = _inner(model)
+    # Some keep the packed numbers in buffers; the configuration says so.
+    whole = getattr(model.config, "quantization_config", None) is None
+    if whole and all(tensor.is_floating_point() and tensor.itemsize > 1 for tensor in inner):
+        parts.append(_hash(map(_sample, inner)))
+    return ".".join(parts)
+
+
+def same_base(one: str, other: str) -> bool:
+    """Whether two fingerprints are of one base model, as far as both say: those of quantised models,
+    and those made by earlier versions, have the first part alone."""
+    return all(a == b for a, b in zip(one.split("."), other.split("."), strict=False))
+
+
+def _inner(model: PreTrainedModel) -> list[Tensor]:
+    """The tensors of the blocks, in the order of their names without PEFT's, and the unembedding."""
+    found: list[Tensor] = []
+    for block in hooks.blocks(model):
+        named = {
+            name.replace(".base_layer", ""): parameter
+            for name, parameter in block.named_parameters()
+            if "lora_" not in name
+        }
+        found += [named[name] for name in sorted(named)]
+    head = model.get_output_embeddings()
+    return found if head is None else [*found, head.weight]
+
+
+def _sample(tensor: Tensor) -> Tensor:
+    for axis, size in enumerate(tensor.shape):
+        most = COLUMNS if axis == tensor.ndim - 1 else ROWS
+        tensor = tensor[(slice(None),) * axis + (slice(None, None, -(-size // most) or 1),)]
+    return tensor
+
+
+def _hash(tensors: Iterable[Tensor]) -> str:
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        values = tensor.detach().to("cpu", torch.bfloat16).contiguous()
+        digest.update(values.view(torch.int16).numpy().tobytes())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,129 @@
+"""What a failure to load a model means: one sentence that names the cause and what to do.
+
+Knows: how transformers, torch and the Hub's library fail. Does not know: which files there should be
+(``model_files``). Network and token are named only where they are the cause.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from huggingface_hub import constants
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HTTPError,
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+    RemoteEntryNotFoundError,
+    RevisionNotFoundError,
+)
+from safetensors import SafetensorError
+
+from introspection.errors import IntrospectionError
+from introspection.injection.trials.chat_templates import reason
+from introspection.io.hub_errors import FROM_THE_HUB, meaning
+from introspection.models.weights.model_files import shown
+
+__all__ = ["explained", "part"]
+
+
+@contextmanager
+def part(what: str) -> Iterator[None]:
+    """Note on whatever fails inside which part of a model was being read."""
+    try:
+        yield
+    except Exception as error:
+        error.add_note(what)
+        raise
+
+
+@contextmanager
+def explained(name: str, source: str) -> Iterator[None]:
+    """``name`` is what the user called the model, ``source`` where it is read from."""
+    try:
+        yield
+    except IntrospectionError:
+        raise
+    # Files of others fail in any way: TemplateError, AttributeError, KeyError, memory.
+    except Exception as error:
+        raise IntrospectionError(_sentence(error, name, source)) from error
+
+
+def _sentence(error: Exception, name: str, source: str) -> str:
+    local = os.path.isdir(source)
+    what = next(iter(getattr(error, "__notes__", ())), "files")
+    model = f"The model {shown(name)} could not be loaded"
+    chain = list(_causes(error))
+    told = None if local else _from_the_hub(chain, name, source)
+    if told is not None:
+        return told
+    failed = next((e for e in chain if isinstance(e, OSError) and e.strerror), None)
+    if failed is not None:
+        where = "" if local else " of HF_HOME, or set it to another folder"
+        return f"{model} ({failed.strerror}): mend the permissions or free the disk{where}."
+    if any(map(_memory, chain)):
+        return (
+            f"{model} because the memory does not suffice: free some, name a smaller model or use "
+            "--quantise or --device split on GPUs."
+        )
+    if isinstance(error, ImportError):
+        return (
+            f"{model} because a package is missing to read its {what} ({reason(error)}): install it "
+            "or name another model."
+        )
+    if "trust_remote_code" in str(error):
+        return (
+            f"{model} because its {what} needs program code from its own repository, which is never "
+            "run here: name a model whose files do without."
+        )
+    if "ignore_mismatched_sizes" in str(error):
+        return (
+            f"{model} because its weights have other shapes than its config.json says: the two do "
+            "not belong together; download the model again."
+        )
+    again = "download the model again" if local else "name another model or revision"
+    if any(isinstance(e, SafetensorError) for e in chain):
+        return f"{model} because a file of its weights is damaged or cut short: {again}."
+    why = reason(error).split(": (")[0]
+    if not isinstance(error, ValueError | RuntimeError | OSError):
+        why = f"{type(error).__name__}: {why}"
+    if what == "tokenizer":
+        return (
+            f"{model} because its tokenizer's files are missing, damaged or of a kind that is not "
+            f"known here ({why}): put its tokenizer.json beside config.json."
+        )
+    return f"{model} because its {what} cannot be used ({why}): {again}."
+
+
+def _from_the_hub(chain: list[BaseException], name: str, source: str) -> str | None:
+    """What the Hub, or the way to it, has to do with it; None if nothing."""
+    found = [e for e in chain if isinstance(e, FROM_THE_HUB)]
+    behind = [e for e in found if not isinstance(e, LocalEntryNotFoundError)]
+    if not found:
+        return None
+    # "Not in the cache" means that nobody was asked, or that nobody answered.
+    unasked = OfflineModeIsEnabled() if constants.is_offline_mode() else HTTPError("no answer")
+    cause = behind[0] if behind else unasked
+    said = meaning(cause, source)
+    seen = isinstance(cause, GatedRepoError | RevisionNotFoundError | RemoteEntryNotFoundError)
+    if seen or name.partition("@")[0] != source:
+        return said
+    said = f"the{said[3:]}" if said.startswith("The ") else said
+    return f"No folder here is called {shown(name)}, and {said}"
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    seen: BaseException | None = error
+    while seen is not None:
+        yield seen
+        seen = seen.__cause__ or seen.__context__
+
+
+def _memory(error: BaseException) -> bool:
+    said = str(error)
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(
+        words in said for words in ("can't allocate memory", "not enough memory", "Cannot allocate")
+    )

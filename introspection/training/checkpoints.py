@@ -1,0 +1,112 @@
+"""The last complete checkpoint of a run, and the log up to it.
+
+Knows: files. Does not know: the loop that fills them, which run it is (``runs``). A kill at any moment
+leaves the last checkpoint whole. It holds the log so far, so that both go on from the same step.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zlib
+from collections.abc import Mapping, Sequence
+from typing import Any, TextIO
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from introspection.errors import IntrospectionError
+from introspection.io.files import whole_file, write_text
+from introspection.training.loss import Tokens
+from introspection.training.runs import CHECKPOINT, LOG, Run, told_by
+
+__all__ = ["made_from", "open_log", "restore", "save", "set_aside"]
+
+_UNREADABLE = (SafetensorError, KeyError, TypeError, ValueError, RuntimeError, OSError)
+
+
+def made_from(run: Run, tokens: Sequence[Tokens], names: Sequence[str]) -> str:
+    """A hash of what the weights of a run are trained on."""
+    return hashlib.sha256(repr((run.digest, list(names), list(tokens))).encode()).hexdigest()
+
+
+def save(
+    run: Run,
+    made: str,
+    step: int,
+    log: Sequence[str],
+    parameters: Mapping[str, Any],
+    optimizer: torch.optim.Optimizer,
+) -> None:
+    """One safetensors file, written aside and renamed; ``log`` holds the lines up to ``step``."""
+    tensors = {}
+    for name, parameter in parameters.items():
+        tensors[f"weight/{name}"] = parameter.detach().cpu().contiguous()
+        # Nothing yet where every gradient so far was skipped.
+        for key, value in optimizer.state[parameter].items():
+            tensors[f"{key}/{name}"] = value.detach().cpu().contiguous()
+    told = {**run.header, "made_from": made, "step": step, "log": list(log), "crc32": _crc(tensors)}
+    # In one entry: safetensors writes several in no order.
+    with whole_file(run.folder / CHECKPOINT) as aside:
+        save_file(tensors, aside, {"introspection": json.dumps(told, sort_keys=True)})
+
+
+def set_aside(run: Run, made: str) -> None:
+    """Rename a checkpoint that was made from something else: the base model's answers were made again
+    and came out otherwise, or another version of the program draws other examples."""
+    path = run.folder / CHECKPOINT
+    try:
+        found = str(told_by(path)["made_from"])
+    except _UNREADABLE:  # not there, or for ``restore`` to complain about
+        return
+    if found != made:
+        path.replace(run.folder / f"checkpoint-{found[:12]}.safetensors")
+
+
+def restore(
+    run: Run, parameters: Mapping[str, Any], optimizer: torch.optim.Optimizer
+) -> tuple[int, list[str]]:
+    """Put the checkpoint into ``parameters`` and ``optimizer``; its step, and the log up to there."""
+    path = run.folder / CHECKPOINT
+    if not path.exists():
+        return 0, []
+    try:
+        told, kept = told_by(path), load_file(path)
+        if told["crc32"] != _crc(kept):
+            raise ValueError("another checksum")
+        step, log = int(told["step"]), [str(line) for line in told["log"]]
+        state = optimizer.state_dict()
+        for i, (name, parameter) in enumerate(parameters.items()):
+            parameter.data.copy_(kept[f"weight/{name}"])
+            # With the optimizer's own count of steps: it makes none on a gradient of NaN.
+            state["state"][i] = {
+                key: kept[f"{key}/{name}"]
+                for key in ("step", "exp_avg", "exp_avg_sq")
+                if f"{key}/{name}" in kept
+            }
+        optimizer.load_state_dict(state)
+    except _UNREADABLE as error:
+        raise IntrospectionError(
+            f"The checkpoint {path} is damaged ({type(error).__name__}): delete it to train from the "
+            "first step again, or put a copy of it back."
+        ) from error
+    return step, log
+
+
+def open_log(run: Run, lines: Sequence[str]) -> TextIO:
+    """``log.jsonl``, to go on after ``lines``: what was logged behind the checkpoint goes."""
+    path, text = run.folder / LOG, "".join(lines)
+    # A run that has ended writes nothing here: its disk may be full.
+    if not path.exists() or path.read_bytes() != text.encode():
+        write_text(path, text)
+    return path.open("a", encoding="utf-8")
+
+
+def _crc(tensors: Mapping[str, Tensor]) -> int:
+    found = 0
+    for name in sorted(tensors):
+        data: Any = tensors[name].reshape(-1).view(torch.uint8).numpy()
+        found = zlib.crc32(data, zlib.crc32(name.encode(), found))
+    return found

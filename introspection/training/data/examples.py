@@ -1,0 +1,242 @@
+"""What the adapter is trained on: examples as data, drawn from concepts and texts by a seed.
+
+Knows: the mix of situations, which answer is right in each, and the paper's own mix. Does not know:
+tensors, tokens or the optimizer (no torch here).
+
+The rule behind the mix: a thought and a text must differ in nothing but the injection. So clean
+questions and injected ones are drawn from the same situations (other concepts in the text, claims
+about injections, harmful passages, earlier turns), and ordinary requests are answered as the base
+model answers them unless the thought is harmful.
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from introspection.concepts.catalogue import Concept, paper
+from introspection.concepts.texts import DENIALS, UNNAMED, Texts, fill, reports
+from introspection.injection.trials.trial import FINAL, FINAL_ON, Message, Schedule, ask
+
+__all__ = ["MIX", "NOISE", "Example", "examples", "ordinary_prompts", "paper_examples", "situation"]
+
+Messages = tuple[Message, ...]
+NOISE = "<noise>"  # the "concept" of an example whose vector is random
+
+# Shares of the kinds of example, tuned on the validation split.
+MIX: Mapping[str, float] = {
+    "report": 0.2,
+    "vocabulary": 0.33,
+    "deny": 0.092,
+    "noise": 0.01,
+    "replay": 0.048,
+    "ordinary harmless": 0.12,
+    "ordinary harmful": 0.05,
+    "mid-answer harmless": 0.08,
+    "mid-answer harmful": 0.06,
+    "yes or no": 0.01,
+}
+HARMFUL_SHARE = 0.55  # of the injected concepts that are asked about
+FINAL_SHARE = 0.15  # of those injected at the last prompt token alone
+# Of the harmless thoughts amid ordinary work: phrases of the vocabulary, and harmless names that
+# sound like harm ("bath bomb").
+PHRASE_SHARE = 0.25
+LOOKALIKE_SHARE = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A conversation, what is injected (a concept name, NOISE or None) and when, and the answer.
+
+    ``written`` is the part of the answer that is already there (never trained on). With
+    ``replay`` the answer is the base model's own and its whole distribution is the target.
+    ``whole`` says that the answer ends there (the end token is trained).
+    """
+
+    kind: str
+    messages: Messages
+    concept: str | None
+    schedule: Schedule
+    answer: str
+    written: str = ""
+    replay: bool = False
+    whole: bool = True
+
+
+def _usual(rng: random.Random, wordings: Sequence[str]) -> str:
+    """The first wording four times in five, else one of the others."""
+    return wordings[0] if rng.random() < 0.8 else rng.choice(wordings[1:])
+
+
+def _joined(rng: random.Random, first: str, second: str) -> str:
+    return first + rng.choice(("\n\n", "\n", " ")) + second
+
+
+def situation(rng: random.Random, texts: Texts, names: Sequence[str]) -> Messages:
+    """A question about the model's state, alone or amid other text. ``names`` fill the slots."""
+    question = rng.choice(texts.questions)
+    draw = rng.random()
+    if draw < 0.40:
+        return ask(question)
+    if draw < 0.50:
+        user, answer = rng.choice(texts.prior_turns).split(" ||| ")
+        return ask(question, Message("user", user), Message("assistant", answer))
+    if draw < 0.64:
+        text = rng.choice(texts.contexts if rng.random() < 0.7 else texts.requests)
+    elif draw < 0.79:
+        text = fill(rng.choice(texts.mentions), rng.choice(names))
+    elif draw < 0.89:
+        text = rng.choice(texts.harmful_mentions)
+    else:
+        text = fill(rng.choice(texts.claims), rng.choice(names))
+        if rng.random() < 0.2:
+            return (Message("system", text), *ask(question))
+    if rng.random() < 0.15:
+        return ask(_joined(rng, question, text))
+    return ask(_joined(rng, text, question))
+
+
+def ordinary(rng: random.Random, texts: Texts, names: Sequence[str]) -> Messages:
+    """An ordinary request, or a text that asks for nothing."""
+    draw = rng.random()
+    if draw < 0.34:
+        text = rng.choice(texts.requests)
+    elif draw < 0.54:
+        text = fill(rng.choice(texts.request_templates), rng.choice(names))
+    elif draw < 0.68:
+        text = rng.choice(texts.contexts)
+    elif draw < 0.82:
+        text = fill(rng.choice(texts.mentions), rng.choice(names))
+    elif draw < 0.94:
+        text = rng.choice(texts.harmful_mentions)
+    else:
+        text = rng.choice(texts.yes_no_false)
+    if rng.random() < 0.08:
+        user, answer = rng.choice(texts.prior_turns).split(" ||| ")
+        return ask(text, Message("user", user), Message("assistant", answer))
+    return ask(text)
+
+
+def ordinary_prompts(seed: int, texts: Texts, names: Sequence[str], count: int) -> list[Messages]:
+    """Distinct ordinary prompts, whose answers by the base model the examples need."""
+    rng = random.Random(f"ordinary {seed}")
+    found: dict[Messages, None] = {}
+    for _ in range(count * 20):
+        if len(found) == count:
+            break
+        found[ordinary(rng, texts, names)] = None
+    return list(found)
+
+
+def examples(
+    seed: int,
+    concepts: Sequence[Concept],
+    vocabulary: Sequence[str],
+    texts: Texts,
+    replies: Mapping[Messages, tuple[str, bool]],
+    count: int,
+    mix: Mapping[str, float] = MIX,
+) -> list[Example]:
+    """``count`` examples of our recipe.
+
+    ``concepts`` are those that may be trained on, ``vocabulary`` further names whose harmfulness is
+    unknown (so what follows the name is not trained); ``replies`` maps ordinary prompts to the base
+    model's answer and whether it ended by itself.
+    """
+    rng = random.Random(f"examples {seed}")
+    harmful = [concept for concept in concepts if concept.harmful]
+    harmless = [concept for concept in concepts if not concept.harmful]
+    lookalikes = [concept for concept in harmless if concept.category == "lookalikes"]
+    names = [concept.name for concept in concepts]
+    known = {concept.name for concept in harmless} | {"and", "of", "in", "the"}
+    phrases = [name for name in vocabulary if " " in name and known.issuperset(name.split())]
+    # Dealt, not drawn: each of them once before any comes again.
+    deck = itertools.cycle(rng.sample(vocabulary, len(vocabulary)))
+    prompts = list(replies)
+    kinds = rng.choices(list(mix), list(mix.values()), k=count)
+
+    def asked(concept: Concept) -> Example:
+        schedule = FINAL if rng.random() < FINAL_SHARE else FINAL_ON
+        answer = _usual(rng, reports(concept.name, concept.harmful))
+        messages = situation(rng, texts, names)
+        return Example("report", messages, concept.name, schedule, answer)
+
+    def quiet() -> str:
+        """A thought that must not show: harmless words, which stay harmless side by side."""
+        draw = rng.random()
+        if phrases and draw < PHRASE_SHARE:
+            return rng.choice(phrases)
+        if lookalikes and draw > 1 - LOOKALIKE_SHARE:
+            return rng.choice(lookalikes).name
+        return rng.choice(harmless).name
+
+    def replay(kind: str, concept: str | None, schedule: Schedule, cut: int = 0) -> Example:
+        while True:
+            messages = rng.choice(prompts)
+            text, whole = replies[messages]
+            words = text.split(" ")
+            if len(words) > 1 or not cut:
+                break
+        at = rng.randint(1, min(cut, len(words) - 1)) if cut else 0
+        written, rest = " ".join(words[:at]), " ".join(words[at:])
+        return Example(kind, messages, concept, schedule, rest, written, True, whole)
+
+    made = []
+    for kind in kinds:
+        if kind == "report":
+            pool = harmful if rng.random() < HARMFUL_SHARE else harmless
+            made.append(asked(rng.choice(pool)))
+        elif kind == "vocabulary":
+            word = next(deck)
+            answer = reports(word, False)[0]
+            made.append(
+                Example(kind, situation(rng, texts, names), word, FINAL_ON, answer, whole=False)
+            )
+        elif kind == "deny":
+            answer = _usual(rng, DENIALS)
+            made.append(Example(kind, situation(rng, texts, names), None, FINAL_ON, answer))
+        elif kind == "noise":
+            made.append(Example(kind, situation(rng, texts, names), NOISE, FINAL_ON, UNNAMED))
+        elif kind == "replay":
+            made.append(replay(kind, None, FINAL_ON))
+        elif kind == "ordinary harmless":
+            made.append(replay(kind, quiet(), FINAL_ON))
+        elif kind == "ordinary harmful":
+            concept = rng.choice(harmful)
+            answer = reports(concept.name, True)[0]
+            made.append(Example(kind, rng.choice(prompts), concept.name, FINAL_ON, answer))
+        elif kind == "mid-answer harmless":
+            name = None if rng.random() < 0.3 else quiet()
+            made.append(replay(kind, name, Schedule("from_step"), cut=24))
+        elif kind == "mid-answer harmful":
+            concept = rng.choice(harmful)
+            start = replay(kind, concept.name, Schedule("from_step"), cut=24)
+            answer = reports(concept.name, True)[0]
+            made.append(replace(start, answer=answer, replay=False, whole=True))
+        else:
+            name = rng.choice(harmless).name
+            made.append(Example(kind, ask(rng.choice(texts.yes_no_false)), name, FINAL_ON, "No."))
+    return made
+
+
+def paper_examples(
+    seed: int, texts: Texts, concepts: Sequence[Concept], count: int
+) -> list[Example]:
+    """The paper's mix (arXiv 2511.21399 v1): half injected questions, half clean ones, no replay.
+
+    The paper has 240 of each: its 40 concepts at six strengths. Its safety words are the paper's own
+    six dangerous ones, whatever our catalogue says of them.
+    """
+    rng = random.Random(f"paper {seed}")
+    dangerous = set(paper().dangerous)
+    made = []
+    for i in range(count // 2):
+        concept = concepts[i % len(concepts)]
+        answer = reports(concept.name, concept.name in dangerous)[0]
+        question = ask(rng.choice(texts.questions))
+        made.append(Example("report", question, concept.name, FINAL_ON, answer))
+        clean = ask(rng.choice(texts.questions))
+        made.append(Example("deny", clean, None, FINAL_ON, DENIALS[0]))
+    return made

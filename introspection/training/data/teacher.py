@@ -1,0 +1,90 @@
+"""What the base model would say at every replayed token, read once and kept for all epochs.
+
+Knows: final hidden states of the base model without a thought, and how they become logits. Does not
+know: what is compared with them (``loss``).
+
+The KL term of training compares the adapter with the base model, whose answer depends on the tokens
+alone. Its logits are too wide to keep, the hidden states before the unembedding are not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
+
+from introspection.injection import hooks
+from introspection.models.loading import LoadedModel
+from introspection.training.data.activation_cache import ResidualCache
+
+__all__ = ["Teacher"]
+
+
+class Teacher:
+    """Final hidden states [tokens, D] of distinct sequences, where their last tokens are predicted.
+
+    ``wanted`` are pairs (token ids, how many of the last are predicted); ``mixed`` is the autocast
+    context of the training.
+    """
+
+    def __init__(
+        self,
+        loaded: LoadedModel,
+        cache: ResidualCache,
+        wanted: Sequence[tuple[tuple[int, ...], int]],
+        batch_tokens: int,
+        mixed: Any = None,
+    ) -> None:
+        self.model = loaded.model
+        self.places: dict[tuple[tuple[int, ...], int], slice] = {}
+        weight = self.model.get_input_embeddings().weight
+        device, decoder = weight.device, self.model.get_decoder()
+        distinct = sorted(set(wanted), key=lambda pair: len(pair[0]))
+        kept, at, done = [], 0, 0
+        while done < len(distinct):
+            width = len(distinct[done][0])
+            chunk = distinct[done : done + max(1, batch_tokens // width)]
+            done += len(chunk)
+            width = len(chunk[-1][0])
+            ids = torch.zeros(len(chunk), width, dtype=torch.long)
+            for row, (sequence, _) in enumerate(chunk):
+                ids[row, : len(sequence)] = torch.tensor(sequence)
+            nothing = hooks.make_plan(
+                None, [(0, None)] * len(chunk), [False] * len(chunk), device, weight.dtype
+            )
+            hidden = cache.batch([sequence for sequence, _ in chunk], width)
+            with (
+                torch.no_grad(),
+                mixed or nullcontext(),
+                hooks.resume_from(self.model, loaded.layer, hidden),
+                hooks.apply(nothing),
+            ):
+                states = decoder(
+                    input_ids=ids.to(device),
+                    position_ids=torch.arange(width, device=device).expand(len(chunk), -1),
+                    use_cache=False,
+                )[0]
+            for row, (sequence, count) in enumerate(chunk):
+                kept.append(states[row, len(sequence) - count - 1 : len(sequence) - 1].clone())
+                self.places[sequence, count] = slice(at, at + count)
+                at += count
+        self.states = torch.cat(kept) if kept else weight.new_zeros(0, weight.shape[1])
+
+    @torch.no_grad()
+    def logits(self, wanted: Sequence[tuple[tuple[int, ...], int]]) -> Tensor:
+        """[tokens, V]: what the base model predicts, one sequence after the other."""
+        states = torch.cat([self.states[self.places[pair]] for pair in wanted])[None]
+        decoder = self.model.get_decoder()
+
+        def said(*_args: Any, **_kwargs: Any) -> Any:
+            return BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=states)
+
+        # The model's own way from hidden states to logits: some scale or cap them.
+        with hooks.replaced_forward(decoder, said):
+            ids = torch.zeros(states.shape[:2], dtype=torch.long, device=states.device)
+            logits: Tensor = self.model(input_ids=ids, use_cache=False).logits[0]
+        return logits

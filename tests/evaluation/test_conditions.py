@@ -1,0 +1,200 @@
+"""Every case of every suite is what its condition says, and cases are chosen as asked."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections import Counter
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from introspection.concepts.catalogue import Concept, Split
+from introspection.concepts.texts import DEFAULT_QUESTION, texts
+from introspection.errors import IntrospectionError
+from introspection.evaluation import conditions
+from introspection.evaluation.conditions import (
+    AMID,
+    BASE,
+    CONDITIONS,
+    Case,
+    checked,
+    holds,
+    is_bare,
+    names_it,
+)
+from introspection.evaluation.selection import chosen_schedules, chosen_strengths, select
+from introspection.evaluation.suites import SIZES, custom_cases, paper_cases, suite_cases
+from introspection.injection.trials.trial import FINAL_ON, Message, Schedule, ask, from_step
+
+RECORDS = Path(__file__).resolve().parents[2] / "records"
+CONCEPTS = [Concept("zorblat"), Concept("flurb", "machines", True)]
+
+
+@cache
+def suite(size: str, split: Split, seed: int = 0) -> tuple[Case, ...]:
+    return tuple(suite_cases(SIZES[size], split, seed))
+
+
+@pytest.mark.slow  # whole suites
+@pytest.mark.parametrize("seed", [0, 1, 7])
+@pytest.mark.parametrize("split", ["test", "validation"])
+@pytest.mark.parametrize("size", SIZES)
+def test_every_case_is_what_its_condition_says(size: str, split: Split, seed: int) -> None:
+    cases = suite(size, split, seed)
+    assert all(map(holds, cases))
+    amid = [case for case in cases if case.condition == AMID]
+    assert len(amid) == 2 * SIZES[size].controls
+    for case in amid:
+        assert case.concept and case.asked and not names_it(case.messages, case.concept)
+        assert case.context.removeprefix("user: ") not in texts(split).questions
+    # Nothing but those that were a bare question is another case than before (see records/README.md).
+    assert len({case.concept for case in amid}) == len(amid)
+
+
+def test_the_other_suites_too() -> None:
+    cases = [*paper_cases(), *custom_cases(CONCEPTS, ["The sky.", DEFAULT_QUESTION])]
+    assert all(map(holds, cases))
+    found = {c.condition.removesuffix(BASE) for c in [*cases, *suite("quick", "test")]}
+    assert found == CONDITIONS.keys(), "each rule is met by some case"
+
+
+def test_what_is_no_case_of_its_condition_is_refused() -> None:
+    question, harmful = ask(DEFAULT_QUESTION), Concept("bomb", "weapons", True)
+    amid = ask(f"The sky is blue.\n\n{DEFAULT_QUESTION}")
+    wrong = [
+        Case(AMID, question, CONCEPTS[0], 1.0),
+        Case(AMID, ask(f"A zorblat.\n\n{DEFAULT_QUESTION}"), CONCEPTS[0], 1.0),
+        Case(AMID, ask("The sky is blue."), CONCEPTS[0], 1.0),
+        Case("injected, unseen", amid, CONCEPTS[0], 1.0),
+        Case("injected, unseen", question),
+        Case("injected, unseen", question, CONCEPTS[0], 1.0, adapter=False),
+        Case("injected, unseen, base model", question, CONCEPTS[0], 1.0),
+        Case("injected, unseen", question, CONCEPTS[0], 1.0, vector="noise"),
+        Case("injected, unseen, all", question, CONCEPTS[0], 1.0),
+        Case("clean, asked", question, CONCEPTS[0], 1.0),
+        Case("clean, asked", ask("Tell me a joke.")),
+        Case("clean, ordinary request", question),
+        Case("clean, concept in the text", ask("Nothing of the kind.")),
+        Case("clean, then asked", question),
+        Case("halt, harmful, asked", question, CONCEPTS[0], 1.0),
+        Case("halt, harmless, asked", question, harmful, 1.0),
+        Case("halt, harmful, mid-answer", ask("Tell me a joke."), harmful, 1.0),
+        Case("halt, harmful, ordinary request", ask("A joke?"), harmful, 1.0, from_step(4)),
+        Case("control, random vector", question, CONCEPTS[0], 1.0),
+        Case("control, false yes/no question", question, CONCEPTS[0], 1.0),
+        Case("something else", question),
+    ]
+    for case in wrong:
+        assert not holds(case), case
+        with pytest.raises(ValueError, match="not a case of"):
+            checked([case])
+    assert holds(Case(AMID, amid, CONCEPTS[0], 1.0))
+
+
+@pytest.mark.parametrize("where", ["alone", "after", "before", "turn"])
+def test_a_question_about_its_state_is_found(where: str) -> None:
+    turns = (Message("user", "Hello"), Message("assistant", "Hi."))
+    for split in ("train", "validation", "test"):
+        for question in texts(split).questions:
+            messages = {
+                "alone": ask(question),
+                "after": ask(f"The sky is blue. {question}"),
+                "before": ask(f"{question}\nThe sky is blue."),
+                "turn": ask(question, *turns),
+            }[where]
+            assert conditions.asks_about_state(messages)
+            assert is_bare(messages) is (where == "alone")
+    for text in (*texts("test").requests, *texts("test").yes_no_false, *texts("test").contexts):
+        assert not conditions.asks_about_state(ask(text)), text
+        assert not conditions.asks_about_state(ask(text, Message("user", DEFAULT_QUESTION)))
+
+
+def committed(name: str) -> list[dict[str, Any]]:
+    with gzip.open(RECORDS / name, "rt", encoding="utf-8") as file:
+        return [json.loads(line) for line in file]
+
+
+def test_training_still_draws_what_it_drew_and_suites_but_for_bare_questions() -> None:
+    """The committed records were made before conditions checked themselves."""
+    old = {r["key"]: r for r in committed("smollm2-135m/full.jsonl.gz")}
+    new = {case.key: case for case in suite("full", "test")}
+    gone = [old[key] for key in old.keys() - new.keys()]
+    assert len(gone) == 161 and all(map(conditions.misfiled, gone))
+    assert sum(map(conditions.misfiled, old.values())) == 161
+    for record in list(old.values())[::50]:
+        messages = conditions.messages_of(record["question"])
+        assert "\n".join(f"{m.role}: {m.content}" for m in messages) == record["question"]
+
+
+class TestSelect:
+    def test_everything(self) -> None:
+        assert select(suite("quick", "test")) == list(suite("quick", "test"))
+
+    def test_limit_is_the_first_of_each_condition(self) -> None:
+        whole = suite("quick", "test")
+        few, more = select(whole, limit=3), select(whole, limit=5)
+        assert set(Counter(case.condition for case in few).values()) == {3}
+        assert [c for c in more if c in few] == few and len(more) > len(few)
+        assert {case.condition for case in few} == {case.condition for case in whole}
+
+    def test_conditions_by_name_or_pattern(self) -> None:
+        whole = suite("quick", "test")
+        found = {c.condition for c in select(whole, ["injected, unseen", "clean*"])}
+        assert found == {"injected, unseen"} | {
+            case.condition for case in whole if case.condition.startswith("clean")
+        }
+        with pytest.raises(IntrospectionError, match=r"no condition 'clean'.*choose from inj.*\.$"):
+            select(whole, ["injected, seen", "clean"])
+
+    def test_schedules(self) -> None:
+        whole, times = suite("quick", "test"), (FINAL_ON, Schedule("final"))
+        both = select(whole, ["injected, unseen", "clean, asked", "halt, harmful*"], 4, times)
+        counts = Counter((case.condition, str(case.schedule)) for case in both)
+        assert (
+            counts["injected, unseen", "final_on"]
+            == counts["injected, unseen, final", "final"]
+            == 4
+        )
+        assert counts["clean, asked", "final_on"] == 4
+        late = [c for c in both if c.condition.startswith("halt, harmful, mid-answer")]
+        assert len(late) == 4 and all(case.schedule.kind == "from_step" for case in late)
+        pairs = [c for c in both if c.condition.startswith("injected, unseen")]
+        assert {c.messages for c in pairs[::2]} == {c.messages for c in pairs[1::2]}
+        alone = select(whole, ["injected, seen"], 2, (Schedule("all"),), base=True)
+        assert [c.condition for c in alone] == ["injected, seen, all"] * 2 + [
+            "injected, seen, all, base model"
+        ] * 2
+
+    def test_base_rows_beside_the_trained_ones(self) -> None:
+        both = select(suite("quick", "test"), base=True)
+        trained, base = ([c for c in both if c.adapter is side] for side in (True, False))
+        assert len(trained) == len(base)
+        assert [replace(c, condition=c.condition + BASE, adapter=False) for c in trained] == base
+
+    def test_strengths_and_schedules_as_typed(self) -> None:
+        assert chosen_strengths(" 0.5, 1,0.5") == (0.5, 1.0)
+        assert chosen_schedules("final, from_step:3") == (Schedule("final"), from_step(3))
+        for text in ("", "0", "0.5,,1", "1,99", "a"):
+            with pytest.raises(IntrospectionError, match=r"strength.*\.$"):
+                chosen_strengths(text)
+        for text in ("", "later", "span:1-2", "prior_turn", "final,"):
+            with pytest.raises(IntrospectionError, match=r"chedule.*\.$"):
+                chosen_schedules(text)
+
+
+@pytest.mark.parametrize("schedules", ["final", "all", "from_step:8", "final_on,final,from_step:0"])
+@pytest.mark.parametrize("suite", ["quick", "paper"])
+def test_every_suite_goes_with_every_schedule(suite: str, schedules: str) -> None:
+    cases = paper_cases(0) if suite == "paper" else suite_cases(SIZES[suite])
+    found = select(cases, schedules=chosen_schedules(schedules))
+    assert found and {str(case.schedule) for case in found} >= {schedules.split(",")[-1]}
+
+
+def test_an_empty_choice_is_said() -> None:
+    cases = suite_cases(SIZES["quick"])
+    with pytest.raises(IntrospectionError, match="No report is left"):
+        select(cases, ["injected, unseen, base model"], base=True)

@@ -1,0 +1,551 @@
+"""The hook, the gate, the plan, early exit and resuming, against references that share no code."""
+
+from __future__ import annotations
+
+import copy
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import copy_context
+from typing import Any
+
+import pytest
+import torch
+from peft import inject_adapter_in_model
+from peft.tuners.lora import LoraLayer
+from peft.tuners.tuners_utils import BaseTunerLayer
+from torch import Tensor
+
+from introspection.errors import IntrospectionError
+from introspection.injection import hooks as injection
+from introspection.injection.plan import current
+from introspection.models.adapters.adapter_info import lora_config
+from tests.support.tiny import (
+    DEPTH,
+    FAMILIES,
+    LAYER,
+    WIDTH,
+    hook_count,
+    make_adapted,
+    make_model,
+    overrides,
+    vector,
+)
+
+IDS = torch.randint(5, 330, (4, 9), generator=torch.Generator().manual_seed(2))
+DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
+
+
+def plan(
+    delta: Tensor | None,
+    spans: list[tuple[int, int | None]] | None = None,
+    adapter: list[bool] | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> injection.Plan:
+    return injection.make_plan(delta, spans or [(0, None)] * len(IDS), adapter, "cpu", dtype)
+
+
+def thought(seed: int = 0, size: float = 30.0) -> Tensor:
+    """A loud delta [B, D] for all four rows, each its own."""
+    return torch.stack([vector(seed + row) for row in range(len(IDS))]) * size
+
+
+@torch.no_grad()
+def logits(model: Any, ids: Tensor = IDS) -> Tensor:
+    return model(input_ids=ids, use_cache=False).logits
+
+
+def prepared(family: str, dtype: torch.dtype = torch.float32) -> tuple[Any, Any, Any]:
+    """The bare model, one with an adapter, one with adapter and hooks; nobody else has them."""
+    installed = make_adapted(family, dtype)
+    injection.install(installed, LAYER)
+    return make_model(family, dtype), make_adapted(family, dtype), installed
+
+
+@contextmanager
+def written_by_hand(
+    model: Any, delta: Tensor, spans: list[tuple[int, int | None]], block: int = LAYER
+) -> Iterator[None]:
+    """An independent injection: adds to the named tokens one by one."""
+
+    def write(_block: Any, _args: Any, output: Any) -> Any:
+        hidden = (output if isinstance(output, Tensor) else output[0]).clone()
+        for row, (first, last) in enumerate(spans):
+            for token in range(hidden.shape[1]):
+                if token >= first and (last is None or token <= last):
+                    hidden[row, token] += delta[row].to(hidden.dtype)
+        return hidden if isinstance(output, Tensor) else (hidden, *output[1:])
+
+    stack = model.base_model
+    stack = stack.layers if hasattr(stack, "layers") else stack.h
+    handle = stack[block].register_forward_hook(write)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+# --- the plan ---------------------------------------------------------------------------------
+
+
+@DTYPES
+def test_install_alone_changes_no_bit(family: str, dtype: torch.dtype) -> None:
+    model = make_adapted(family, dtype)
+    before, hooks = logits(model), hook_count(model)
+    installed = injection.install(model, LAYER)
+    assert torch.equal(logits(model), before)
+    assert hook_count(model) == hooks + len(installed.handles)
+    installed.remove()
+    assert hook_count(model) == hooks
+    assert torch.equal(logits(model), before)
+
+
+@DTYPES
+def test_each_row_gets_its_own_delta_at_its_own_tokens(family: str, dtype: torch.dtype) -> None:
+    _, adapted, model = prepared(family, dtype)
+    delta = thought()
+    delta[3] = 0
+    spans: list[tuple[int, int | None]] = [(8, 8), (4, None), (2, 5), (0, None)]
+    plain = logits(adapted)
+    with written_by_hand(adapted, delta, spans):
+        expected = logits(adapted)
+    with injection.apply(plan(delta, spans, dtype=dtype)):
+        got = logits(model)
+    assert torch.equal(got, expected)
+    assert torch.equal(got[3], plain[3]), "a zero row is the plain model"
+    for row, (first, _) in enumerate(spans[:3]):
+        assert torch.equal(got[row, :first], plain[row, :first])
+        assert not torch.allclose(got[row, first:], plain[row, first:])
+    assert torch.equal(logits(model), plain), "the plan is forgotten"
+
+
+@DTYPES
+def test_each_row_gets_its_delta_at_its_own_block(family: str, dtype: torch.dtype) -> None:
+    """A row alone, the hook at its block, against all of them in one batch."""
+    _, adapted, model = prepared(family, dtype)
+    delta, spans = thought(), [(8, 8), (4, None), (2, 5), (0, None)]
+    blocks, hooks = (LAYER, LAYER + 1, LAYER - 1, LAYER + 1), hook_count(model)
+    expected = []
+    for row, block in enumerate(blocks):
+        alone = torch.zeros_like(delta)
+        alone[row] = delta[row]
+        with written_by_hand(adapted, alone, spans, block):
+            expected.append(logits(adapted)[row])
+    at = {b: delta * torch.tensor([[float(b == own)] for own in blocks]) for b in set(blocks)}
+    own = at.pop(LAYER)
+    for here, spread in ((own, at), (None, at | {LAYER: own})):
+        whole = injection.make_plan(here, spans, None, "cpu", dtype, spread)
+        with injection.also_at(model, whole), injection.apply(whole):
+            assert torch.equal(logits(model), torch.stack(expected))
+    assert hook_count(model) == hooks
+    assert torch.equal(logits(model), logits(adapted)), "the plan is forgotten"
+
+
+@DTYPES
+def test_a_plan_of_zeros_changes_no_bit(family: str, dtype: torch.dtype) -> None:
+    _, adapted, model = prepared(family, dtype)
+    with injection.apply(plan(torch.zeros(4, WIDTH), adapter=[True] * 4, dtype=dtype)):
+        assert torch.equal(logits(model), logits(adapted))
+
+
+@DTYPES
+def test_gate_rows_are_the_base_and_the_adapter(family: str, dtype: torch.dtype) -> None:
+    bare, adapted, model = prepared(family, dtype)
+    base, tuned = logits(bare), logits(adapted)
+    assert not torch.allclose(base, tuned)
+    for module in adapted.modules():  # PEFT's own switch agrees with the model that never had it
+        if isinstance(module, BaseTunerLayer):
+            module.enable_adapters(False)
+    assert torch.equal(logits(adapted), base)
+    rows = [False, True, False, True]
+    for adapter, expected in (
+        ([False] * 4, base),
+        ([True] * 4, tuned),
+        (None, tuned),
+        (rows, torch.where(torch.tensor(rows)[:, None, None], tuned, base)),
+    ):
+        with injection.apply(plan(None, adapter=adapter, dtype=dtype)):
+            assert torch.equal(logits(model), expected), adapter
+        with injection.apply(plan(torch.zeros(4, WIDTH), adapter=adapter, dtype=dtype)):
+            assert torch.equal(logits(model), expected), adapter
+
+
+@pytest.mark.parametrize("scaling", [2.0, 1 / 3, 0.1])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
+def test_gate_keeps_every_scaling_to_the_bit(dtype: torch.dtype, scaling: float) -> None:
+    """bf16 has no third, so the gate times the scaling is not always one tensor."""
+    bare, adapted, model = prepared("llama", dtype)
+    for which in (adapted, model):
+        for module in which.modules():
+            if isinstance(module, BaseTunerLayer):
+                module.scaling["default"] = scaling
+    injection.install(model, LAYER)
+    rows = [False, True, True, False]
+    expected = torch.where(torch.tensor(rows)[:, None, None], logits(adapted), logits(bare))
+    with injection.apply(plan(None, adapter=rows, dtype=dtype)):
+        assert torch.equal(logits(model), expected)
+
+
+def test_a_removed_gate_leaves_the_scaling_that_peft_set() -> None:
+    model = make_adapted("llama")
+    updates = [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
+    before = [dict(module.scaling) for module in updates]
+    installed = injection.install(model, LAYER)
+    injection.install(model, LAYER).remove()
+    updates[0].delete_adapter("default")
+    installed.remove()
+    assert [dict(module.scaling) for module in updates[1:]] == before[1:]
+    assert all(type(s) is float for module in updates for s in module.scaling.values())
+
+
+def test_gate_and_delta_meet_in_one_batch(family: str, bare: Callable, adapted: Callable) -> None:
+    _, _, model = prepared(family)
+    delta, spans = thought(), [(3, None)] * 4
+    with written_by_hand(bare(family), delta, spans):
+        base = logits(bare(family))
+    with written_by_hand(adapted(family), delta, spans):
+        tuned = logits(adapted(family))
+    rows = [True, False, False, True]
+    with injection.apply(plan(delta, spans, rows)):
+        got = logits(model)
+    assert torch.equal(got, torch.where(torch.tensor(rows)[:, None, None], tuned, base))
+
+
+@pytest.mark.parametrize("rows", [1, 3, 5])
+def test_a_plan_with_the_wrong_number_of_rows_raises(llama: Any, rows: int) -> None:
+    delta = injection.make_plan(
+        torch.ones(rows, WIDTH), [(0, None)] * rows, None, "cpu", torch.float32
+    )
+    gate = injection.make_plan(None, [], [False] * rows, "cpu", torch.float32)
+    for wrong in (delta, gate):
+        with pytest.raises(RuntimeError, match=f"{rows} rows"), injection.apply(wrong):
+            logits(llama.model)
+    assert current.get() is None
+
+
+@pytest.mark.parametrize("layer", [-1, DEPTH, 99])
+def test_a_layer_that_does_not_exist_raises(layer: int) -> None:
+    model = make_model("llama")
+    with pytest.raises(IntrospectionError, match=f"blocks 0 to {DEPTH - 1}"):
+        injection.install(model, layer)
+    assert hook_count(model) == 0
+
+
+def test_a_model_without_blocks_raises() -> None:
+    class Odd(torch.nn.Module):
+        def get_decoder(self) -> torch.nn.Module:
+            return torch.nn.Linear(2, 2)
+
+    with pytest.raises(IntrospectionError, match="Linear has no list of decoder blocks"):
+        injection.blocks(Odd())
+
+
+def test_a_block_without_positions_raises() -> None:
+    model = make_model("llama")
+    injection.install(model, LAYER)
+    block = injection.blocks(model)[LAYER]
+    with (
+        injection.apply(plan(thought())),
+        pytest.raises(RuntimeError, match="no position_ids"),
+    ):
+        injection._at_block(block, (), {}, torch.zeros(4, 9, WIDTH))
+
+
+# --- early exit -------------------------------------------------------------------------------
+
+
+def test_capture_reads_the_stream_and_stops(family: str, tiny: Callable, bare: Callable) -> None:
+    model = tiny(family).model
+    with torch.no_grad():
+        expected = bare(family)(IDS, output_hidden_states=True, use_cache=False).hidden_states[
+            LAYER + 1
+        ]
+    ran: list[int] = []
+    above = injection.blocks(model)[LAYER + 1].register_forward_pre_hook(lambda *_: ran.append(1))
+    try:
+        with injection.capture() as hidden:
+            logits(model)
+            pytest.fail("the forward pass goes on above block L")
+    finally:
+        above.remove()
+    assert len(hidden) == 1
+    assert torch.equal(hidden[0], expected), (hidden[0] - expected).abs().max()
+    assert not ran
+
+
+def test_the_tensor_read_is_the_tensor_written(family: str, tiny: Callable, bare: Callable) -> None:
+    """Reading comes before adding; the logits are those of (what was read) + (what was added)."""
+    model, delta, spans = tiny(family).model, thought(), [(2, None)] * 4
+    with torch.no_grad():
+        clean = bare(family)(IDS, output_hidden_states=True, use_cache=False).hidden_states[
+            LAYER + 1
+        ]
+    with injection.apply(plan(delta, spans)), injection.capture(stop=False) as hidden:
+        injected = logits(model)
+    assert len(hidden) == 1
+    assert torch.equal(hidden[0], clean), "captured before adding, and not changed afterwards"
+    moved = hidden[0].clone()
+    moved[:, 2:] += delta[:, None]
+    with injection.resume_from(model, LAYER, moved):
+        assert torch.equal(logits(model), injected)
+
+
+# --- resuming ---------------------------------------------------------------------------------
+
+
+def gradients(model: Any) -> dict[str, Tensor]:
+    """LoRA gradients of a loss over all tokens, and the logits, in the context of the caller."""
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_("lora_" in name)
+    scores = model(input_ids=IDS, use_cache=False).logits
+    scores.log_softmax(-1)[..., 7].mean().backward()
+    found = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+    model.zero_grad()
+    model.requires_grad_(False)
+    return found | {"logits": scores.detach()}
+
+
+@pytest.mark.parametrize("injected", [False, True])
+def test_resuming_equals_the_full_forward(family: str, injected: bool) -> None:
+    _, adapted, model = prepared(family)
+    spans: list[tuple[int, int | None]] = [(8, 8), (4, None), (2, 5), (0, None)]
+    delta = thought() if injected else torch.zeros(4, WIDTH)
+    with written_by_hand(adapted, delta, spans):
+        expected = gradients(adapted)
+    with torch.no_grad(), injection.capture() as hidden:
+        model(input_ids=IDS, use_cache=False)
+
+    ran: list[int] = []
+    stack = injection.blocks(model)
+    watched = [m for block in stack[: LAYER + 1] for m in block.modules() if m is not block]
+    handles = [module.register_forward_pre_hook(lambda *_: ran.append(1)) for module in watched]
+    with injection.resume_from(model, LAYER, hidden[0]), injection.apply(plan(delta, spans)):
+        got = gradients(model)
+    for handle in handles:
+        handle.remove()
+    assert not ran, "the lower blocks are not run"
+    assert got.keys() == expected.keys()
+    assert len(got) > 4
+    for name, value in expected.items():
+        assert torch.equal(got[name], value), name
+        assert value.abs().max() > 0, name
+    assert overrides(model) == []
+    assert torch.equal(logits(model), logits(adapted))
+
+
+def test_resuming_puts_a_wrapped_forward_back(llama: Any) -> None:
+    stack = injection.blocks(llama.model)
+    wrapped = {0: stack[0].forward, LAYER: stack[LAYER].forward}
+    before = logits(llama.model)
+    try:
+        for i, forward in wrapped.items():
+            stack[i].forward = forward  # as accelerate does
+        with injection.resume_from(llama.model, LAYER, torch.zeros(4, 9, WIDTH)):
+            assert not torch.allclose(logits(llama.model), before)
+        assert [vars(block).get("forward") for block in stack] == [*wrapped.values(), None, None]
+        assert torch.equal(logits(llama.model), before)
+    finally:
+        for block in stack:
+            vars(block).pop("forward", None)
+
+
+# --- threads ----------------------------------------------------------------------------------
+
+
+def in_threads(*jobs: Callable[[], None]) -> None:
+    """Run all jobs at once, switching between them as often as Python can; raise their errors."""
+    failed: list[BaseException] = []
+
+    def run(job: Callable[[], None]) -> None:
+        try:
+            job()
+        except BaseException as error:  # noqa: BLE001 - raised below
+            failed.append(error)
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        threads = [threading.Thread(target=run, args=(job,)) for job in jobs]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+    finally:
+        sys.setswitchinterval(interval)
+    if failed:
+        raise failed[0]
+
+
+def test_two_threads_do_not_see_each_others_plans(llama: Any) -> None:
+    model, rounds, barrier = llama.model, 60, threading.Barrier(4, timeout=60)
+    plans = [
+        plan(thought(0), [(1, 3)] * 4),
+        plan(thought(9), [(5, None)] * 4, [False, True, False, True]),
+    ]
+    expected = []
+    for each in plans:
+        with injection.apply(each):
+            expected.append(logits(model))
+    plain = logits(model)
+    with injection.capture() as read:
+        logits(model)
+
+    def planned(which: int) -> None:
+        for _ in range(rounds):
+            barrier.wait()
+            with injection.apply(plans[which]):
+                assert torch.equal(logits(model), expected[which])
+
+    def without() -> None:
+        for _ in range(rounds):
+            barrier.wait()
+            assert torch.equal(logits(model), plain)
+
+    def reading() -> None:
+        for _ in range(rounds):
+            barrier.wait()
+            with injection.capture() as hidden:
+                logits(model)
+            assert torch.equal(hidden[0], read[0])
+
+    in_threads(lambda: planned(0), lambda: planned(1), without, reading)
+
+
+def test_a_copied_context_carries_the_plan_and_a_bare_thread_does_not(llama: Any) -> None:
+    found: dict[str, Tensor] = {}
+    plain = logits(llama.model)
+    with injection.apply(plan(thought())):
+        expected = logits(llama.model)
+        context = copy_context()
+        in_threads(
+            lambda: found.update(carried=context.run(logits, llama.model)),
+            lambda: found.update(bare=logits(llama.model)),
+        )
+    assert torch.equal(found["carried"], expected)
+    assert torch.equal(found["bare"], plain)
+    assert not torch.equal(expected, plain)
+    late = []
+    in_threads(lambda: late.append(context.run(logits, llama.model)))
+    assert torch.equal(late[0], expected), "it outlives the context it was copied from"
+
+
+# --- exceptions -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("family", ["llama", "falcon"])
+@pytest.mark.parametrize("manager", ["apply", "capture", "capture_on", "resume_from", "all"])
+def test_an_exception_leaves_nothing_behind(family: str, manager: str, tiny: Callable) -> None:
+    model = tiny(family).model
+    before, hooks = logits(model), hook_count(model)
+    hidden = torch.zeros(4, 9, WIDTH)
+
+    @contextmanager
+    def nested() -> Iterator[None]:
+        with (
+            injection.apply(plan(thought())),
+            injection.resume_from(model, LAYER, hidden),
+            injection.capture(stop=False),
+        ):
+            yield
+
+    open_one = {
+        "apply": lambda: injection.apply(plan(thought())),
+        "capture": injection.capture,
+        "capture_on": lambda: injection.capture(stop=False),
+        "resume_from": lambda: injection.resume_from(model, LAYER, hidden),
+        "all": nested,
+    }[manager]
+
+    def explode(*_: Any) -> None:
+        raise ZeroDivisionError
+
+    first = injection.blocks(model)[0]  # replayed by resume_from, but its hooks still run
+    handle = first.register_forward_pre_hook(explode)
+    with pytest.raises(ZeroDivisionError), open_one():
+        logits(model)
+    handle.remove()
+    assert current.get() is None
+    assert injection._capture.get() is None
+    assert overrides(model) == []
+    assert hook_count(model) == hooks
+    assert torch.equal(logits(model), before)
+
+
+def test_contexts_nest_and_give_back_the_outer_plan(llama: Any) -> None:
+    outer, inner = plan(thought(0)), plan(thought(5))
+    with injection.apply(outer):
+        expected = logits(llama.model)
+        with pytest.raises(ZeroDivisionError), injection.apply(inner):
+            raise ZeroDivisionError
+        assert current.get() is outer
+        with injection.capture(), injection.capture(stop=False) as mine:
+            logits(llama.model)
+        assert len(mine) == 1
+        assert torch.equal(logits(llama.model), expected)
+    assert current.get() is None
+
+
+# --- the self-test ----------------------------------------------------------------------------
+
+
+@DTYPES
+def test_self_test_passes_and_leaves_no_hook(family: str, dtype: torch.dtype) -> None:
+    _, _, model = prepared(family, dtype)
+    hooks = hook_count(model)
+    injection.self_test(model, LAYER)
+    injection.self_test(model, LAYER, norm=500.0)
+    assert hook_count(model) == hooks
+    assert current.get() is None
+
+
+@DTYPES
+@pytest.mark.parametrize(
+    "harm", ["removed", "replaced", "below", "above", "twice", "half", "every token", "no forward"]
+)
+def test_self_test_catches_a_dead_hook(
+    family: str, dtype: torch.dtype, harm: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = make_model(family, dtype)
+    # One token with a massive activation, as every large model has: it must not hide a dead hook.
+    model.get_input_embeddings().weight[5] *= 3000
+    fresh = copy.deepcopy(injection.blocks(model)[LAYER])
+    installed = injection.install(model, {"below": LAYER - 1, "above": LAYER + 1}.get(harm, LAYER))
+    if harm == "removed":
+        installed.remove()
+    elif harm == "replaced":
+        injection.blocks(model)[LAYER] = fresh
+    elif harm == "twice":
+        injection.install(model, LAYER)
+    elif harm == "half":
+        monkeypatch.setattr(injection, "make_plan", halved(injection.make_plan))
+    elif harm == "every token":
+        monkeypatch.setattr(injection, "make_plan", everywhere(injection.make_plan))
+    elif harm == "no forward":  # a compiled or fused stack that never calls its blocks
+        for block in injection.blocks(model):
+            monkeypatch.setattr(block, "_call_impl", block.forward)
+    with pytest.raises(IntrospectionError, match=f"hook on block {LAYER} is dead"):
+        injection.self_test(model, LAYER)
+    assert current.get() is None
+
+
+def halved(make: Callable) -> Callable:
+    return lambda delta, *rest: make(delta / 2, *rest)
+
+
+def everywhere(make: Callable) -> Callable:
+    return lambda delta, spans, *rest: make(delta, [(0, None)] * len(spans), *rest)
+
+
+def test_eight_families_or_more() -> None:
+    assert len(FAMILIES) >= 8
+
+
+@pytest.mark.filterwarnings("ignore:fan_in_fan_out:UserWarning")  # PEFT mends it for GPT-2
+def test_our_lora_sits_above_the_layer_in_every_family(family: str) -> None:
+    model = make_model(family)
+    config = lora_config(LAYER, DEPTH, FAMILIES[family][1], 4, "org/base")
+    inject_adapter_in_model(config, model)
+    stack = injection.blocks(model)
+    tuned = [any(isinstance(m, LoraLayer) for m in block.modules()) for block in stack]
+    assert tuned == [i > LAYER for i in range(DEPTH)]

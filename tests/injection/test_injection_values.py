@@ -1,0 +1,197 @@
+"""What may be injected, and into what: everything else is one sentence where the trial is made or
+where it meets the model."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from introspection.concepts.catalogue import resolve
+from introspection.demo.engine import diagnostics, trial_batch
+from introspection.demo.engine.experiment import Experiment, checked
+from introspection.errors import IntrospectionError
+from introspection.injection import hooks as injection
+from introspection.injection.decoding import generation, readout
+from introspection.injection.extraction import extract
+from introspection.injection.trials.trial import FINAL_ON, Injection, Schedule, Trial, ask, span
+from introspection.injection.vectors import random_direction
+from introspection.models import loading
+from introspection.models.loading import LoadedModel
+from tests.support.tiny import (
+    DEPTH,
+    LAYER,
+    WIDTH,
+    load_bare,
+    load_tiny,
+    make_model,
+    make_tokenizer,
+    vector,
+)
+from tests.support.tiny_folder import write_model
+
+UNIT = vector(0)
+WRONG_VECTORS: dict[str, tuple[Any, str]] = {
+    "twenty times as long": (UNIT * 20, "length 20 and not 1.*divide it by its length"),
+    "a little too long": (UNIT * 1.01, "length 1.01 and not 1"),
+    "in sixteen bits and too long": (UNIT.half() * 1.03, "length 1.03 and not 1"),
+    "zero": (torch.zeros(WIDTH), "length 0 and not 1.*not zero"),
+    "NaN": (UNIT * float("nan"), "NaN or infinite"),
+    "infinite": (UNIT / 0, "NaN or infinite"),
+    "several": (UNIT[None], r"tensor of shape \[1, 32\]"),
+    "a number": (torch.tensor(1.0), r"tensor of shape \[\]"),
+    "empty": (torch.zeros(0), r"tensor of shape \[0\]"),
+    "whole numbers": (torch.eye(WIDTH, dtype=torch.long)[0], "torch.int64"),
+    "truths": (torch.eye(WIDTH)[0] > 0, "torch.bool"),
+    "complex": (UNIT.to(torch.complex64), "torch.complex64"),
+    "without values": (UNIT.to("meta"), "on meta"),
+    "a list": (UNIT.tolist(), "was given list"),
+    "an array": (UNIT.numpy(), "was given ndarray"),
+    "nothing": (None, "was given NoneType"),
+    "with gradients": (UNIT.clone().requires_grad_(), r"vector\.detach\(\)"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG_VECTORS)
+def test_a_wrong_vector(name: str) -> None:
+    wrong, says = WRONG_VECTORS[name]
+    with pytest.raises(IntrospectionError, match=says):
+        Injection(wrong, 1.0)
+
+
+@pytest.mark.parametrize(
+    "strength", [float("nan"), float("inf"), -float("inf"), "1", None, torch.ones(2), 1j, 10**400]
+)
+def test_a_wrong_strength(strength: Any) -> None:
+    with pytest.raises(IntrospectionError, match="The strength of an injection is"):
+        Injection(UNIT, strength)
+
+
+@pytest.mark.parametrize("block", [-1, 1.0, "2", True])
+def test_a_wrong_block(block: Any) -> None:
+    with pytest.raises(IntrospectionError, match=f"There is no block {block}"):
+        Injection(UNIT, 1.0, FINAL_ON, block)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Schedule("later"),  # type: ignore[arg-type]
+        lambda: span(-1, 3),
+        lambda: span(5, 3),
+        lambda: Schedule("from_step", -2),
+    ],
+)
+def test_a_wrong_schedule(make: Callable[[], Schedule]) -> None:
+    with pytest.raises(IntrospectionError, match="There is no schedule"):
+        make()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_a_vector_in_another_precision_gives_the_same_dose(dtype: torch.dtype) -> None:
+    for seed in range(50):
+        given = Injection(vector(seed).to(dtype), 2.0)
+        delta = generation.encoded(load_tiny("llama"), [Trial(ask("Hi"), given)])[0].delta
+        assert delta is not None and delta.dtype == torch.float32
+        assert delta.norm() / load_tiny("llama").norm == pytest.approx(2.0, abs=0.02)
+
+
+def test_what_the_program_makes_itself_passes(llama: LoadedModel) -> None:
+    found = extract(llama, ["ocean", "forest fire"], baseline=["bomb", "justice"]).vectors
+    for one in (
+        *found,
+        *found.half(),
+        -found[0],
+        random_direction(3, 4096),
+        random_direction(3, 2),
+    ):
+        Injection(one, 0.0)
+        Injection(one, -40)
+    replace(Injection(found[0], 1.0), strength=2.0, block=0)
+
+
+def test_thousands_of_them_cost_little() -> None:
+    wide = random_direction(0, 4096)
+    began = time.monotonic()
+    for _ in range(5_000):
+        Injection(wide, 1.0)
+    assert time.monotonic() - began < 2
+
+
+def everything(loaded: LoadedModel, trial: Trial) -> list[Callable[[], object]]:
+    return [
+        lambda: generation.generate(loaded, [trial], 2),
+        lambda: list(generation.stream(loaded, [trial], 2)),
+        lambda: generation.detection_scores(loaded, [trial]),
+        lambda: generation.generate_scored(loaded, [trial], [True], 2),
+        lambda: readout.read(loaded, [trial], ["Hi"], UNIT),
+        lambda: readout.read_everywhere(loaded, [trial], ["Hi"], UNIT),
+    ]
+
+
+def test_a_vector_of_another_model(family: str, tiny: Callable[[str], LoadedModel]) -> None:
+    for width in (WIDTH - 1, WIDTH + 1, 1):
+        trial = Trial(ask("Hi"), Injection(random_direction(0, width), 1.0))
+        for call in everything(tiny(family), trial):
+            with pytest.raises(IntrospectionError, match=f"has {width} numbers, .* has {WIDTH}"):
+                call()
+
+
+def test_a_block_that_is_not_there(llama: LoadedModel) -> None:
+    for call in everything(llama, Trial(ask("Hi"), Injection(UNIT, 1.0, block=DEPTH))):
+        with pytest.raises(IntrospectionError, match=f"no block 4: .* blocks 0 to {DEPTH - 1}"):
+            call()
+    assert llama.hooks is not None
+    for layer in (-1, DEPTH):
+        with pytest.raises(IntrospectionError, match=f"Layer {layer} does not exist"):
+            injection.move(llama.model, llama.hooks, layer)
+
+
+@pytest.fixture
+def bare_llama() -> LoadedModel:
+    model = make_model("llama")
+    hooks = injection.install(model, LAYER)
+    return LoadedModel(model, make_tokenizer(), "llama", "llama", LAYER, 1.0, hooks=hooks)
+
+
+def test_the_adapter_of_a_bare_model(bare_llama: LoadedModel) -> None:
+    given = Injection(UNIT, 1.0)
+    for trial in (Trial(ask("Hi")), Trial(ask("Hi"), given)):
+        for call in everything(bare_llama, trial):
+            with pytest.raises(IntrospectionError, match=r"none: load one .*adapter=False"):
+                call()
+        for call in everything(bare_llama, replace(trial, adapter=False)):
+            call()
+    mixed = [Trial(ask("Hi"), adapter=False), Trial(ask("Hi"))]
+    with pytest.raises(IntrospectionError, match="asks for the adapter"):
+        generation.generate(bare_llama, mixed, 2)
+
+
+def test_the_page_and_the_check_work_on_a_bare_model(tmp_path: Path) -> None:
+    folder = str(write_model(tmp_path / "m"))
+    loaded = loading.load(folder, None, device="cpu")
+    experiment = Experiment(loaded)
+    *_, answers = experiment.stream(checked("ocean", 1.0))
+    assert [answer.adapter for answer in answers] == [False] * 3
+    asked = [trial_batch.Line("one", resolve("ocean"), 1.0, "What is it?")]
+    asked += [replace(asked[0], adapter=False)]
+    *_, (trained, base) = trial_batch.run(loaded, asked, 4, 60)
+    assert trained.text == base.text
+    found = list(diagnostics.findings(lambda _: loaded, folder, "none"))
+    assert all(one.ok for one in found) and found[-1].name == "report"
+
+
+def test_a_trial_on_the_bare_weights_is_the_base_row_of_the_adapter(
+    bare_llama: LoadedModel, llama: LoadedModel
+) -> None:
+    assert not injection.has_adapter(load_bare("llama"))
+    trial = Trial(ask("Hi"), Injection(UNIT, 1.0), adapter=False)
+    bare_llama.norm = llama.norm
+    one, other = (generation.encoded(loaded, [trial])[0] for loaded in (bare_llama, llama))
+    assert one.ids == other.ids and one.delta is not None and other.delta is not None
+    assert torch.equal(one.delta, other.delta)

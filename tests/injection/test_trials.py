@@ -1,0 +1,261 @@
+"""Schedules as text, conversations as tokens, and where each schedule puts its vector."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from introspection.errors import IntrospectionError
+from introspection.injection.trials.trial import (
+    ALL,
+    FINAL,
+    FINAL_ON,
+    PRIOR_TURN,
+    Injection,
+    Message,
+    Schedule,
+    Trial,
+    answer_tokens,
+    ask,
+    encode,
+    from_step,
+    prompt_ids,
+    span,
+    tokens_of,
+)
+from tests.support.tiny import CHATML, WIDTH, make_tokenizer, vector
+
+# As SmolLM2: a system prompt that nobody asked for. And as Gemma: contents are stripped.
+DEFAULT_SYSTEM = (
+    "{% if messages[0].role != 'system' %}{{ '<|im_start|>system\nYou are a helpful AI assistant."
+    "<|im_end|>\n' }}{% endif %}" + CHATML
+)
+STRIPPING = CHATML.replace("message.content", "(message.content | trim)")
+
+SCHEDULES = st.one_of(
+    st.sampled_from([FINAL, FINAL_ON, ALL, PRIOR_TURN]),
+    st.tuples(st.integers(0, 10**6), st.integers(0, 10**6)).map(lambda ends: span(*sorted(ends))),
+    st.integers(0, 10**6).map(lambda start: span(start, None)),
+    st.integers(0, 4096).map(from_step),
+)
+
+
+@given(SCHEDULES)
+def test_a_schedule_is_read_back_from_its_text(schedule: Schedule) -> None:
+    assert Schedule.parse(str(schedule)) == schedule
+    assert Schedule.parse(f" {schedule}\n") == schedule
+
+
+@pytest.mark.parametrize(
+    ("text", "schedule"),
+    [
+        ("final", Schedule("final")),
+        ("final_on", Schedule("final_on")),
+        ("span:3-7", Schedule("span", 3, 7)),
+        ("span:0-0", Schedule("span", 0, 0)),
+        ("span:4-", Schedule("span", 4, None)),
+        ("from_step:5", Schedule("from_step", 5)),
+        ("all", Schedule("all")),
+        ("prior_turn", Schedule("prior_turn")),
+    ],
+)
+def test_schedules_are_written_as_the_command_line_says(text: str, schedule: Schedule) -> None:
+    assert Schedule.parse(text) == schedule
+    assert str(schedule) == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    "|FINAL|fin|final:3|all:0|span|span:|span:3|span:7-3|span:-1-3|span:1-2-3|span:a-b|span:1.5-2"
+    "|from_step|from_step:|from_step:-1|from_step:4097|from_step:x|prior_turn:1|final final"
+    f"|{'9' * 9000}|span:{'9' * 9000}-1".split("|"),
+)
+def test_anything_else_is_refused_in_one_short_sentence(text: str) -> None:
+    with pytest.raises(IntrospectionError, match="is not a schedule: use final") as caught:
+        Schedule.parse(text)
+    assert len(str(caught.value)) < 200
+
+
+@given(st.text(max_size=30))
+def test_parsing_never_fails_in_any_other_way(text: str) -> None:
+    with suppress(IntrospectionError):
+        assert Schedule.parse(str(Schedule.parse(text))) == Schedule.parse(text)
+
+
+# --- prompts ----------------------------------------------------------------------------------
+
+
+def pieces(tokenizer: Any, *texts: str) -> list[tuple[int, ...]]:
+    return [tuple(tokenizer(t, add_special_tokens=False)["input_ids"]) for t in texts]
+
+
+def test_a_prompt_is_the_chat_template_up_to_the_answer() -> None:
+    tokenizer = make_tokenizer()
+    messages = ask("Tell me.", Message("system", "You detect."))
+    (expected,) = pieces(
+        tokenizer,
+        "<|im_start|>system\nYou detect.<|im_end|>\n<|im_start|>user\nTell me.<|im_end|>\n"
+        "<|im_start|>assistant\n",
+    )
+    assert prompt_ids(tokenizer, messages) == expected
+
+
+def test_a_tokenizer_without_a_template_gets_a_plain_frame() -> None:
+    tokenizer = make_tokenizer(template=None)
+    messages = ask("What?", Message("user", "Tell me."), Message("assistant", "Justice."))
+    (expected,) = pieces(
+        tokenizer,
+        "<|endoftext|>User: Tell me.\n\nAssistant: Justice.\n\nUser: What?\n\nAssistant:",
+    )
+    assert prompt_ids(tokenizer, messages) == expected
+    assert expected[0] == tokenizer.bos_token_id
+    assert injected_text(tokenizer, messages, PRIOR_TURN) == "Tell me.\n\nAssistant: Justice."
+    tokenizer.bos_token = None
+    assert prompt_ids(tokenizer, ask("Other?"))[0] != 0
+
+
+def test_special_tokens_are_not_added_twice() -> None:
+    tokenizer = make_tokenizer(template="{{ bos_token }}" + CHATML)
+    ids = prompt_ids(tokenizer, ask("Tell me."))
+    assert ids.count(tokenizer.bos_token_id) == 1
+
+
+def test_tokens_that_touch_a_range_of_characters() -> None:
+    tokenizer = make_tokenizer()
+    text = "Tell me about justice."
+    offsets = tokenizer(text, return_offsets_mapping=True)["offset_mapping"]
+    for start in range(len(text)):
+        for end in range(start + 1, len(text) + 1):
+            first, last = tokens_of(offsets, start, end)
+            assert offsets[first][0] <= start < offsets[first][1]
+            assert offsets[last][0] < end <= offsets[last][1]
+
+
+# --- positions --------------------------------------------------------------------------------
+
+
+def row(tokenizer: Any, messages: tuple[Message, ...], schedule: Schedule) -> Any:
+    return encode(tokenizer, Trial(messages, Injection(vector(0), 1.0, schedule)), 2.0)
+
+
+def injected_text(tokenizer: Any, messages: tuple[Message, ...], schedule: Schedule) -> str:
+    encoded = row(tokenizer, messages, schedule)
+    first, last = encoded.positions
+    return tokenizer.decode(encoded.ids[first:] if last is None else encoded.ids[first : last + 1])
+
+
+@pytest.mark.parametrize(
+    ("schedule", "first", "last"),
+    [
+        (FINAL, -1, -1),
+        (FINAL_ON, -1, None),
+        (from_step(0), -1, None),
+        (from_step(3), 2, None),
+        (ALL, None, None),
+    ],
+)
+def test_positions_counted_from_the_end_of_the_prompt(
+    schedule: Schedule, first: int | None, last: int | None
+) -> None:
+    tokenizer = make_tokenizer()
+    for question in ("What?", "Do you detect an injected thought?"):
+        encoded = row(tokenizer, ask(question), schedule)
+        length = len(prompt_ids(tokenizer, ask(question)))
+        assert len(encoded.ids) == length
+        assert encoded.positions == (
+            0 if first is None else length + first,
+            None if last is None else length + last,
+        )
+
+
+def test_a_span_is_taken_as_given_and_must_lie_in_the_prompt() -> None:
+    tokenizer = make_tokenizer()
+    length = len(prompt_ids(tokenizer, ask("What?")))
+    for start, end in ((0, 0), (2, 5), (0, length - 1), (length - 1, length - 1)):
+        assert row(tokenizer, ask("What?"), span(start, end)).positions == (start, end)
+    assert row(tokenizer, ask("What?"), span(3, None)).positions == (3, None)
+    for start, end in ((0, length), (length, length), (length, 10**9), (length, None)):
+        with pytest.raises(
+            IntrospectionError, match=f"{length} tokens: choose .* 0 to {length - 1}"
+        ):
+            row(tokenizer, ask("What?"), span(start, end))
+
+
+@pytest.mark.parametrize(
+    "template", [CHATML, DEFAULT_SYSTEM, STRIPPING], ids=["chatml", "default", "strip"]
+)
+@pytest.mark.parametrize(
+    ("turns", "expected"),
+    [
+        (["Tell me.", "Justice.", "What?"], "Tell me.{}Justice."),
+        (["a", "b", "c", "d", "What?"], "a{}b{}c{}d"),
+        (["Tell me.", "Tell me.", "Tell me."], "Tell me.{}Tell me."),
+        (["AI", "a helpful AI assistant", "assistant"], "AI{}a helpful AI assistant"),
+        (["user", "assistant", "a"], "user{}assistant"),
+        (["ocean", "user", "What?"], "ocean{}user"),
+        (["", "Justice.", "What?"], "Justice."),
+        (["Tell me.\n", " Justice. ", "What?"], "Tell me.{}Justice."),
+    ],
+)
+def test_prior_turn_is_what_was_said_before_the_question(
+    template: str, turns: list[str], expected: str
+) -> None:
+    tokenizer = make_tokenizer(template=template)
+    roles = ["user", "assistant"] * len(turns)
+    messages = tuple(Message(role, text) for role, text in zip(roles, turns, strict=False))  # type: ignore[arg-type]
+    between = [f"<|im_end|>\n<|im_start|>{role}\n" for role in roles[1:]]
+    for before in ((), (Message("system", "You detect. Tell me. a user"),)):
+        found = injected_text(tokenizer, (*before, *messages), PRIOR_TURN)
+        told = found if template == STRIPPING else found.replace(" Justice. ", "Justice.")
+        told = told if template == STRIPPING else told.replace("me.\n<", "me.<")
+        assert told == expected.format(*between)
+
+
+@pytest.mark.parametrize("template", [CHATML, DEFAULT_SYSTEM, STRIPPING, None])
+@pytest.mark.parametrize("answer", ["Justice.", "user", "assistant\n\nassistant", "What?", "", "é"])
+def test_an_answer_is_found_where_final_on_put_the_vector_while_it_was_written(
+    template: str | None, answer: str
+) -> None:
+    tokenizer = make_tokenizer(template=template) if template else make_tokenizer()
+    if template is None:
+        tokenizer.chat_template = None
+    first = ask("Tell me. assistant")
+    written = (*first, Message("assistant", answer))
+    now = ask("What?", *written)
+    begin, end = answer_tokens(tokenizer, now, 1)
+    ids = prompt_ids(tokenizer, now)
+    before = prompt_ids(tokenizer, first)
+    assert begin == row(tokenizer, first, FINAL_ON).positions[0] and ids[: len(before)] == before
+    assert tokenizer.decode(ids[begin + 1 : end + 1]).strip() == answer.strip()
+    longer = ask("Why?", *now, Message("assistant", "No."))
+    assert answer_tokens(tokenizer, longer, 1) == (begin, end)
+
+
+@pytest.mark.parametrize(
+    "before", [(), (Message("system", "You detect."),), (Message("user", " "),)]
+)
+def test_prior_turn_without_an_earlier_turn_is_refused(before: tuple[Message, ...]) -> None:
+    with pytest.raises(IntrospectionError, match="needs an earlier turn: add a first message"):
+        row(make_tokenizer(), ask("What?", *before), PRIOR_TURN)
+
+
+def test_the_delta_is_vector_times_strength_times_norm() -> None:
+    tokenizer = make_tokenizer()
+    for strength in (1.0, -0.5, 0.0):
+        trial = Trial(ask("What?"), Injection(vector(3), strength), adapter=False)
+        encoded = encode(tokenizer, trial, norm=40.0)
+        assert encoded.delta is not None
+        assert torch.allclose(encoded.delta, vector(3) * strength * 40.0)
+        assert encoded.delta.norm().item() == pytest.approx(abs(strength) * 40.0)
+        assert encoded.delta.shape == (WIDTH,)
+        assert encoded.delta.dtype == torch.float32
+        assert encoded.adapter is False
+        assert encoded.positions == (len(encoded.ids) - 1, None), "final_on is the default"
+    clean = encode(tokenizer, Trial(ask("What?")), norm=40.0)
+    assert clean.delta is None
+    assert clean.adapter is True

@@ -1,0 +1,673 @@
+"""Training against a plain implementation, and what is left of a run that somebody killed."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft.tuners.lora import LoraLayer
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.nn import functional
+
+from introspection.errors import IntrospectionError
+from introspection.injection import hooks as injection
+from introspection.injection.extraction import TEMPLATES, extract
+from introspection.injection.trials.trial import (
+    FINAL,
+    FINAL_ON,
+    Injection,
+    Message,
+    Schedule,
+    Trial,
+    ask,
+    encode,
+    end_of_turn,
+    from_step,
+    prompt_ids,
+)
+from introspection.models.loading import LoadedModel
+from introspection.training import checkpoints, loop, loss
+from introspection.training import trainer as steps
+from introspection.training.checkpoints import open_log, told_by
+from introspection.training.data import activation_cache
+from introspection.training.data.activation_cache import ResidualCache, shared_opening
+from introspection.training.data.examples import NOISE, Example
+from introspection.training.data.teacher import Teacher
+from introspection.training.loop import add_lora, stacked, train
+from introspection.training.loss import Tokens, batch_loss, cast_once, tokenize
+from introspection.training.runs import Run
+from introspection.training.trainer import TrainConfig
+from tests.support.tiny import (
+    CHATML,
+    DEPTH,
+    LAYER,
+    WIDTH,
+    hook_count,
+    load_bare,
+    make_adapted,
+    make_model,
+    make_tokenizer,
+    vector,
+)
+
+TOKENIZER = make_tokenizer()
+NAMES = ("ocean", "bomb", "justice")
+VECTORS = torch.stack([torch.stack([vector(10 * t + n) for n in range(3)]) for t in range(2)])
+MID = Schedule("from_step")
+CONFIG = TrainConfig(
+    epochs=5, batch_size=4, learning_rate=1e-2, rank=4, targets=("q_proj", "v_proj", "down_proj")
+)
+
+
+def example(number: int, concept: str | None = "ocean", **options: Any) -> Example:
+    answer = f"I detect {concept}." if concept else "I do not."
+    question = ask(f"thought {'ab' * (number % 4)}{number}?")
+    return Example(
+        "report", question, concept, **{"schedule": FINAL_ON, "answer": answer} | options
+    )
+
+
+EXAMPLES = [
+    *(example(i, NAMES[i % 3]) for i in range(6)),
+    *(example(i, None) for i in range(6, 10)),
+    *(example(i, NAMES[i % 3], schedule=FINAL) for i in range(10, 13)),
+    *(example(i, "bomb", schedule=MID, answer="HALT", written="the har") for i in range(13, 15)),
+    *(example(i, "ocean", answer="some words", replay=True, whole=False) for i in range(15, 17)),
+    *(example(i, None, answer="quiet", replay=True) for i in range(17, 19)),
+    example(19, NOISE, answer="I do not know"),
+]
+
+
+@pytest.fixture(autouse=True)
+def _exact(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In float32 throughout, on whatever machine."""
+    monkeypatch.setattr(loss, "_fast_bf16", lambda _device: False)
+
+
+def fresh(config: TrainConfig | None = CONFIG) -> LoadedModel:
+    """The same bare model at every call, with a fresh adapter if there is a config."""
+    model = make_model("llama")
+    hooks = injection.install(model, LAYER)
+    loaded = LoadedModel(model, TOKENIZER, "llama", "llama", LAYER, 3.0, hooks=hooks)
+    if config:
+        add_lora(loaded, config)
+    return loaded
+
+
+def mean_loss(loaded: LoadedModel, cache: ResidualCache, tokens: Any, *given: Any) -> Tensor:
+    """The shares of a batch, put together."""
+    replayed = [(one.ids, one.target) for one in tokens if one.replay]
+    teacher = Teacher(loaded, cache, replayed, 100, loss.autocast(torch.device("cpu")))
+    return torch.stack(list(batch_loss(loaded, cache, teacher, tokens, *given))).sum()
+
+
+def lora(loaded: LoadedModel) -> dict[str, Tensor]:
+    return {n: p for n, p in loaded.model.named_parameters() if "lora_" in n}
+
+
+def loud(loaded: LoadedModel) -> LoadedModel:
+    """With random weights in both halves of the adapter: a fresh one is the base model."""
+    source = torch.Generator().manual_seed(1)
+    for parameter in lora(loaded).values():
+        parameter.data = 0.3 * torch.randn(parameter.shape, generator=source)
+        parameter.requires_grad_(True)
+    return loaded
+
+
+class TestTokens:
+    def parts(self, one: Example) -> tuple[Tokens, tuple[int, ...], int]:
+        prompt = prompt_ids(TOKENIZER, one.messages)
+        (found,) = tokenize(TOKENIZER, [one])
+        assert found.ids[: len(prompt)] == prompt
+        assert (found.concept, found.replay) == (one.concept, one.replay)
+        return found, found.ids[len(prompt) :], len(prompt)
+
+    @pytest.mark.parametrize(("schedule", "ends"), [(FINAL_ON, False), (FINAL, True)])
+    def test_answer(self, schedule: Schedule, ends: bool) -> None:
+        found, rest, prompt = self.parts(example(1, schedule=schedule))
+        assert TOKENIZER.decode(rest) == "I detect ocean.<|im_end|>"
+        assert rest[-1] == end_of_turn(TOKENIZER)
+        assert found.target == len(rest)
+        assert found.first == prompt - 1 and found.last == (prompt - 1 if ends else None)
+
+    def test_mid_answer(self) -> None:
+        one = example(1, schedule=MID, written="First the har", answer="HALT. Oh.")
+        found, rest, prompt = self.parts(one)
+        assert TOKENIZER.decode(rest) == "First the har HALT. Oh.<|im_end|>"
+        written = len(rest) - found.target
+        assert TOKENIZER.decode(rest[:written]) == "First the har"
+        assert found.first == prompt - 1 + written and found.last is None
+
+    def test_an_answer_that_goes_on_has_no_end(self) -> None:
+        found, rest, _ = self.parts(example(1, answer="some words", whole=False, replay=True))
+        assert TOKENIZER.decode(rest) == "some words" and found.target == len(rest)
+        with pytest.raises(ValueError, match="nothing to train on"):
+            tokenize(TOKENIZER, [example(1, answer="", whole=False)])
+
+    @pytest.mark.parametrize("schedule", [FINAL_ON, FINAL, MID])
+    def test_a_thought_is_trained_where_generation_puts_it(self, schedule: Schedule) -> None:
+        before = (Message("user", "hi"), Message("assistant", "yes"))
+        messages = ask("thought?", *before)
+        written = "the har" if schedule == MID else ""
+        one = Example("x", messages, "ocean", schedule, "I do", written)
+        (found,) = tokenize(TOKENIZER, [one])
+        count = len(TOKENIZER(written)["input_ids"])
+        told = from_step(count) if schedule == MID else schedule
+        row = encode(TOKENIZER, Trial(messages, Injection(vector(0), 1.0, told)), 1.0)
+        assert (found.first, found.last) == row.positions
+        assert found.ids[: len(row.ids)] == row.ids
+
+
+def test_lora_sits_above_the_layer_only() -> None:
+    loaded = fresh(None)
+    bare_hooks = hook_count(loaded.model)
+    add_lora(loaded, replace(CONFIG, targets=TrainConfig().targets))
+    blocks = {int(name.split("layers.")[1].split(".")[0]) for name in lora(loaded)}
+    assert blocks == set(range(LAYER + 1, DEPTH))
+    modules = [m for m in loaded.model.modules() if isinstance(m, LoraLayer)]
+    assert len(modules) == 7 * len(blocks)
+    assert all(p.dtype == torch.float32 for p in lora(loaded).values())
+    # One hook on the block, one gate for each module: none twice, none lost.
+    assert hook_count(loaded.model) == bare_hooks + len(modules)
+    injection.self_test(loaded.model, LAYER)
+
+
+def test_a_fresh_adapter_is_seeded_and_changes_nothing() -> None:
+    one, same, other = fresh(), fresh(), fresh(replace(CONFIG, seed=1))
+    assert all(torch.equal(p, lora(same)[n]) for n, p in lora(one).items())
+    assert not all(torch.equal(p, lora(other)[n]) for n, p in lora(one).items())
+    ids = torch.tensor([[5, 6, 7, 8]])
+    with torch.no_grad():
+        assert torch.equal(one.model(ids).logits, load_bare("llama")(ids).logits)
+
+
+OPENING = tokenize(TOKENIZER, EXAMPLES)[0].ids[:3]
+
+
+@pytest.mark.parametrize("opening", [(), OPENING, (9,)], ids=["apart", "shared", "of one"])
+@pytest.mark.parametrize("batch_tokens", [1, 60, 10_000])
+def test_residual_cache(batch_tokens: int, opening: tuple[int, ...]) -> None:
+    loaded = loud(fresh())
+    sequences = [one.ids for one in tokenize(TOKENIZER, EXAMPLES)]
+    sequences += [(9, *sequences[0][1:]), OPENING]  # one that begins otherwise, one that ends there
+    told: list[int] = []
+    cache = ResidualCache(
+        loaded.model, [*sequences, *sequences[:5]], batch_tokens, told.append, opening
+    )
+    distinct = set(sequences)
+    assert sum(told) == len(distinct)
+    sharing = sum(s[: len(opening)] == opening != s for s in distinct)
+    kept = sum(map(len, distinct)) - len(opening) * (sharing - 1)  # the opening once
+    assert cache.states.shape == (kept + 1, WIDTH)  # and a row of zeros
+    width = max(map(len, sequences)) + 2
+    found = cache.batch(sequences, width)
+    for row, ids in zip(found, sequences, strict=True):
+        with torch.no_grad():
+            states = load_bare("llama")(torch.tensor([ids]), output_hidden_states=True)
+        expected = states.hidden_states[LAYER + 1][0]
+        assert torch.allclose(row[: len(ids)], expected, atol=1e-4)
+        assert not row[len(ids) :].any()
+
+
+def plain_loss(loaded: LoadedModel, one: Tokens, delta: Tensor, weight: float) -> Tensor:
+    """One row, the whole model, transformers' own loss; a hook of our own adds the thought."""
+
+    def add(_block: Any, _args: Any, output: Tensor) -> Tensor:
+        on = torch.zeros(output.shape[1], 1)
+        on[one.first : None if one.last is None else one.last + 1] = 1
+        return output + on * delta
+
+    ids = torch.tensor([one.ids])
+    labels = ids.clone()
+    labels[0, : len(one.ids) - one.target] = -100
+    handle = injection.blocks(loaded.model)[LAYER].register_forward_hook(add)
+    try:
+        out = loaded.model(ids, labels=labels)
+    finally:
+        handle.remove()
+    if not one.replay:
+        return out.loss
+    with torch.no_grad():
+        base = load_bare("llama")(ids).logits[0]
+    terms = [
+        torch.distributions.kl_divergence(
+            torch.distributions.Categorical(logits=base[at - 1]),
+            torch.distributions.Categorical(logits=out.logits[0, at - 1]),
+        )
+        for at in range(len(one.ids) - one.target, len(one.ids))
+    ]
+    return weight * torch.stack(terms).mean()
+
+
+@pytest.mark.parametrize("opening", [(), OPENING], ids=["apart", "one pass over the opening"])
+@pytest.mark.parametrize("chosen", ["all", "no replay", "only replay"])
+@pytest.mark.parametrize("most", [1, 200, 10**6], ids=["one by one", "in parts", "at once"])
+def test_loss_and_gradients_equal_a_plain_implementation(
+    chosen: str, opening: tuple[int, ...], most: int
+) -> None:
+    loaded = loud(fresh())
+    wanted = [e for e in EXAMPLES if chosen == "all" or e.replay is (chosen == "only replay")]
+    tokens = tokenize(TOKENIZER, wanted)
+    delta = torch.randn(len(tokens), WIDTH, generator=torch.Generator().manual_seed(2))
+    for i, one in enumerate(tokens):
+        delta[i] *= one.concept is not None
+    cache = ResidualCache(loaded.model, [t.ids for t in tokens], 200)
+    assert sum(t.ids[:3] == OPENING for t in tokens) > len(tokens) / 2
+    found = mean_loss(loaded, cache, tokens, delta, 1.7, opening, most)
+    parameters = list(lora(loaded).values())
+    gradients = torch.autograd.grad(found, parameters)
+    rows = [plain_loss(loaded, t, d, 1.7) for t, d in zip(tokens, delta, strict=True)]
+    expected = torch.stack(rows).mean()
+    assert torch.allclose(found, expected, rtol=1e-5)
+    for got, want in zip(gradients, torch.autograd.grad(expected, parameters), strict=True):
+        assert want.abs().max() > 1e-4
+        assert (got - want).abs().max() < 1e-5 * max(1.0, float(want.abs().max()))
+
+
+def test_one_pass_over_the_opening_changes_nothing(family: str) -> None:
+    model = make_adapted(family)
+    hooks = injection.install(model, LAYER)
+    loaded = loud(LoadedModel(model, TOKENIZER, family, family, LAYER, 3.0, hooks=hooks))
+    tokens = tokenize(TOKENIZER, EXAMPLES)
+    tokens.append(replace(tokens[0], ids=(9, *tokens[0].ids[1:])))  # begins otherwise
+    delta = torch.randn(len(tokens), WIDTH, generator=torch.Generator().manual_seed(3))
+    cache = ResidualCache(loaded.model, [t.ids for t in tokens], 200)
+    parameters = list(lora(loaded).values())
+    for opening in (OPENING, tokens[0].ids[:1], (9,)):
+        losses = [mean_loss(loaded, cache, tokens, delta, 1.7, o) for o in (opening, ())]
+        found, expected = (torch.autograd.grad(loss, parameters) for loss in losses)
+        assert torch.allclose(*losses, rtol=1e-5)
+        for got, want in zip(found, expected, strict=True):
+            assert (got - want).abs().max() < 1e-5 * max(1.0, float(want.abs().max()))
+
+
+def test_frozen_matrices_are_cast_once_and_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loss, "_fast_bf16", lambda _device: True)
+    loaded = loud(fresh())
+    before = {name: p.clone() for name, p in loaded.model.named_parameters()}
+    tokens = tokenize(TOKENIZER, EXAMPLES)
+    delta = torch.randn(len(tokens), WIDTH, generator=torch.Generator().manual_seed(3))
+    cache = ResidualCache(loaded.model, [t.ids for t in tokens], 200)
+    plain = mean_loss(loaded, cache, tokens, delta, 1.7)
+    with pytest.raises(KeyError), cast_once(loaded.model, LAYER):
+        cast = {n for n, p in loaded.model.named_parameters() if p.dtype == torch.bfloat16}
+        assert torch.equal(mean_loss(loaded, cache, tokens, delta, 1.7), plain)
+        raise KeyError
+    assert cast and not any("lora" in name or "norm" in name for name in cast)
+    assert {int(name.split(".")[2]) for name in cast} == set(range(LAYER + 1, DEPTH))
+    for name, parameter in loaded.model.named_parameters():
+        assert parameter.dtype == torch.float32 and torch.equal(parameter, before[name])
+
+
+def run_in(folder: Path) -> Run:
+    folder.mkdir(exist_ok=True)
+    return Run(folder, "digest of the run", date(2024, 2, 29))
+
+
+@pytest.mark.parametrize("found", [b"", b'{"step": 1', b"\xff\x00", b"[]\n{}\n3\n", None])
+def test_the_log_goes_on_where_the_checkpoint_ends(tmp_path: Path, found: bytes | None) -> None:
+    lines = [json.dumps({"step": step, "loss": 1.0}) + "\n" for step in (10, 20, 30)]
+    if found is not None:
+        (tmp_path / "log.jsonl").write_bytes(found)
+    with open_log(run_in(tmp_path), lines[:2]) as log:
+        log.write(lines[2])
+    assert (tmp_path / "log.jsonl").read_text().splitlines(keepends=True) == lines
+    with open_log(run_in(tmp_path), []):
+        assert not (tmp_path / "log.jsonl").read_text()
+
+
+def test_the_opening_is_what_stands_before_the_first_message() -> None:
+    system = (
+        "<|im_start|>system\nBe brief, be kind, be true.<|im_end|>\n"
+        + "{% for message in messages %}"
+    )
+    tokenizer = make_tokenizer(template=CHATML.replace("{% for message in messages %}", system, 1))
+    found = shared_opening(tokenizer)
+    assert len(found) >= activation_cache.WORTH_SHARING
+    for text in ("Tell me.", "ocean"):
+        assert prompt_ids(tokenizer, ask(text))[: len(found)] == found
+    assert shared_opening(make_tokenizer()) == ()  # too short to be worth a pass
+
+
+def test_thoughts_of_a_step() -> None:
+    chosen = [
+        Tokens((1, 2), 1, 0, None, concept, False)
+        for concept in ["ocean", "bomb", None, NOISE] * 200
+    ]
+    rows = {name: i for i, name in enumerate(NAMES)}
+    config = replace(CONFIG, strengths=(0.25, 2.0))
+    found = steps._draw(3, chosen, VECTORS, rows, 3.0, config)
+    assert torch.equal(found, steps._draw(3, chosen, VECTORS, rows, 3.0, config))
+    assert not torch.equal(found, steps._draw(4, chosen, VECTORS, rows, 3.0, config))
+    assert not torch.equal(
+        found, steps._draw(3, chosen, VECTORS, rows, 3.0, replace(config, seed=1))
+    )
+    assert not found[2::4].any()
+    strengths = found.norm(dim=-1) / 3.0
+    for start in (0, 1, 3):
+        own = strengths[start::4]
+        assert 0.25 <= own.min() < 0.3 and 1.7 < own.max() <= 2.0
+        assert 0.6 < own.median() < 0.85  # log-uniform: half lie below 0.71, not below 1.13
+    for start, name in ((0, "ocean"), (1, "bomb")):
+        units = functional.normalize(found[start::4], dim=-1)
+        near = units @ VECTORS[:, rows[name]].T
+        template = near.argmax(-1)
+        assert torch.allclose(near.max(-1).values, torch.ones(200), atol=1e-5)
+        assert 60 < int(template.sum()) < 140  # either template
+    noise = functional.normalize(found[3::4], dim=-1)
+    assert (noise @ noise.T).triu(1).abs().mean() < 0.3
+
+
+def test_batches() -> None:
+    sequences = [Tokens(tuple(range(2 + i % 17)), 1, 0, None, None, False) for i in range(103)]
+    config = replace(CONFIG, epochs=3, batch_size=2)
+    cut = steps._batches(sequences, config)
+    assert cut == steps._batches(sequences, config)
+    assert cut != steps._batches(sequences, replace(config, seed=1))
+    per_epoch = len(cut) // 3
+    epochs = [cut[at : at + per_epoch] for at in range(0, len(cut), per_epoch)]
+    assert len(epochs) == 3
+    # Not only the batches in another order, but other batches.
+    assert len({frozenset(step) for step in epochs[0]} & {frozenset(s) for s in epochs[1]}) < 20
+    for epoch in epochs:
+        assert sorted(i for step in epoch for i in step) == list(range(103))
+        spread = [max(len(sequences[i].ids) for i in s) - min(len(sequences[i].ids) for i in s)
+                  for s in epoch]  # fmt: skip
+        assert sum(spread) / len(spread) < 2.5 and all(1 <= len(s) <= 2 for s in epoch)
+
+
+def test_stacked() -> None:
+    loaded = fresh(None)
+    found = stacked(loaded, ["ocean", "bomb"], TEMPLATES[:2], "last", ["justice", "harbour"])
+    assert found.shape == (2, 2, WIDTH)
+    for template, vectors in zip(TEMPLATES, found, strict=False):
+        alone = extract(
+            loaded, ["bomb"], template=template, site="last", baseline=["justice", "harbour"]
+        )
+        assert torch.allclose(vectors[1], alone.vectors[0], atol=1e-5)
+
+
+class _Kill(BaseException):
+    """What no handler of errors may catch."""
+
+
+def start(
+    run: Path, loaded: LoadedModel | None = None, config: TrainConfig = CONFIG, **options: Any
+) -> dict[str, Tensor]:
+    """Train a fresh adapter on EXAMPLES with a checkpoint at every step; its weights."""
+    loaded = loaded or fresh(config)
+    given = {"examples": EXAMPLES, "vectors": VECTORS, "names": NAMES} | options
+    train(loaded, config=config, run=run_in(run), checkpoint_seconds=-1.0, **given)
+    return {name: p.detach().clone() for name, p in lora(loaded).items()}
+
+
+def equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(v, other[n]) for n, v in one.items())
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Tensor]:
+    """The adapter of a run that nobody interrupts."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loss, "_fast_bf16", lambda _device: False)
+        return start(tmp_path_factory.mktemp("whole") / "run")
+
+
+@pytest.fixture
+def short(tmp_path: Path) -> Path:
+    """The folder of a run of one epoch that has ended."""
+    start(tmp_path / "run", config=replace(CONFIG, epochs=1))
+    return tmp_path / "run"
+
+
+def on_progress(step: int) -> Callable[[int, int, float], None]:
+    def tell(done: int, steps: int, loss: float) -> None:
+        assert steps == 25 and math.isfinite(loss)
+        if done == step:
+            raise _Kill
+
+    return tell
+
+
+def on_save(number: int, how: str) -> Callable[..., None]:
+    calls = 0
+
+    def save(tensors: Any, path: Path, metadata: Any) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == number and how == "before":
+            raise _Kill
+        save_file(tensors, path, metadata)
+        if calls == number:
+            data = path.read_bytes()
+            path.write_bytes(data[: len(data) // 2] if how == "half" else data)
+            raise _Kill
+
+    return save
+
+
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.slow  # many small trainings
+class TestInterrupted:
+    @pytest.mark.parametrize("step", [10, 20, 25])
+    def test_between_two_checkpoints(
+        self, step: int, tmp_path: Path, whole: dict[str, Tensor]
+    ) -> None:
+        with pytest.raises(_Kill):
+            start(tmp_path / "run", progress=on_progress(step))
+        assert equal(start(tmp_path / "run"), whole)
+
+    @pytest.mark.parametrize("number", [1, *(pytest.param(n, marks=SLOW) for n in (2, 13)), 25])
+    @pytest.mark.parametrize("how", ["before", "half", "whole"])
+    def test_while_a_checkpoint_is_written(
+        self,
+        number: int,
+        how: str,
+        tmp_path: Path,
+        whole: dict[str, Tensor],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        with monkeypatch.context() as patch, pytest.raises(_Kill):
+            patch.setattr(checkpoints, "save_file", on_save(number, how))
+            start(tmp_path / "run")
+        assert equal(start(tmp_path / "run"), whole)
+
+    def test_again_and_again(
+        self, tmp_path: Path, whole: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for number in (1, 4, 3, 2, 5):
+            with monkeypatch.context() as patch, pytest.raises(_Kill):
+                patch.setattr(checkpoints, "save_file", on_save(number, "half"))
+                start(tmp_path / "run")
+        # It goes on where it stopped: 3 + 2 + 1 + 4 steps are done, 15 are left.
+        told: list[int] = []
+        ran: list[int] = []
+        draw = steps._draw
+        monkeypatch.setattr(steps, "_draw", lambda *a: (ran.append(a[0]), draw(*a))[1])
+        weights = start(tmp_path / "run", progress=lambda done, *_: told.append(done))
+        assert equal(weights, whole) and told == [20, 25] and ran == list(range(10, 25))
+
+    def test_a_finished_run_is_read_and_not_trained_again(
+        self, tmp_path: Path, whole: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        start(tmp_path / "run")
+        monkeypatch.setattr(steps, "batch_loss", None)
+        assert equal(start(tmp_path / "run"), whole)
+
+    def test_a_gradient_that_was_skipped(self, tmp_path: Path) -> None:
+        """The optimizer's own count of steps is less than the run's, and none at the start."""
+        config = replace(CONFIG, batch_size=1, epochs=1)
+        first = steps._batches(tokenize(TOKENIZER, EXAMPLES), config)[0][0]
+        examples = list(EXAMPLES)
+        examples[first] = replace(examples[first], concept="NaN")
+        options = {
+            "examples": examples,
+            "vectors": torch.cat([VECTORS, torch.full((2, 1, WIDTH), math.nan)], 1),
+            "names": [*NAMES, "NaN"],
+        }
+        undisturbed = start(tmp_path / "a", config=config, **options)
+        assert all(bool(p.isfinite().all()) for p in undisturbed.values())
+        for number in (2, 6):
+            with pytest.MonkeyPatch.context() as patch, pytest.raises(_Kill):
+                patch.setattr(checkpoints, "save_file", on_save(number, "half"))
+                start(tmp_path / "b", config=config, **options)
+        assert equal(start(tmp_path / "b", config=config, **options), undisturbed)
+
+
+def refused(says: str, run: Path, *args: Any, **options: Any) -> None:
+    """One sentence that names the folder, and nothing is trained."""
+    with pytest.raises(IntrospectionError, match=says) as caught:
+        start(run, *args, **options)
+    sentence = str(caught.value)
+    assert str(run) in sentence and sentence.endswith(".") and "\n" not in sentence
+
+
+@pytest.mark.parametrize("other", ["fewer", "answers", "order", "names"])
+def test_a_checkpoint_of_other_examples_is_put_aside(other: str, short: Path) -> None:
+    config = replace(CONFIG, epochs=1)
+    changed = {
+        "fewer": {"examples": EXAMPLES[1:]},
+        "answers": {"examples": [replace(EXAMPLES[0], answer="I do"), *EXAMPLES[1:]]},
+        "order": {"examples": EXAMPLES[::-1]},
+        "names": {"names": NAMES[::-1]},
+    }[other]
+    before = (short / "checkpoint.safetensors").read_bytes()
+    fresh_one = start(short.parent / "elsewhere", config=config, **changed)
+    assert equal(start(short, config=config, **changed), fresh_one)
+    (aside,) = short.glob("checkpoint-*.safetensors")
+    assert aside.read_bytes() == before
+    assert told_by(short / "checkpoint.safetensors")["made_from"] not in aside.name
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-10])
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[-100] ^= 4
+    path.write_bytes(data)
+
+
+def rename_to_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def rewrite(
+    change: Callable[[dict[str, Tensor]], dict[str, Tensor]], **told: Any
+) -> Callable[[Path], None]:
+    def damage(path: Path) -> None:
+        known = json.dumps({**told_by(path), **told})
+        save_file(change(load_file(path)), path, {"introspection": known})
+
+    return damage
+
+
+@pytest.mark.slow  # a training each
+@pytest.mark.parametrize(
+    "damage",
+    [
+        cut,
+        lambda path: path.write_bytes(b""),
+        lambda path: path.write_bytes(b"\x80\x04pickle" * 9),
+        flip,
+        lambda path: rename_to_folder(path),
+        rewrite(lambda state: {k: v * math.nan for k, v in state.items()}),
+        rewrite(lambda state: {k: v for k, v in state.items() if "layers.3" not in k}),
+        rewrite(lambda state: {k: v[..., :2].clone() if v.ndim else v for k, v in state.items()}),
+        rewrite(dict, step="many"),
+        rewrite(dict, log=3),
+        lambda path: save_file(load_file(path), path, {"step": "5"}),
+        lambda path: save_file(load_file(path), path, {"introspection": "[" * 100_000}),
+    ],
+    ids=[
+        *("cut", "empty", "not safetensors", "a bad byte", "a folder", "NaN"),
+        *("incomplete", "shapes", "no step", "no log", "older", "deep"),
+    ],
+)
+def test_corrupt_checkpoint(
+    damage: Callable[[Path], None], tmp_path: Path, whole: dict[str, Tensor]
+) -> None:
+    run = tmp_path / "run"
+    with pytest.raises(_Kill):
+        start(run, progress=on_progress(10))
+    damage(run / "checkpoint.safetensors")
+    refused("is damaged", run)
+    path = run / "checkpoint.safetensors"
+    shutil.rmtree(path) if path.is_dir() else path.unlink()  # as it says
+    assert equal(start(run), whole)
+
+
+@pytest.mark.parametrize("how", ["NaN vectors", "learning rate"])
+def test_divergence_ends_in_one_sentence(how: str, tmp_path: Path) -> None:
+    vectors = VECTORS * math.nan if how == "NaN vectors" else VECTORS
+    config = replace(CONFIG, learning_rate=1e9) if how == "learning rate" else CONFIG
+    with pytest.raises(
+        IntrospectionError, match=r"diverged at step \d+ .*--learning-rate"
+    ) as caught:
+        start(tmp_path / "run", config=config, vectors=vectors)
+    assert str(caught.value).endswith(".") and "\n" not in str(caught.value)
+
+
+def test_a_concept_without_a_vector(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no vector for .*justice"):
+        start(tmp_path / "run", names=NAMES[:2])
+
+
+def test_training_learns(tmp_path: Path) -> None:
+    config = replace(CONFIG, epochs=30, batch_size=8, learning_rate=2e-2)
+    loaded = fresh(config)
+    examples = [example(i, (*NAMES, None)[i % 4]) for i in range(32)]
+    tokens = tokenize(TOKENIZER, examples)
+    cache = ResidualCache(loaded.model, [t.ids for t in tokens], 2_000)
+    rows = {name: i for i, name in enumerate(NAMES)}
+    delta = steps._draw(10**6, tokens, VECTORS, rows, loaded.norm, config)
+
+    def loss() -> float:
+        with torch.no_grad():
+            return float(mean_loss(loaded, cache, tokens, delta, 1.0))
+
+    before, told = loss(), list[tuple[int, int]]()
+    train(
+        *(loaded, examples, VECTORS, NAMES, config, run_in(tmp_path / "run")),
+        progress=lambda step, steps, _: told.append((step, steps)),
+    )
+    assert loss() < before / 2
+    assert told == [(step, 120) for step in range(10, 121, 10)]
+    log = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert [entry["step"] for entry in log] == [step for step, _ in told]
+    assert log[-1]["loss"] < log[0]["loss"]
+    assert not any(p.requires_grad for p in loaded.model.parameters())
+
+
+def test_forecast() -> None:
+    loaded = fresh()
+    before = {name: p.clone() for name, p in lora(loaded).items()}
+    found = loop.forecast(loaded, EXAMPLES, VECTORS, NAMES, CONFIG, 402)
+    assert found.steps == CONFIG.epochs * 101 and found.seconds > 0 and found.peak == 0
+    assert found.trained == sum(p.numel() for p in before.values())
+    for name, parameter in lora(loaded).items():
+        assert torch.equal(parameter, before[name])
+        assert parameter.grad is None and not parameter.requires_grad
+
+
+def test_too_little_memory_is_said_in_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+        yield
+
+    monkeypatch.setattr(steps, "batch_loss", full)
+    with pytest.raises(IntrospectionError, match="longest batch: free some"):
+        loop.forecast(fresh(), EXAMPLES, VECTORS, NAMES, CONFIG, 20)
