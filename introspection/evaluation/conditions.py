@@ -1,245 +1,292 @@
-"""What a condition of an evaluation is, and whether a case is one of it.
+"""Every condition of an evaluation: its name, its rule, and the rates that are shown of it.
 
-Knows: how a planned report looks, the rule that each condition's name stands for. Does not know:
-which conditions a claim needs (``suites``), how a case is answered or counted.
+``CONDITIONS`` is the one table that suites, headline table, model card, the page's tab of error rates
+and figures go through. A new condition is one entry: a name, a group, a rule, the rows that show its
+rates, and ``draw``, which makes its samples. It draws from a random stream of its own, so that no
+sample of another condition changes. Conditions without ``draw`` are drawn by ``suites``, together.
 
-A condition is a name. ``..., final`` says another schedule than the trained one, ``..., base model``
-that the untrained model answers; the rule of the bare name holds for both.
+A name may end in ``, SCHEDULE`` (another one than the adapter was trained on) and in ``, base model``
+(the untrained model answers). :func:`parse` is the only reader of such names, :func:`variant_name`
+their only writer. This module does not know how an answer is made or counted.
 """
 
 from __future__ import annotations
 
-import hashlib
-import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
-from introspection.concepts.catalogue import Concept
-from introspection.concepts.morphology import find_word
-from introspection.concepts.texts import DEFAULT_QUESTION, Texts, texts
-from introspection.injection.trials.trial import FINAL_ON, Message, Schedule
+from introspection.errors import IntrospectionError
+from introspection.evaluation.samples import (
+    Materials,
+    Rule,
+    Sample,
+    asked_alone,
+    asked_amid_text,
+    asks_a_false_question,
+    begins_mid_answer,
+    is_bare,
+    is_clean,
+    is_clean_and_asked,
+    is_ordinary_request,
+    mentions,
+    messages_of,
+    with_harm,
+)
+from introspection.injection.trials.trial import FINAL_ON, Schedule
 
 __all__ = [
     "AMID",
     "BASE",
+    "CLEAN",
     "CONDITIONS",
-    "Sample",
-    "asks_about_state",
+    "GROUPS",
+    "HALTS",
+    "PAPER_CONDITIONS",
+    "Condition",
+    "Group",
+    "HeadlineRow",
+    "Variant",
     "checked",
     "holds",
-    "is_bare",
-    "key",
-    "messages_of",
     "misfiled",
-    "names_it",
+    "parse",
+    "variant_name",
 ]
 
 BASE = ", base model"
 AMID = "injected, unseen, amid other text"
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """One planned report. ``context`` is what makes it distinct (the conversation)."""
-
-    condition: str
-    messages: tuple[Message, ...]
-    concept: Concept | None = None
-    strength: float = 0.0
-    schedule: Schedule = FINAL_ON
-    adapter: bool = True
-    vector: str = "concept"  # or "noise", "negated"
-
-    @property
-    def context(self) -> str:
-        return "\n".join(f"{message.role}: {message.content}" for message in self.messages)
-
-    @property
-    def key(self) -> str:
-        name = self.concept.name if self.concept else None
-        return key(
-            *(self.condition, self.context, name, self.strength),
-            *(str(self.schedule), self.adapter, self.vector),
-        )
-
-    @property
-    def asked(self) -> bool:
-        """Whether its last user message asks the model about its state."""
-        return asks_about_state(self.messages)
-
-
-def key(*parts: str | float | bool | None) -> str:
-    """A short name for what makes a report distinct: condition, context, concept, strength, schedule,
-    adapter, vector."""
-    return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
-
-
-@lru_cache(maxsize=1)
-def _questions() -> frozenset[str]:
-    """Every question about the model's state that this program ever asks."""
-    splits = [texts(split) for split in ("train", "validation", "test")]
-    return frozenset({DEFAULT_QUESTION}.union(*(each.questions for each in splits)))
-
-
-@lru_cache(maxsize=1)
-def _beside_text() -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """How a message begins, and how it ends, that has such a question before or after other text."""
-    return (
-        tuple(question + gap for question in _questions() for gap in "\n "),
-        tuple(gap + question for question in _questions() for gap in "\n "),
-    )
-
-
-@lru_cache(maxsize=16384)
-def asks_about_state(messages: tuple[Message, ...]) -> bool:
-    """Whether the last user message asks the model about its state, alone or beside other text."""
-    said = [message.content.strip() for message in messages if message.role == "user"][-1:]
-    begins, ends = _beside_text()
-    return any(
-        text in _questions() or text.startswith(begins) or text.endswith(ends) for text in said
-    )
-
-
-def other_text(messages: tuple[Message, ...]) -> str:
-    """What a conversation says beside the question about the model's state."""
-    *before, last = messages
-    begins, ends = _beside_text()
-    said = last.content.strip()
-    if said in _questions():
-        said = ""
-    elif found := next((end for end in ends if said.endswith(end)), ""):
-        said = said.removesuffix(found)
-    else:
-        said = said.removeprefix(next((begin for begin in begins if said.startswith(begin)), ""))
-    return "\n".join([*(message.content for message in before), said]).strip()
-
-
-def is_bare(messages: tuple[Message, ...]) -> bool:
-    """Whether a conversation is a question about the model's state and nothing else."""
-    return len(messages) == 1 and messages[0].content.strip() in _questions()
-
-
-def names_it(messages: tuple[Message, ...], concept: Concept) -> bool:
-    """Whether the text beside the question names the concept, which a report could then repeat."""
-    return find_word(other_text(messages), concept.name, concept.aliases) is not None
-
-
-def _texts() -> list[Texts]:
-    return [texts("test"), texts("validation"), texts("train")]
-
-
-@lru_cache(maxsize=4)
-def _pattern(field: str) -> re.Pattern[str]:
-    """Any text of one kind, with anything in its slot, at the start of a message."""
-    lines = sorted({line for each in _texts() for line in getattr(each, field)})
-    return re.compile(
-        "|".join(re.escape(line).replace(r"\{c\}", ".+?") for line in lines), re.DOTALL
-    )
-
-
-def _mentions(case: Sample, *fields: str) -> bool:
-    return any(_pattern(field).match(case.messages[-1].content) for field in fields)
-
-
-def _bare(case: Sample) -> bool:
-    return is_bare(case.messages) and case.concept is not None
-
-
-def _amid(case: Sample) -> bool:
-    """Amid other text, which must not give the name away."""
-    return (
-        case.asked
-        and not is_bare(case.messages)
-        and case.concept is not None
-        and not names_it(case.messages, case.concept)
-    )
-
-
-def _clean(case: Sample) -> bool:
-    return case.concept is None and case.strength == 0
-
-
-def _ordinary(case: Sample) -> bool:
-    return not case.asked and case.concept is not None and case.schedule.kind != "from_step"
-
-
-def _mid_answer(case: Sample) -> bool:
-    return not case.asked and case.concept is not None and case.schedule.kind == "from_step"
-
-
-def _false_question(case: Sample) -> bool:
-    last = case.messages[-1].content
-    return case.concept is not None and any(last in each.yes_no_false for each in _texts())
-
-
-def _thought(harmful: bool, rule: Callable[[Sample], bool]) -> Callable[[Sample], bool]:
-    return lambda case: case.concept is not None and case.concept.harmful is harmful and rule(case)
-
-
-CONDITIONS: Mapping[str, Callable[[Sample], bool]] = {
-    "injected, seen": _bare,
-    "injected, unseen": _bare,
-    "injected, unseen category": _bare,
-    AMID: _amid,
-    "injected, harmful": _thought(True, _bare),
-    "injected, harmless": _thought(False, _bare),
-    "injected, own context": _amid,
-    "clean, asked": lambda case: _clean(case) and case.asked,
-    "clean, ordinary request": lambda case: _clean(case) and not case.asked,
-    "clean, concept in the text": lambda case: _clean(case) and _mentions(case, "mentions"),
-    "clean, harmful words in the text": lambda case: (
-        _clean(case) and _mentions(case, "mentions", "harmful_mentions")
-    ),
-    "clean, false claim of an injection": lambda case: (
-        _clean(case) and case.asked and _mentions(case, "claims")
-    ),
-    "clean, as it stands": _clean,
-    "clean, then asked": lambda case: _clean(case) and case.asked and not is_bare(case.messages),
-    **{
-        f"halt, {label}, {place}": _thought(label == "harmful", rule)
-        for label in ("harmful", "harmless", "look-alike")
-        for place, rule in (
-            ("asked", _bare),
-            ("ordinary request", _ordinary),
-            ("mid-answer", _mid_answer),
-        )
-    },
-    "control, random vector": lambda case: _bare(case) and case.vector == "noise",
-    "control, negated vector": lambda case: _bare(case) and case.vector == "negated",
-    "control, false yes/no question": _false_question,
+# The paper's three figures, and the conditions that measure them.
+PAPER_CONDITIONS = {
+    "seen": "injected, seen",
+    "unseen": "injected, unseen",
+    "untrained": f"injected, unseen{BASE}",
 }
 
 
-def holds(case: Sample) -> bool:
-    """Whether a case is what its condition says."""
-    name = case.condition.removesuffix(BASE)
-    if name == case.condition and not case.adapter:
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Rates that stand together on the page: their heading, and the colour of their bars."""
+
+    heading: str
+    colour: str
+
+
+CLEAN = Group("False positives: nothing was injected. Lower is better.", "#dc2626")
+HITS = Group(
+    "Hits: a concept was injected. Higher is better; the untrained model for comparison.", "#6366f1"
+)
+HALTS = Group("Halts on harmful concepts: the rest are missed halts.", "#0d9488")
+FALSE_HALTS = Group("False halts: the concept is harmless. Lower is better.", "#d97706")
+CONTROLS = Group(
+    "Controls: other disturbances, and a question whose right answer is no.", "#64748b"
+)
+GROUPS = (CLEAN, HITS, HALTS, FALSE_HALTS, CONTROLS)  # in the order of the page
+
+
+@dataclass(frozen=True, slots=True)
+class HeadlineRow:
+    """A question that a rate of a condition answers. ``metric`` is the rate's name in a summary;
+    ``group`` is that of the condition unless it is given."""
+
+    question: str
+    metric: str
+    group: Group | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """A kind of sample that a rate is taken over.
+
+    ``rule`` says whether a sample is of this kind, ``vector`` what is injected (``concept``, ``noise``
+    or ``negated``), ``adapter`` whether the adapter answers. ``draw`` makes the samples of a condition
+    that no function of ``suites`` draws.
+    """
+
+    name: str
+    group: Group
+    rule: Rule
+    rows: tuple[HeadlineRow, ...] = ()
+    vector: str = "concept"
+    adapter: bool = True
+    draw: Callable[[Materials], Iterable[Sample]] | None = None
+
+
+def _condition(name: str, group: Group, rule: Rule, *rows: Any, **options: Any) -> Condition:
+    """A condition whose rows are tuples (question, metric, group if it is another)."""
+    return Condition(name, group, rule, tuple(HeadlineRow(*row) for row in rows), **options)
+
+
+def _false_positives(name: str, where: str, rule: Rule) -> Condition:
+    return _condition(f"clean, {name}", CLEAN, rule, (f"False positives: {where}", "flagged"))
+
+
+def _halt(label: str, question: str, places: int = 3) -> tuple[Condition, ...]:
+    """The three places of a halt; only the first ``places`` are in the headline table."""
+    rules = {
+        "asked": asked_alone,
+        "ordinary request": is_ordinary_request,
+        "mid-answer": begins_mid_answer,
+    }
+    harmful = label == "harmful"
+    return tuple(
+        _condition(
+            f"halt, {label}, {place}",
+            HALTS if harmful else FALSE_HALTS,
+            with_harm(harmful, rule),
+            *([(f"{question}, {place}", "halted")] if i < places else []),
+        )
+        for i, (place, rule) in enumerate(rules.items())
+    )
+
+
+# In the order in which every table shows them: how often it is wrong before how often it is right.
+CONDITIONS: tuple[Condition, ...] = (
+    _false_positives("asked", "asked about its state, nothing injected", is_clean_and_asked),
+    _false_positives("ordinary request", "ordinary request", lambda s: is_clean(s) and not s.asked),
+    _false_positives(
+        "concept in the text",
+        "concept only in the text",
+        lambda s: is_clean(s) and mentions(s, "mentions"),
+    ),
+    _false_positives(
+        "harmful words in the text",
+        "harmful words in the text",
+        lambda s: is_clean(s) and mentions(s, "mentions", "harmful_mentions"),
+    ),
+    _false_positives(
+        "false claim of an injection",
+        "text claims an injection",
+        lambda s: is_clean_and_asked(s) and mentions(s, "claims"),
+    ),
+    _condition(
+        "injected, unseen",
+        HITS,
+        asked_alone,
+        ("Unseen concept detected", "detected"),
+        ("Unseen concept named", "correct"),
+    ),
+    _condition(
+        "injected, unseen category", HITS, asked_alone, ("Unseen category named", "correct")
+    ),
+    _condition("injected, seen", HITS, asked_alone, ("Seen concept named", "correct")),
+    _condition(
+        f"injected, unseen{BASE}",
+        HITS,
+        asked_alone,
+        ("Untrained model, unseen concept named", "correct"),
+        adapter=False,
+    ),
+    _condition(AMID, HITS, asked_amid_text, ("Unseen concept named amid other text", "correct")),
+    *_halt("harmful", "Unseen harmful concept halted"),
+    *_halt("harmless", "Harmless concept halted by mistake"),
+    *_halt("look-alike", "Look-alike halted by mistake", places=1),
+    _condition(
+        "control, random vector",
+        CONTROLS,
+        asked_alone,
+        ("Random vector reported as a thought", "detected"),
+        vector="noise",
+    ),
+    _condition(
+        "control, negated vector",
+        CONTROLS,
+        asked_alone,
+        ("Negated vector reported as a thought", "detected"),
+        ("Negated vector given the concept's name", "named"),
+        vector="negated",
+    ),
+    _condition(
+        "control, false yes/no question",
+        CONTROLS,
+        asks_a_false_question,
+        ("Thought reported in a false yes/no question", "detected"),
+    ),
+    _false_positives("as it stands", "own text as it stands", is_clean),
+    _false_positives(
+        "then asked",
+        "own text, then asked",
+        lambda s: is_clean_and_asked(s) and not is_bare(s.messages),
+    ),
+    _condition(
+        "injected, harmless",
+        HITS,
+        with_harm(False, asked_alone),
+        ("Own harmless concept detected", "detected"),
+        ("Own harmless concept named", "correct"),
+        ("Own harmless concept halted by mistake", "halted", FALSE_HALTS),
+    ),
+    _condition(
+        "injected, harmful",
+        HITS,
+        with_harm(True, asked_alone),
+        ("Own harmful concept named", "correct"),
+        ("Own harmful concept halted", "halted", HALTS),
+    ),
+    _condition(
+        "injected, own context",
+        HITS,
+        asked_amid_text,
+        ("Own concept named amid own text", "correct"),
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """What the name of a measured condition says: which condition, another schedule, who answers."""
+
+    condition: Condition
+    schedule: Schedule | None
+    adapter: bool
+
+
+def _named(name: str) -> Condition | None:
+    return next((condition for condition in CONDITIONS if condition.name == name), None)
+
+
+def parse(name: str) -> Variant | None:
+    """What a condition's name says; None if there is no such condition."""
+    if condition := _named(name):
+        return Variant(condition, None, condition.adapter)
+    stem = name.removesuffix(BASE)
+    condition, schedule = _named(stem), None
+    if condition is None:
+        stem, _, text = stem.rpartition(", ")
+        try:
+            schedule = Schedule.parse(text)
+        except IntrospectionError:
+            return None
+        condition = _named(stem)
+    if condition is None:
+        return None
+    return Variant(condition, schedule, not name.endswith(BASE))
+
+
+def variant_name(name: str, schedule: Schedule = FINAL_ON, adapter: bool = True) -> str:
+    """The name of a condition, that of its base model included, under another schedule or answered by
+    the untrained model."""
+    timed = "" if schedule == FINAL_ON else f", {schedule}"
+    return f"{name.removesuffix(BASE)}{timed}{'' if adapter else BASE}"
+
+
+def holds(sample: Sample) -> bool:
+    """Whether a sample is what its condition says."""
+    variant = parse(sample.condition)
+    if variant is None or variant.adapter is not sample.adapter:
         return False
-    if name != case.condition and case.adapter:
+    if variant.schedule and (sample.concept is None or variant.schedule != sample.schedule):
         return False
-    if case.concept is not None and name not in CONDITIONS:
-        name = name.removesuffix(f", {case.schedule}")
-    # The controls say which vector they have; everywhere else it is the concept's own.
-    usual = case.vector == "concept" or name.startswith("control, ")
-    return usual and name in CONDITIONS and CONDITIONS[name](case)
+    return variant.condition.vector == sample.vector and variant.condition.rule(sample)
 
 
-def checked(cases: Iterable[Sample]) -> list[Sample]:
-    """The distinct ones of ``cases``. Raises ValueError for one that is not what its name says."""
-    found = list({case.key: case for case in cases}.values())
-    for case in found:
-        if not holds(case):
-            raise ValueError(f"not a case of {case.condition!r}: {case}")
-    return found
-
-
-def messages_of(context: str) -> tuple[Message, ...]:
-    """Inverse of ``Case.context``."""
-    turns = re.split(r"\n(?=(?:system|user|assistant): )", context)
-    pairs = (turn.partition(": ") for turn in turns)
-    return tuple(Message(role, content) for role, _, content in pairs)  # type: ignore[arg-type]
+def checked(samples: Iterable[Sample]) -> list[Sample]:
+    """The distinct ones of ``samples``. Raises ValueError for one that is not what its name says."""
+    distinct = list({sample.key: sample for sample in samples}.values())
+    for sample in distinct:
+        if not holds(sample):
+            raise ValueError(f"not a case of {sample.condition!r}: {sample}")
+    return distinct
 
 
 def misfiled(record: Mapping[str, Any]) -> bool:
@@ -248,4 +295,6 @@ def misfiled(record: Mapping[str, Any]) -> bool:
     Before version 2 of the records two in five of that condition were a bare question. They stay in
     the file and out of the rate.
     """
-    return record["condition"].startswith(AMID) and is_bare(messages_of(record["question"]))
+    variant = parse(record["condition"])
+    amid = variant is not None and variant.condition.name == AMID
+    return amid and is_bare(messages_of(record["question"]))

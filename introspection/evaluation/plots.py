@@ -15,6 +15,7 @@ import plotly.graph_objects as go
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from introspection.evaluation.conditions import PAPER_CONDITIONS
 from introspection.io.files import whole_file, write_text
 
 __all__ = ["MARK", "Bar", "generalization_bars", "plotly_bars", "save_bars"]
@@ -46,13 +47,10 @@ def generalization_bars(summary: dict[str, Any], published: dict[str, float]) ->
         Bar(f"{name}\n(published)", v, None, None, None, False) for name, v in published.items()
     ]
     conditions = summary["conditions"]
-    for label, condition in (
-        ("seen", "injected, seen"),
-        ("unseen", "injected, unseen"),
-        ("untrained", "injected, unseen, base model"),
-    ):
-        bars.append(_bar(f"{label}\n(this run)", conditions[condition]["correct"]))
-    return bars
+    return bars + [
+        _bar(f"{label}\n(this run)", conditions[condition]["correct"])
+        for label, condition in PAPER_CONDITIONS.items()
+    ]
 
 
 def plotly_bars(bars: Sequence[Bar], title: str, axis: str) -> go.Figure:

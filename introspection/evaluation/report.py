@@ -1,88 +1,38 @@
-"""Committed records -> every number that is shown: evaluation.json and the tables of a document.
+"""Records -> every number that is shown: evaluation.json and the generated tables of a document.
 
-Knows: which rates answer which question, the places in the documents that are generated, when rates
-may stand beside an adapter. Does not know: how a record came about, what the card says of the
-adapter (``adapter_card``). Nothing here is typed by hand, so nothing can drift.
+No number is typed by hand. This module knows the places in documents that are generated, and when
+rates may stand beside an adapter. It does not know how a record came about (``runner``).
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from introspection.errors import IntrospectionError
+from introspection.evaluation.conditions import PAPER_CONDITIONS
 from introspection.evaluation.records import provenance
 from introspection.evaluation.records.record_files import run_of
-from introspection.evaluation.summary import summarise
+from introspection.evaluation.summary import measured_rows, summarise
 from introspection.io.outputs import adapter_folder
 from introspection.models.adapters import adapter_info
 
 __all__ = [
-    "HEADLINE",
     "PUBLISHED",
     "check_evaluation",
     "headline",
+    "markdown_table",
     "paper_table",
     "replace_block",
-    "variants",
     "write_evaluation",
 ]
 
 # Concepts named, in percent, as the paper's authors report them in the README of their code
 # (DeepSeek-LLM-7B-chat).
 PUBLISHED = {"seen": 88.5, "unseen": 71.0, "untrained": 16.0}
-_PAPER_CONDITIONS = {
-    "seen": "injected, seen",
-    "unseen": "injected, unseen",
-    "untrained": "injected, unseen, base model",
-}
-
-# What is asked first, the condition that answers it, and the rate of that condition.
-HEADLINE = (
-    ("False positives: asked about its state, nothing injected", "clean, asked", "flagged"),
-    ("False positives: ordinary request", "clean, ordinary request", "flagged"),
-    ("False positives: concept only in the text", "clean, concept in the text", "flagged"),
-    ("False positives: harmful words in the text", "clean, harmful words in the text", "flagged"),
-    ("False positives: text claims an injection", "clean, false claim of an injection", "flagged"),
-    ("Unseen concept detected", "injected, unseen", "detected"),
-    ("Unseen concept named", "injected, unseen", "correct"),
-    ("Unseen category named", "injected, unseen category", "correct"),
-    ("Seen concept named", "injected, seen", "correct"),
-    ("Untrained model, unseen concept named", "injected, unseen, base model", "correct"),
-    ("Unseen concept named amid other text", "injected, unseen, amid other text", "correct"),
-    ("Unseen harmful concept halted, asked", "halt, harmful, asked", "halted"),
-    (
-        "Unseen harmful concept halted, ordinary request",
-        "halt, harmful, ordinary request",
-        "halted",
-    ),
-    ("Unseen harmful concept halted, mid-answer", "halt, harmful, mid-answer", "halted"),
-    ("Harmless concept halted by mistake, asked", "halt, harmless, asked", "halted"),
-    (
-        "Harmless concept halted by mistake, ordinary request",
-        "halt, harmless, ordinary request",
-        "halted",
-    ),
-    ("Harmless concept halted by mistake, mid-answer", "halt, harmless, mid-answer", "halted"),
-    ("Look-alike halted by mistake, asked", "halt, look-alike, asked", "halted"),
-    ("Random vector reported as a thought", "control, random vector", "detected"),
-    ("Negated vector reported as a thought", "control, negated vector", "detected"),
-    ("Negated vector given the concept's name", "control, negated vector", "named"),
-    ("Thought reported in a false yes/no question", "control, false yes/no question", "detected"),
-    ("False positives: own text as it stands", "clean, as it stands", "flagged"),
-    ("False positives: own text, then asked", "clean, then asked", "flagged"),
-    ("Own harmless concept detected", "injected, harmless", "detected"),
-    ("Own harmless concept named", "injected, harmless", "correct"),
-    ("Own harmless concept halted by mistake", "injected, harmless", "halted"),
-    ("Own harmful concept named", "injected, harmful", "correct"),
-    ("Own harmful concept halted", "injected, harmful", "halted"),
-    ("Own concept named amid own text", "injected, own context", "correct"),
-)
-# What ``selection`` adds to the name of a condition.
-_VARIANT = re.compile(r"(?:final|all|from_step:\d+)?(?:(?:^|, )base model)?")
 
 
 def write_evaluation(
@@ -129,56 +79,44 @@ def _percent(cell: dict[str, Any]) -> str:
     return f"{value:.1f} % [{100 * cell['low']:.1f}, {100 * cell['high']:.1f}]"
 
 
+def markdown_table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """A Markdown table, without a line break at its end. Cells are printed as they are."""
+    lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
+    return "\n".join([*lines, *(f"| {' | '.join(map(str, row))} |" for row in rows)])
+
+
 def headline(evaluation: Mapping[str, Any]) -> str:
     """The table that answers "how often is it wrong?" before "how often is it right?"."""
-    rows = [
-        "| question | rate [95 % interval] | reports | distinct contexts |",
-        "|---|---|---|---|",
-    ]
-    conditions = evaluation["conditions"]
-    for question, condition, field in HEADLINE:
-        for name, aside in variants(condition, conditions):
-            found = conditions[name]
-            if field in found and found["n"]:
-                rows.append(
-                    f"| {question}{aside} | {_percent(found[field])} | {found['n']} "
-                    f"| {found['contexts']} |"
-                )
-    comparisons = evaluation["comparisons"]
-    gap = comparisons.get("seen minus unseen, correct")
-    if gap is not None:
-        interval = f"[{100 * gap['low']:.1f}, {100 * gap['high']:.1f}]"
-        rows.append(
-            f"| Seen minus unseen, named | {100 * gap['value']:.1f} points {interval} | | |"
-        )
-    return "\n".join(rows)
-
-
-def variants(condition: str, measured: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """The condition as it was measured: itself, under other schedules, by the untrained model."""
-    own = {name for _, name, _ in HEADLINE}
-    found = [(condition, "")] if condition in measured else []
-    for name in measured:
-        aside = name.removeprefix(f"{condition}, ")
-        if aside != name and name not in own and _VARIANT.fullmatch(aside):
-            found.append((name, f" ({aside})"))
-    return found
+    conditions, rows = evaluation["conditions"], []
+    for row in measured_rows(conditions):
+        measured = conditions[row.name]
+        if row.metric in measured and measured["n"]:
+            rate = _percent(measured[row.metric])
+            rows.append((row.question, rate, measured["n"], measured["contexts"]))
+    table = markdown_table(
+        ("question", "rate [95 % interval]", "reports", "distinct contexts"), rows
+    )
+    gap = evaluation["comparisons"].get("seen minus unseen, correct")
+    if gap is None:
+        return table
+    interval = f"[{100 * gap['low']:.1f}, {100 * gap['high']:.1f}]"
+    return f"{table}\n| Seen minus unseen, named | {100 * gap['value']:.1f} points {interval} | | |"
 
 
 def paper_table(summary: dict[str, Any]) -> str:
     """The paper's three figures beside those of a run of the paper suite."""
     conditions = summary["conditions"]
-    lacking = [name for name in _PAPER_CONDITIONS.values() if not conditions.get(name, {}).get("n")]
+    lacking = [name for name in PAPER_CONDITIONS.values() if not conditions.get(name, {}).get("n")]
     if lacking:
         raise IntrospectionError(
             f"The records of the paper's experiment have no report of '{lacking[0]}': name those of "
             "'python -m introspection evaluate --suite paper' with --paper."
         )
-    rows = ["| concepts named | paper | this run [95 % interval] | reports |", "|---|---|---|---|"]
+    rows = []
     for kind, published in PUBLISHED.items():
-        found = summary["conditions"][_PAPER_CONDITIONS[kind]]["correct"]
-        rows.append(f"| {kind} | {published:.1f} % | {_percent(found)} | {found['n']} |")
-    return "\n".join(rows)
+        cell = conditions[PAPER_CONDITIONS[kind]]["correct"]
+        rows.append((kind, f"{published:.1f} %", _percent(cell), cell["n"]))
+    return markdown_table(("concepts named", "paper", "this run [95 % interval]", "reports"), rows)
 
 
 def replace_block(text: str, name: str, content: str) -> str:

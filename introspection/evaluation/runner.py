@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from introspection.errors import IntrospectionError
-from introspection.evaluation.conditions import Sample
 from introspection.evaluation.records import provenance
 from introspection.evaluation.records import record_files as recording
+from introspection.evaluation.samples import Sample
 from introspection.evaluation.summary import summarise
 from introspection.injection.decoding.generation import generate_with_scores
 from introspection.injection.extraction import UNSEEN_TEMPLATE

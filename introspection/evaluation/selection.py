@@ -11,7 +11,8 @@ from dataclasses import replace
 from fnmatch import fnmatchcase
 
 from introspection.errors import IntrospectionError
-from introspection.evaluation.conditions import BASE, Sample, checked, holds
+from introspection.evaluation.conditions import checked, holds, variant_name
+from introspection.evaluation.samples import Sample
 from introspection.injection.trials.trial import FINAL_ON, Schedule
 from introspection.io.input_checks import quoted, schedule_value, strength_value
 
@@ -67,7 +68,10 @@ def select(
         if limit is None or counts[case.condition] <= limit:
             kept.append(case)
     timed = [other for case in kept for other in _timed(case, schedules)]
-    twins = [replace(c, condition=c.condition + BASE, adapter=False) for c in timed] if base else []
+    twins = [
+        replace(case, condition=variant_name(case.condition, adapter=False), adapter=False)
+        for case in (timed if base else ())
+    ]
     if not timed:
         raise IntrospectionError(
             "No report is left of this choice: take other --conditions or --schedules, or leave --base "
@@ -92,11 +96,10 @@ def _named(cases: Sequence[Sample], conditions: Sequence[str]) -> list[Sample]:
 def _timed(case: Sample, schedules: Sequence[Schedule]) -> list[Sample]:
     if case.concept is None or case.schedule != FINAL_ON:
         return [case]
-    stem, base = case.condition.removesuffix(BASE), "" if case.adapter else BASE
     timed = [
         replace(
             case,
-            condition=f"{stem}{'' if schedule == FINAL_ON else f', {schedule}'}{base}",
+            condition=variant_name(case.condition, schedule, case.adapter),
             schedule=schedule,
         )
         for schedule in schedules

@@ -1,15 +1,14 @@
-"""Suites of trials with controls: which reports a claim about an adapter needs.
+"""Suites of samples with controls: which answers a claim about an adapter needs.
 
-Knows: conditions, their sizes, which concepts and texts of which split go into them. Does not know:
-how a case is answered, recorded or counted (``evaluation``).
+This module knows how many samples each condition has, and which concepts and texts of which split go
+into them. It does not know how a sample is answered (``runner``), recorded or counted (``summary``).
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from introspection.concepts.catalogue import (
     UNSEEN_CATEGORIES,
@@ -21,9 +20,11 @@ from introspection.concepts.catalogue import (
     resolve,
     training_concepts,
 )
-from introspection.concepts.texts import Texts, fill, texts
-from introspection.evaluation.conditions import AMID, BASE, Sample, checked, is_bare, names_it
-from introspection.injection.trials.trial import Message, conversation, from_step
+from introspection.concepts.texts import fill, texts
+from introspection.evaluation import conditions
+from introspection.evaluation.conditions import AMID, BASE, checked
+from introspection.evaluation.samples import Materials, Sample, is_bare, names_it, pick
+from introspection.injection.trials.trial import conversation, from_step
 from introspection.training.data.examples import question_in_context
 
 __all__ = [
@@ -58,143 +59,168 @@ SIZES = {
 }
 
 
-def _sample(rng: random.Random, pool: Sequence[Any], count: int) -> list[Any]:
-    return list(pool) if count >= len(pool) else rng.sample(list(pool), count)
-
-
 def suite_cases(
     sizes: SuiteSizes,
     split: Split = "test",
     seed: int = 0,
     strengths: Sequence[float] = STRENGTHS,
 ) -> list[Sample]:
-    """All cases of a suite, with unseen concepts and texts of ``split``.
+    """All samples of a suite, with unseen concepts and texts of ``split``.
 
-    ``strengths`` take turns over the concepts of a condition.
+    ``strengths`` take turns over the concepts of a condition. The conditions drawn here share one
+    random stream, as the committed records do; a condition with ``draw`` has a stream of its own.
     """
-    words = texts(split)
-    rng = random.Random(f"suite {split} {seed}")
-    again = random.Random(f"other text {split} {seed}")
     known = catalogue()
-    names = [c.name for c in known if c.split == split]
-    seen = list(training_concepts())
-    unseen = [c for c in known if c.split == split and not _held_out(c)]
     # Held-out categories are unseen in every bucket; validation keeps to its own, so that tuning
     # never looks at what the test reports.
-    own = {"test", "train"} if split == "test" else {split}
-    outside = [c for c in known if _held_out(c) and c.split in own]
-    cases: list[Sample] = []
-
-    def dose(index: int) -> float:
-        return strengths[index % len(strengths)]
-
-    def asked(condition: str, pool: Sequence[Concept], count: int, **options: Any) -> None:
-        for i, concept in enumerate(_sample(rng, pool, count)):
-            question = conversation(rng.choice(words.questions))
-            cases.append(Sample(condition, question, concept, dose(i), **options))
-
-    asked("injected, seen", seen, sizes.seen)
-    asked("injected, unseen", unseen, sizes.unseen)
-    asked("injected, unseen category", outside, sizes.unseen_category)
-    asked(f"injected, unseen{BASE}", unseen, sizes.base, adapter=False)
-    for i, concept in enumerate(_sample(rng, unseen, sizes.controls * 2)):
-        amid = question_in_context(rng, words, names)
-        # Training has bare questions among its situations; drawn apart, so that all that comes after
-        # stays what it was.
-        while is_bare(amid) or names_it(amid, concept):
-            amid = question_in_context(again, words, names)
-        cases.append(Sample(AMID, amid, concept, dose(i)))
-    cases += _clean_cases(rng, words, names, known, split, sizes.clean)
-    cases += _halt_cases(rng, words, known, split, sizes, dose)
-    for i in range(sizes.controls):
-        question = conversation(rng.choice(words.questions))
-        concept = rng.choice(unseen)
-        cases.append(Sample("control, random vector", question, concept, dose(i), vector="noise"))
-        cases.append(
-            Sample("control, negated vector", question, concept, dose(i), vector="negated")
-        )
-        false = conversation(rng.choice(words.yes_no_false))
-        cases.append(Sample("control, false yes/no question", false, concept, dose(i)))
-    return checked(cases)
+    buckets = {"test", "train"} if split == "test" else {split}
+    materials = Materials(
+        random.Random(f"suite {split} {seed}"),
+        texts(split),
+        list(training_concepts()),
+        [c for c in known if c.split == split and not _held_out(c)],
+        [c for c in known if _held_out(c) and c.split in buckets],
+        strengths,
+        sizes.controls,
+    )
+    in_split = [c for c in known if c.split == split]
+    samples = [
+        *_asked(materials, "injected, seen", materials.seen, sizes.seen),
+        *_asked(materials, "injected, unseen", materials.unseen, sizes.unseen),
+        *_asked(
+            materials,
+            "injected, unseen category",
+            materials.unseen_category,
+            sizes.unseen_category,
+        ),
+        *_asked(materials, f"injected, unseen{BASE}", materials.unseen, sizes.base, adapter=False),
+        *_amid_other_text(materials, in_split, random.Random(f"other text {split} {seed}")),
+        *_clean_samples(materials, in_split, sizes.clean),
+        *_halt_samples(materials, in_split, sizes),
+        *_control_samples(materials),
+    ]
+    for condition in conditions.CONDITIONS:
+        if condition.draw:
+            stream = random.Random(f"{condition.name} {split} {seed}")
+            samples += condition.draw(replace(materials, rng=stream))
+    return checked(samples)
 
 
 def _held_out(concept: Concept) -> bool:
     return concept.category in UNSEEN_CATEGORIES
 
 
-def _clean_cases(
-    rng: random.Random,
-    words: Texts,
-    names: Sequence[str],
-    known: Sequence[Concept],
-    split: Split,
-    count: int,
+def _asked(
+    materials: Materials, condition: str, pool: Sequence[Concept], count: int, adapter: bool = True
 ) -> list[Sample]:
+    """A concept is injected, and the model is asked about its state."""
+    return [
+        Sample(
+            condition,
+            materials.question(),
+            concept,
+            materials.strength_for(i),
+            adapter=adapter,
+        )
+        for i, concept in enumerate(pick(materials.rng, pool, count))
+    ]
+
+
+def _amid_other_text(
+    materials: Materials, in_split: Sequence[Concept], again: random.Random
+) -> list[Sample]:
+    names = [concept.name for concept in in_split]
+    samples = []
+    for i, concept in enumerate(pick(materials.rng, materials.unseen, materials.count * 2)):
+        amid = question_in_context(materials.rng, materials.texts, names)
+        # Training has bare questions among its situations. Another stream replaces them, so that all
+        # later draws stay as they were.
+        while is_bare(amid) or names_it(amid, concept):
+            amid = question_in_context(again, materials.texts, names)
+        samples.append(Sample(AMID, amid, concept, materials.strength_for(i)))
+    return samples
+
+
+def _clean_samples(materials: Materials, in_split: Sequence[Concept], count: int) -> list[Sample]:
     """Nothing is injected; every context is distinct."""
-    found: dict[str, dict[str, Sample]] = {}
+    rng, words = materials.rng, materials.texts
+    names = [concept.name for concept in in_split]
+    harmful = [concept.name for concept in in_split if concept.harmful]
+    groups: dict[str, dict[str, Sample]] = {}
 
-    def add(condition: str, messages: tuple[Message, ...]) -> None:
-        group = found.setdefault(condition, {})
+    def add(condition: str, text: str) -> None:
+        group = groups.setdefault(condition, {})
         if len(group) < count:
-            case = Sample(condition, messages)
-            group.setdefault(case.context, case)
+            sample = Sample(condition, conversation(text))
+            group.setdefault(sample.context, sample)
 
-    harmful = [c.name for c in known if c.split == split and c.harmful]
     for _ in range(count * 4):
         question = rng.choice(words.questions)
         alone = rng.random() < 0.4
         neutral = rng.choice((*words.contexts, *words.requests))
-        add("clean, asked", conversation(question if alone else f"{neutral}\n\n{question}"))
+        add("clean, asked", question if alone else f"{neutral}\n\n{question}")
         request = rng.choice((*words.requests, *words.contexts, *words.request_templates))
-        add("clean, ordinary request", conversation(fill(request, rng.choice(names))))
+        add("clean, ordinary request", fill(request, rng.choice(names)))
         mention = fill(rng.choice(words.mentions), rng.choice(names))
         add(
             "clean, concept in the text",
-            conversation(
-                mention if rng.random() < 0.2 else f"{mention}\n\n{rng.choice(words.questions)}"
-            ),
+            mention if rng.random() < 0.2 else f"{mention}\n\n{rng.choice(words.questions)}",
         )
         bad = rng.choice(words.harmful_mentions)
         if rng.random() < 0.4:
             bad = fill(rng.choice(words.mentions), rng.choice(harmful))
         add(
             "clean, harmful words in the text",
-            conversation(bad if rng.random() < 0.3 else f"{bad}\n\n{rng.choice(words.questions)}"),
+            bad if rng.random() < 0.3 else f"{bad}\n\n{rng.choice(words.questions)}",
         )
         claim = fill(rng.choice(words.claims), rng.choice(names))
-        add("clean, false claim of an injection", conversation(f"{claim}\n\n{question}"))
-    return [case for group in found.values() for case in group.values()]
+        add("clean, false claim of an injection", f"{claim}\n\n{question}")
+    return [sample for group in groups.values() for sample in group.values()]
 
 
-def _halt_cases(
-    rng: random.Random,
-    words: Texts,
-    known: Sequence[Concept],
-    split: Split,
-    sizes: SuiteSizes,
-    dose: Callable[[int], float],
+def _halt_samples(
+    materials: Materials, in_split: Sequence[Concept], sizes: SuiteSizes
 ) -> list[Sample]:
-    """Harmful and harmless thoughts in the three places where the model must halt or go on."""
-    own = {"test", "train"} if split == "test" else {split}
-    harmful = [
-        c for c in known if c.harmful and (c.split == split or (_held_out(c) and c.split in own))
-    ]
-    benign = [c for c in known if not c.harmful and c.split == split and c.category != "lookalikes"]
-    lookalikes = [pair[1] for pair in borderline_pairs() if pair[1].split == split]
-    cases = []
+    """Harmful and harmless concepts in the three places where the model must halt or go on."""
+    rng, inside = materials.rng, set(in_split)
+    unseen = inside.union(materials.unseen_category)
+    harmful = [concept for concept in catalogue() if concept.harmful and concept in unseen]
+    harmless = [c for c in in_split if not c.harmful and c.category != "lookalikes"]
+    lookalikes = [pair[1] for pair in borderline_pairs() if pair[1] in inside]
+    samples = []
     for label, pool, count in (
         ("harmful", harmful, sizes.harmful),
-        ("harmless", benign, sizes.false_halts),
+        ("harmless", harmless, sizes.false_halts),
         ("look-alike", lookalikes, sizes.false_halts),
     ):
-        for i, concept in enumerate(_sample(rng, pool, count)):
-            question = conversation(rng.choice(words.questions))
-            request = conversation(rng.choice(words.requests))
-            step = from_step(rng.choice((4, 8, 12)))
-            cases.append(Sample(f"halt, {label}, asked", question, concept, dose(i)))
-            cases.append(Sample(f"halt, {label}, ordinary request", request, concept, dose(i)))
-            cases.append(Sample(f"halt, {label}, mid-answer", request, concept, dose(i), step))
-    return cases
+        for i, concept in enumerate(pick(materials.rng, pool, count)):
+            question, request = (
+                materials.question(),
+                conversation(rng.choice(materials.texts.requests)),
+            )
+            strength, step = materials.strength_for(i), from_step(rng.choice((4, 8, 12)))
+            halt = f"halt, {label}"
+            samples += [
+                Sample(f"{halt}, asked", question, concept, strength),
+                Sample(f"{halt}, ordinary request", request, concept, strength),
+                Sample(f"{halt}, mid-answer", request, concept, strength, step),
+            ]
+    return samples
+
+
+def _control_samples(materials: Materials) -> list[Sample]:
+    """Vectors that are no concept's, and a question whose right answer is no."""
+    samples = []
+    for i in range(materials.count):
+        question, strength = materials.question(), materials.strength_for(i)
+        concept = materials.rng.choice(materials.unseen)
+        false = conversation(materials.rng.choice(materials.texts.yes_no_false))
+        samples += [
+            Sample("control, random vector", question, concept, strength, vector="noise"),
+            Sample("control, negated vector", question, concept, strength, vector="negated"),
+            Sample("control, false yes/no question", false, concept, strength),
+        ]
+    return samples
 
 
 def paper_cases(seed: int = 0, strengths: Sequence[float] = STRENGTHS) -> list[Sample]:
@@ -212,9 +238,9 @@ def paper_cases(seed: int = 0, strengths: Sequence[float] = STRENGTHS) -> list[S
                 cases.append(Sample(condition, question, concept, strength))
                 base = f"{condition}{BASE}"
                 cases.append(Sample(base, question, concept, strength, adapter=False))
-    for question in _sample(rng, words.questions, 60):
-        cases.append(Sample("clean, asked", conversation(question)))
-        cases.append(Sample(f"clean, asked{BASE}", conversation(question), adapter=False))
+    for text in pick(rng, words.questions, 60):
+        cases.append(Sample("clean, asked", conversation(text)))
+        cases.append(Sample(f"clean, asked{BASE}", conversation(text), adapter=False))
     for label, group in (("harmful", lists.dangerous), ("harmless", lists.safe)):
         for name in group:
             for strength in strengths:

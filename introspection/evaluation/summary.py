@@ -1,22 +1,23 @@
-"""Records -> rates per condition with their intervals, and the comparisons that are quoted.
+"""Records -> rates per condition with their intervals, and comparisons of conditions.
 
-Knows: which rates a summary has, which records stand outside a rate. Does not know: how a report came
-about (``evaluation``), what a document says of the rates (``report``). The unit of analysis is the
-concept; every rate carries n, the number of distinct contexts and a 95 % interval.
+The unit of analysis is the concept; every rate carries n, the number of distinct contexts and a 95 %
+interval. This module decides which records stand outside a rate. It does not know how an answer came
+about (``runner``) or what a document says of the rates (``report``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from introspection.concepts.catalogue import resolve
-from introspection.evaluation.conditions import BASE, misfiled
+from introspection.evaluation import conditions
+from introspection.evaluation.conditions import CLEAN, misfiled
 from introspection.evaluation.grading.grade import grade
 from introspection.evaluation.statistics import auroc, difference, rate
 
-__all__ = ["summarise", "table"]
+__all__ = ["MeasuredRow", "measured_rows", "summarise", "table"]
 
 Record = Mapping[str, Any]
 
@@ -31,7 +32,7 @@ def summarise(records: Sequence[Record]) -> dict[str, Any]:
             excluded[record["condition"]] = excluded.get(record["condition"], 0) + 1
         else:
             group.append(record)
-    conditions = {}
+    measured = {}
     for condition, group in groups.items():
         contexts = [record["question"] for record in group]
         rates = {
@@ -47,7 +48,7 @@ def summarise(records: Sequence[Record]) -> dict[str, Any]:
             for r in group
             if r["halted_at"] and r["schedule"].startswith("from_step")
         )
-        conditions[condition] = {
+        measured[condition] = {
             "n": len(group),
             "concepts": len({r["concept"] for r in group} - {None}),
             "contexts": len(set(contexts)),
@@ -56,7 +57,7 @@ def summarise(records: Sequence[Record]) -> dict[str, Any]:
             "flagged": asdict(rate(flagged, contexts)),
             "median_tokens_to_halt": delays[len(delays) // 2] if delays else None,
         }
-    return {"conditions": conditions, "comparisons": _comparisons(groups)}
+    return {"conditions": measured, "comparisons": _comparisons(groups)}
 
 
 def _names_it(record: Record) -> bool:
@@ -77,7 +78,9 @@ def _comparisons(groups: dict[str, list[Record]]) -> dict[str, Any]:
     clean = [
         r
         for condition, group in groups.items()
-        if condition.startswith("clean,") and not condition.endswith(BASE)
+        if (variant := conditions.parse(condition))
+        and variant.condition.group is CLEAN
+        and variant.adapter
         for r in group
     ]
     if clean:
@@ -94,6 +97,38 @@ def _comparisons(groups: dict[str, list[Record]]) -> dict[str, Any]:
             )
         )
     return found
+
+
+@dataclass(frozen=True, slots=True)
+class MeasuredRow:
+    """A row of the headline table as it was measured. ``name`` is the condition's in the summary;
+    ``variant`` names another schedule or the base model, and is empty for the condition itself."""
+
+    question: str
+    name: str
+    variant: str
+    metric: str
+    group: conditions.Group
+
+
+def measured_rows(measured: Mapping[str, Any]) -> Iterator[MeasuredRow]:
+    """The rows of the headline table that the conditions of a summary answer, in their order: of every
+    condition itself, then of its variants."""
+    variants = {name: conditions.parse(name) for name in measured}
+    for condition in conditions.CONDITIONS:
+        names = [n for n in measured if n != condition.name and _is_of(condition, variants[n])]
+        for row in condition.rows:
+            group = row.group or condition.group
+            if condition.name in measured:
+                yield MeasuredRow(row.question, condition.name, "", row.metric, group)
+            for name in names:
+                variant = name.removeprefix(f"{condition.name}, ")
+                question = f"{row.question} ({variant})"
+                yield MeasuredRow(question, name, variant, row.metric, group)
+
+
+def _is_of(condition: conditions.Condition, variant: conditions.Variant | None) -> bool:
+    return variant is not None and variant.condition is condition
 
 
 def table(summary: dict[str, Any]) -> list[str]:

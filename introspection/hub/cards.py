@@ -23,13 +23,13 @@ _EMPTY = "---\n{}\n---\n"
 
 def _results(evaluation: dict[str, Any]) -> list[EvalResult]:
     """One metric per row of the report's headline table that the evaluation answers."""
-    from introspection.evaluation.report import HEADLINE  # imports torch
+    from introspection.evaluation.summary import measured_rows  # imports torch
 
     results = []
     try:
-        for question, condition, field in HEADLINE:
-            rate = evaluation["conditions"].get(condition, {}).get(field)
-            if rate is None:
+        for row in measured_rows(evaluation["conditions"]):
+            rate = evaluation["conditions"][row.name].get(row.metric)
+            if rate is None or row.variant:
                 continue
             counted = {key: rate[key] for key in ("successes", "n", "contexts")}
             interval = {f"{side}_95": round(rate[side], 4) for side in ("low", "high")}
@@ -39,10 +39,10 @@ def _results(evaluation: dict[str, Any]) -> list[EvalResult]:
                     task_name="Report of injected thoughts",
                     dataset_type="introspection",
                     # The Hub puts metrics of one type and configuration together.
-                    dataset_name=condition,
-                    dataset_config=condition,
-                    metric_type=field,
-                    metric_name=question,
+                    dataset_name=row.name,
+                    dataset_config=row.name,
+                    metric_type=row.metric,
+                    metric_name=row.question,
                     metric_value=round(rate["successes"] / rate["n"], 4),
                     # A model-index has no other place for the size of the sample and the interval.
                     metric_args={**counted, **interval},

@@ -16,8 +16,8 @@ import pytest
 
 from introspection.demo.tabs import error_rates, how_it_works
 from introspection.errors import IntrospectionError
+from introspection.evaluation import conditions
 from introspection.evaluation.records import provenance
-from introspection.evaluation.report import HEADLINE
 
 SHIPPED = Path(__file__).parents[2] / "adapters" / "smollm2-135m" / "evaluation.json"
 HOSTILE = "<img src=x onerror=alert(1)>\"'&"
@@ -93,8 +93,9 @@ def built(add: Any, experiment: Any) -> tuple[str, list[Any]]:
 def test_every_headline_rate_is_in_the_table(shipped: dict[str, Any]) -> None:
     lines = {row[0]: row[1:] for row in Page(error_rates.table(shipped)).rows}
     asked = 0
-    for question, condition, rate in HEADLINE:
-        cell = shipped["conditions"].get(condition, {}).get(rate)
+    rows = [(c.name, row) for c in conditions.CONDITIONS for row in c.rows]
+    for condition, row in rows:
+        question, cell = row.question, shipped["conditions"].get(condition, {}).get(row.metric)
         if cell is None:
             assert question not in lines
             continue
@@ -123,7 +124,7 @@ def test_false_positives_come_first_then_hits_halts_controls(shipped: dict[str, 
 def test_the_order_does_not_depend_on_the_list(
     shipped: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(error_rates, "HEADLINE", HEADLINE[::-1])
+    monkeypatch.setattr(conditions, "CONDITIONS", conditions.CONDITIONS[::-1])
     assert error_rates.rows(shipped)[0].condition.startswith("clean")
 
 

@@ -14,20 +14,24 @@ import pytest
 
 from introspection.concepts.catalogue import Concept, Split
 from introspection.concepts.texts import DEFAULT_QUESTION, texts
+from introspection.demo.tabs import error_rates
 from introspection.errors import IntrospectionError
 from introspection.evaluation import conditions
-from introspection.evaluation.conditions import (
-    AMID,
-    BASE,
-    CONDITIONS,
+from introspection.evaluation.conditions import AMID, BASE, CONDITIONS, checked, holds
+from introspection.evaluation.report import headline
+from introspection.evaluation.samples import (
+    Materials,
     Sample,
-    checked,
-    holds,
+    asked_alone,
+    asks_about_state,
     is_bare,
+    messages_of,
     names_it,
+    pick,
 )
 from introspection.evaluation.selection import chosen_schedules, chosen_strengths, select
 from introspection.evaluation.suites import SIZES, custom_cases, paper_cases, suite_cases
+from introspection.hub.cards import model_index
 from introspection.injection.trials.trial import (
     FINAL_ON,
     Message,
@@ -65,7 +69,7 @@ def test_the_other_suites_too() -> None:
     cases = [*paper_cases(), *custom_cases(CONCEPTS, ["The sky.", DEFAULT_QUESTION])]
     assert all(map(holds, cases))
     found = {c.condition.removesuffix(BASE) for c in [*cases, *suite("quick", "test")]}
-    assert found == CONDITIONS.keys(), "each rule is met by some case"
+    assert found == {c.name.removesuffix(BASE) for c in CONDITIONS}, "each rule is met by some case"
 
 
 def test_what_is_no_case_of_its_condition_is_refused() -> None:
@@ -114,13 +118,11 @@ def test_a_question_about_its_state_is_found(where: str) -> None:
                 "before": conversation(f"{question}\nThe sky is blue."),
                 "turn": conversation(question, *turns),
             }[where]
-            assert conditions.asks_about_state(messages)
+            assert asks_about_state(messages)
             assert is_bare(messages) is (where == "alone")
     for text in (*texts("test").requests, *texts("test").yes_no_false, *texts("test").contexts):
-        assert not conditions.asks_about_state(conversation(text)), text
-        assert not conditions.asks_about_state(
-            conversation(text, Message("user", DEFAULT_QUESTION))
-        )
+        assert not asks_about_state(conversation(text)), text
+        assert not asks_about_state(conversation(text, Message("user", DEFAULT_QUESTION)))
 
 
 def committed(name: str) -> list[dict[str, Any]]:
@@ -136,8 +138,78 @@ def test_training_still_draws_what_it_drew_and_suites_but_for_bare_questions() -
     assert len(gone) == 161 and all(map(conditions.misfiled, gone))
     assert sum(map(conditions.misfiled, old.values())) == 161
     for record in list(old.values())[::50]:
-        messages = conditions.messages_of(record["question"])
+        messages = messages_of(record["question"])
         assert "\n".join(f"{m.role}: {m.content}" for m in messages) == record["question"]
+
+
+@pytest.mark.parametrize(
+    ("size", "file", "bare"),
+    [
+        pytest.param("full", "smollm2-135m/full", 161, marks=pytest.mark.slow),
+        ("quick", "smollm2-135m/quick-cpu", 20),
+        ("paper", "paper/smollm2-135m", 0),
+    ],
+)
+def test_a_suite_plans_the_committed_records(size: str, file: str, bare: int) -> None:
+    """All of them but the ``bare`` questions that older records have in place of other text."""
+    planned = paper_cases() if size == "paper" else suite(size, "test")
+    records = committed(f"{file}.jsonl.gz")
+    same = {case.key for case in planned} & {record["key"] for record in records}
+    assert len(planned) == len(records) == len(same) + bare
+    counts = Counter(case.condition for case in planned)
+    assert counts == Counter(record["condition"] for record in records)
+
+
+@pytest.mark.parametrize(
+    ("name", "condition", "schedule", "adapter"),
+    [
+        ("injected, unseen", "injected, unseen", None, True),
+        ("injected, unseen, base model", "injected, unseen, base model", None, False),
+        ("injected, seen, base model", "injected, seen", None, False),
+        (f"{AMID}, from_step:8", AMID, "from_step:8", True),
+        ("injected, unseen, final, base model", "injected, unseen", "final", False),
+    ],
+)
+def test_parse_and_variant_name(
+    name: str, condition: str, schedule: str | None, adapter: bool
+) -> None:
+    variant = conditions.parse(name)
+    assert variant is not None
+    assert (variant.condition.name, variant.adapter) == (condition, adapter)
+    assert variant.schedule == (Schedule.parse(schedule) if schedule else None)
+    again = conditions.variant_name(condition, variant.schedule or FINAL_ON, adapter)
+    assert again == name
+
+
+def test_parse_of_no_condition() -> None:
+    for name in ("", "injected", "injected, unseen, later", "clean, asked, final, all", BASE):
+        assert conditions.parse(name) is None, name
+
+
+def test_a_new_condition_is_one_entry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is in the suite, in the headline table, in the card and in the page's tab of error rates;
+    no other case changes."""
+    before = suite_cases(SIZES["quick"])
+
+    def draw(materials: Materials) -> list[Sample]:
+        seen = pick(materials.rng, materials.seen, materials.count)
+        return [Sample(new.name, materials.question(), c, 0.25) for c in seen]
+
+    row = conditions.HeadlineRow("Seen concept detected at a quarter", "detected")
+    new = conditions.Condition("injected, faint", conditions.HITS, asked_alone, (row,), draw=draw)
+    monkeypatch.setattr(conditions, "CONDITIONS", (*CONDITIONS, new))
+    after = suite_cases(SIZES["quick"])
+    assert after[: len(before)] == before and len(after) == len(before) + SIZES["quick"].controls
+    assert {case.condition for case in after[len(before) :]} == {new.name}
+    assert suite_cases(SIZES["quick"]) == after != suite_cases(SIZES["quick"], seed=1)
+    cell = {"successes": 1, "n": 4, "low": 0.1, "high": 0.6, "contexts": 4}
+    measured = {new.name: {"n": 4, "contexts": 4, "detected": cell}}
+    summary = {"conditions": measured, "comparisons": {}}
+    assert f"| {row.question} | 25.0 % [10.0, 60.0] | 4 | 4 |" in headline(summary)
+    (metric,) = model_index(summary, "a/b")[0]["results"]
+    assert metric["metrics"][0]["name"] == row.question
+    (shown,) = error_rates.rows(summary)
+    assert (shown.question, shown.group) == (row.question, conditions.HITS)
 
 
 class TestSelect:

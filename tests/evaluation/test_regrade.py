@@ -13,8 +13,7 @@ from typer.testing import CliRunner
 
 from introspection.__main__ import app
 from introspection.evaluation.records.provenance import seal
-from introspection.evaluation.records.record_files import _key as key_of
-from introspection.evaluation.records.record_files import as_bytes, load, moved, regraded
+from introspection.evaluation.records.record_files import as_bytes, key_of, load, moved, regraded
 
 ROOT = Path(__file__).parents[2]
 COMMITTED = sorted((ROOT / "records").glob("*/*.jsonl.gz"))

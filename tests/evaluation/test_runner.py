@@ -27,9 +27,9 @@ from introspection.concepts.catalogue import (
 from introspection.concepts.texts import Texts, texts
 from introspection.errors import IntrospectionError
 from introspection.evaluation import runner
-from introspection.evaluation.conditions import Sample
 from introspection.evaluation.records import provenance
 from introspection.evaluation.runner import run
+from introspection.evaluation.samples import Sample
 from introspection.evaluation.suites import (
     SIZES,
     STRENGTHS,

@@ -12,8 +12,8 @@ import torch
 
 from introspection.concepts.catalogue import Concept, catalogue, resolve
 from introspection.concepts.texts import DEFAULT_QUESTION
-from introspection.evaluation.conditions import Sample
 from introspection.evaluation.grading.grade import grade
+from introspection.evaluation.samples import Sample
 from introspection.evaluation.suites import SIZES as SUITES
 from introspection.evaluation.suites import STRENGTHS, suite_cases
 from introspection.injection.decoding.generation import Answer, generate

@@ -19,9 +19,10 @@ import plotly.graph_objects as go
 from introspection.demo.engine.experiment import DemoModel
 from introspection.demo.tabs.many.figures import GRID, INK, plain_figure
 from introspection.errors import IntrospectionError
-from introspection.evaluation.conditions import BASE
+from introspection.evaluation.conditions import CLEAN, GROUPS, HALTS, Group, parse
 from introspection.evaluation.records.provenance import MEASURE
-from introspection.evaluation.report import HEADLINE, check_evaluation, variants
+from introspection.evaluation.report import check_evaluation
+from introspection.evaluation.summary import measured_rows
 
 __all__ = ["Row", "add", "evaluation", "figure", "headline", "link", "rows", "table"]
 
@@ -30,19 +31,6 @@ LONGEST = 200  # characters shown of the record's name and of the run's
 HOW = MEASURE
 TITLE = '<h2 class="tab-title">How often is it wrong?</h2>'
 CAPTION = "Measured rates, false positives first"
-# (how the condition begins, heading of its rows, colour of its bars), in the order of the page.
-GROUPS = (
-    ("clean", "False positives: nothing was injected. Lower is better.", "#dc2626"),
-    (
-        "injected",
-        "Hits: a concept was injected. Higher is better; the untrained model for comparison.",
-        "#6366f1",
-    ),
-    ("halt, harmful", "Halts on harmful concepts: the rest are missed halts.", "#0d9488"),
-    ("halt", "False halts: the concept is harmless. Lower is better.", "#d97706"),
-    ("", "Controls: other disturbances, and a question whose right answer is no.", "#64748b"),
-)
-CLEAN, HARMFUL = 0, 2  # places in GROUPS
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +40,7 @@ class Row:
     question: str
     condition: str
     rate: str
-    group: int
+    group: Group
     successes: int
     n: int
     low: float
@@ -62,7 +50,8 @@ class Row:
     @property
     def trained(self) -> bool:
         """Whether the adapter answered, and not the untrained model beside it."""
-        return not self.condition.endswith(BASE)
+        variant = parse(self.condition)
+        return variant is not None and variant.adapter
 
     @property
     def percent(self) -> float:
@@ -95,15 +84,10 @@ def evaluation(experiment: DemoModel) -> dict[str, Any]:
 def rows(found: Mapping[str, Any]) -> tuple[Row, ...]:
     """The headline rates that were measured, in the order of the page. Raises if one is unsound."""
     conditions, measured = found["conditions"], []
-    asked = (
-        (f"{question}{aside}", name, rate)
-        for question, condition, rate in HEADLINE
-        for name, aside in variants(condition, conditions)
-    )
-    for question, condition, rate in asked:
-        if rate not in conditions[condition]:
+    for row in measured_rows(conditions):
+        if row.metric not in conditions[row.name]:
             continue
-        cell = conditions[condition][rate]
+        cell = conditions[row.name][row.metric]
         k, n, contexts = cell["successes"], cell["n"], cell.get("contexts", 0)
         if any(type(count) is not int for count in (k, n, contexts)):
             raise ValueError("counts are whole numbers")
@@ -112,12 +96,10 @@ def rows(found: Mapping[str, Any]) -> tuple[Row, ...]:
         low, high = cell["low"], cell["high"]
         if not (0 <= k <= n and contexts >= 0 and 0 <= low <= high <= 1):  # NaN fails too
             raise ValueError("not a rate with its interval")
-        # Of an own word list: whether it halts is no hit.
-        halt = rate == "halted" and condition.startswith("injected, harm")
-        kind = condition.replace("injected", "halt", 1) if halt else condition
-        group = next(i for i, (start, *_) in enumerate(GROUPS) if kind.startswith(start))
-        measured.append(Row(question, condition, rate, group, k, n, low, high, contexts))
-    return tuple(sorted(measured, key=lambda row: row.group))
+        measured.append(
+            Row(row.question, row.name, row.metric, row.group, k, n, low, high, contexts)
+        )
+    return tuple(sorted(measured, key=lambda row: GROUPS.index(row.group)))
 
 
 def _range(values: Sequence[float]) -> str:
@@ -128,12 +110,12 @@ def _range(values: Sequence[float]) -> str:
 
 def false_alarms(found: Mapping[str, Any]) -> list[float]:
     """In how many percent of answers, by kind of question, it reports a thought that is not there."""
-    return [row.percent for row in rows(found) if row.group == CLEAN and row.trained]
+    return [row.percent for row in rows(found) if row.group is CLEAN and row.trained]
 
 
 def missed_halts(found: Mapping[str, Any]) -> list[float]:
     """For how many percent of unseen harmful concepts, by situation, it writes on."""
-    return [100 - row.percent for row in rows(found) if row.group == HARMFUL and row.trained]
+    return [100 - row.percent for row in rows(found) if row.group is HALTS and row.trained]
 
 
 def headline(found: Mapping[str, Any]) -> str:
@@ -169,7 +151,7 @@ def _line(row: Row) -> str:
         f'--h:{high:.2f}%"></span>'
     )
     missed = ""
-    if row.group == HARMFUL:
+    if row.group is HALTS:
         missed = f'<span class="missed">{row.n - row.successes:,} missed</span>'
     return (
         f'<tr><th scope="row">{escape(row.question)}</th>'
@@ -185,11 +167,12 @@ def table(found: Mapping[str, Any]) -> str:
     heads = ("Situation", "Rate", "95 % interval", "Answers", "Distinct texts", "0 to 100 %")
     head = "".join(f'<th scope="col">{name}</th>' for name in heads)
     measured, bodies = rows(found), []
-    for group, (_, heading, _) in enumerate(GROUPS):
-        lines = "".join(_line(row) for row in measured if row.group == group)
+    for group in GROUPS:
+        heading = escape(group.heading)
+        lines = "".join(_line(row) for row in measured if row.group is group)
         if lines:
             bodies.append(
-                f'<tbody><tr><th scope="rowgroup" colspan="{len(heads)}">{escape(heading)}</th></tr>'
+                f'<tbody><tr><th scope="rowgroup" colspan="{len(heads)}">{heading}</th></tr>'
                 f"{lines}</tbody>"
             )
     return (
@@ -206,7 +189,7 @@ def figure(found: Mapping[str, Any]) -> go.Figure:
         x=[row.percent for row in measured],
         y=["<br>".join(textwrap.wrap(row.question, 26)) for row in measured],
         orientation="h",
-        marker={"color": [GROUPS[row.group][2] for row in measured]},
+        marker={"color": [row.group.colour for row in measured]},
         error_x={
             "type": "data",
             "symmetric": False,

@@ -17,8 +17,6 @@ from typing import Any
 from introspection.concepts.catalogue import UNSEEN_CATEGORIES, resolve
 from introspection.concepts.morphology import lemma
 from introspection.errors import IntrospectionError
-from introspection.evaluation import conditions
-from introspection.evaluation.conditions import Sample
 from introspection.evaluation.grading.grade import Grade, grade
 from introspection.evaluation.records.provenance import (
     RUN_FIELDS,
@@ -28,12 +26,14 @@ from introspection.evaluation.records.provenance import (
     seal,
     sealed,
 )
+from introspection.evaluation.samples import Sample, sample_key
 from introspection.io.input_checks import quoted
 
 __all__ = [
     "FIELDS",
     "as_bytes",
     "intact",
+    "key_of",
     "line",
     "load",
     "make",
@@ -232,7 +232,7 @@ def intact(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
                 f"reads {SCHEMA}: run 'python -m introspection regrade {path}' for older records, or "
                 "the evaluation again."
             )
-        if record.keys() != FIELDS.keys() or not sealed(record) or _key(record) != record["key"]:
+        if record.keys() != FIELDS.keys() or not sealed(record) or key_of(record) != record["key"]:
             raise IntrospectionError(
                 f"Line {number} of {path} was edited or damaged (its checksum does not fit): restore "
                 "the file or run the evaluation again."
@@ -276,8 +276,9 @@ def _shown(value: object) -> str:
     return "1 or older" if value is None else quoted(str(value))
 
 
-def _key(record: Mapping[str, Any]) -> str:
-    return conditions.key(
+def key_of(record: Mapping[str, Any]) -> str:
+    """The key that the record's own fields give: another one than it holds shows an edit."""
+    return sample_key(
         *(record["condition"], record["question"], record["concept"], record["strength"]),
         *(record["schedule"], record["adapter"], record["vector"] or "concept"),
     )

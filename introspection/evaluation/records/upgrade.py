@@ -12,9 +12,9 @@ from typing import Any
 
 from introspection.concepts.catalogue import UNSEEN_CATEGORIES
 from introspection.errors import IntrospectionError
-from introspection.evaluation.conditions import asks_about_state, messages_of
 from introspection.evaluation.records.provenance import SCHEMA, seal
 from introspection.evaluation.records.record_files import FIELDS, seen_names, was_trained
+from introspection.evaluation.samples import asks_about_state, messages_of
 from introspection.injection.extraction import UNSEEN_TEMPLATE
 from introspection.models.adapters import adapter_info
 from introspection.models.fingerprints import same_base
