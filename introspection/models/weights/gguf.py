@@ -80,7 +80,7 @@ def _fetch(
 
 
 def _from_hub(weights: HubGGUF, what: str, scratch: Path) -> Path:
-    from introspection.models.weights.load_errors import hub_sentence
+    from introspection.models.weights.load_errors import sentence_from_hub
 
     print(  # noqa: T201
         f"Fetching {what} ({weights.repo}, {weights.size >> 20} MB) ...", file=sys.stderr
@@ -90,7 +90,7 @@ def _from_hub(weights: HubGGUF, what: str, scratch: Path) -> Path:
             weights.repo, weights.file, revision=weights.revision, local_dir=scratch, token=False
         )
     except Exception as error:
-        sentence = hub_sentence(error, weights.repo, weights.repo)
+        sentence = sentence_from_hub(error, weights.repo, weights.repo)
         if sentence is None:
             raise
         raise IntrospectionError(sentence) from error

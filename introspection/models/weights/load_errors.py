@@ -27,7 +27,7 @@ from introspection.injection.trials.chat_templates import reason
 from introspection.io.hub_errors import FROM_THE_HUB, meaning
 from introspection.models.weights.model_files import shown
 
-__all__ = ["hub_sentence", "part", "readable_load_errors"]
+__all__ = ["part", "readable_load_errors", "sentence_from_hub"]
 
 
 @contextmanager
@@ -57,7 +57,7 @@ def _sentence(error: Exception, name: str, source: str) -> str:
     what = next(iter(getattr(error, "__notes__", ())), "files")
     model = f"The model {shown(name)} could not be loaded"
     chain = list(_causes(error))
-    from_hub = None if local else hub_sentence(error, name, source)
+    from_hub = None if local else sentence_from_hub(error, name, source)
     if from_hub is not None:
         return from_hub
     failed = next((e for e in chain if isinstance(e, OSError) and e.strerror), None)
@@ -98,7 +98,7 @@ def _sentence(error: Exception, name: str, source: str) -> str:
     return f"{model} because its {what} cannot be used ({why}): {again}."
 
 
-def hub_sentence(error: BaseException, name: str, source: str) -> str | None:
+def sentence_from_hub(error: BaseException, name: str, source: str) -> str | None:
     """The sentence for a failure of the Hub, or of the way to it; None for any other failure."""
     from_hub = [e for e in _causes(error) if isinstance(e, FROM_THE_HUB)]
     behind = [e for e in from_hub if not isinstance(e, LocalEntryNotFoundError)]
