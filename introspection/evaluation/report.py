@@ -22,6 +22,7 @@ from introspection.models.adapters import adapter_info
 
 __all__ = [
     "PUBLISHED",
+    "card_rates",
     "check_evaluation",
     "headline",
     "markdown_table",
@@ -33,6 +34,8 @@ __all__ = [
 # Concepts named, in percent, as the paper's authors report them in the README of their code
 # (DeepSeek-LLM-7B-chat).
 PUBLISHED = {"seen": 88.5, "unseen": 71.0, "untrained": 16.0}
+# Which concepts a suite calls unseen, by suite and split.
+_BUCKETS = {"test": "buckets 0 and 1", "validation": "bucket 2"}
 
 
 def write_evaluation(
@@ -117,6 +120,25 @@ def paper_table(summary: dict[str, Any]) -> str:
         cell = conditions[PAPER_CONDITIONS[kind]]["correct"]
         rows.append((kind, f"{published:.1f} %", _percent(cell), cell["n"]))
     return markdown_table(("concepts named", "paper", "this run [95 % interval]", "reports"), rows)
+
+
+def card_rates(evaluation: Mapping[str, Any]) -> str:
+    """What the card of an adapter says of its rates: the headline table and where it comes from."""
+    run = evaluation["provenance"]
+    split = run["options"].get("split", "test")
+    unseen = {
+        "paper": "Seen and unseen concepts are the paper's own 40 and 20",
+        "own": "The concepts and contexts are those of an own list",
+    }.get(
+        run["suite"],
+        f"Unseen concepts are those whose name hashes into {_BUCKETS[split]}; of unseen categories "
+        "training saw no concept",
+    )
+    return (
+        f"{headline(evaluation)}\n\nEvery rate comes from the records `{evaluation['records']}` "
+        f"(suite {run['suite']}, greedy decoding, vectors read under the sentence "
+        f"`{run['template']}`). {unseen}."
+    )
 
 
 def replace_block(text: str, name: str, content: str) -> str:
