@@ -23,14 +23,16 @@ from introspection.io import input_checks
 
 if TYPE_CHECKING:
     from introspection.concepts.catalogue import Concept
-    from introspection.evaluation.grading.grade import Grade
+    from introspection.evaluation.grading.graded_answer import GradedAnswer
 
 __all__ = ["ask"]
 
 MOST_TOKENS = 512
 
 
-def _verdict_line(verdict: Grade, concept: Concept | None) -> str:
+def _verdict_line(answer: GradedAnswer, concept: Concept | None) -> str:
+    verdict = answer.verdict
+    assert verdict is not None
     if concept is None:
         if verdict.correct:
             return "right: nothing was injected, and it reports nothing"
@@ -98,7 +100,7 @@ def ask(
 
     from introspection.concepts.catalogue import resolve
     from introspection.concepts.texts import DEFAULT_QUESTION
-    from introspection.evaluation.grading.grade import grade
+    from introspection.evaluation.grading.graded_answer import grade_answer
     from introspection.injection.decoding.generation import generate
     from introspection.injection.trials.trial import Injection, Trial
     from introspection.injection.trials.trial import conversation as conversation
@@ -115,26 +117,17 @@ def ask(
         injected = chosen if dose > 0 else None
         injection = Injection(loaded.vector(chosen.name), dose, when) if injected else None
     text = asked or DEFAULT_QUESTION
-    (report,) = generate(loaded, [Trial(conversation(text), injection, adapter=not base)], tokens)
-    verdict = grade(
-        report.text,
-        injected.name if injected else None,
-        injected.aliases if injected else (),
-    )
+    (answer,) = generate(loaded, [Trial(conversation(text), injection, adapter=not base)], tokens)
+    graded = grade_answer(answer, injected)
     if as_json:
         record = {
             "concept": None if typed is None else chosen.name,
             "strength": 0.0 if none else dose,
             "schedule": None if none else str(when),
             "adapter": not base,
-            "text": report.text,
-            "detected": verdict.detected,
-            "named": verdict.named,
-            "correct": verdict.correct,
-            "halted": verdict.halted or report.halted_at is not None,
-            "tokens": report.tokens,
+            **graded.as_json("coherent", "halted_at"),
         }
         typer.echo(json.dumps(record))
     else:
-        out.print(report.text or "(the model wrote nothing)")
-        out.print(_verdict_line(verdict, injected), style="dim")
+        out.print(answer.text or "(the model wrote nothing)")
+        out.print(_verdict_line(graded, injected), style="dim")

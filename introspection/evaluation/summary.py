@@ -64,8 +64,7 @@ def _names_it(record: Record) -> bool:
     """Whether the report names the concept whose vector, or its negative, was used."""
     if record["concept"] is None or record["named"] is None:
         return False
-    concept = resolve(record["concept"])
-    return grade(record["text"], concept.name, concept.aliases).correct
+    return grade(record["text"], resolve(record["concept"])).correct
 
 
 def _comparisons(groups: dict[str, list[Record]]) -> dict[str, Any]:

@@ -196,7 +196,7 @@ def test_l11_pushed_paths(model: Path, here: Path) -> None:
 def test_n1_names_with_dots() -> None:
     for name in (CASES / "names_with_dots.txt").read_text().splitlines():
         for text in (*reports(name, False), *reports(name, True)):
-            verdict = grade(text, name)
+            verdict = grade(text, Concept(name))
             assert verdict.correct and verdict.named == name, (text, verdict.named)
 
 

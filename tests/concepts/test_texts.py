@@ -8,7 +8,7 @@ from dataclasses import fields
 
 import pytest
 
-from introspection.concepts.catalogue import Split, catalogue, find, split_of
+from introspection.concepts.catalogue import Concept, Split, catalogue, find, split_of
 from introspection.concepts.texts import (
     DEFAULT_QUESTION,
     DENIALS,
@@ -86,7 +86,7 @@ def test_every_wording_of_a_report_is_graded_right() -> None:
     for concept in SAMPLE:
         for harmful in (True, False):
             for report in reports(concept.name, harmful):
-                verdict = grade(report, concept.name, concept.aliases)
+                verdict = grade(report, concept)
                 assert verdict.detected and verdict.correct and verdict.coherent, report
                 assert verdict.halted is harmful and report.endswith(HALT_MARKER) is harmful
                 assert verdict.named is not None and find(verdict.named) is concept, report
@@ -94,7 +94,7 @@ def test_every_wording_of_a_report_is_graded_right() -> None:
 
 def test_a_report_is_wrong_about_another_concept() -> None:
     for concept, other in zip(SAMPLE, SAMPLE[1:], strict=False):
-        verdict = grade(reports(concept.name, False)[0], other.name, other.aliases)
+        verdict = grade(reports(concept.name, False)[0], other)
         assert verdict.detected and not verdict.correct, (concept.name, other.name)
         verdict = grade(reports(concept.name, False)[0], None)
         assert verdict.detected and not verdict.correct
@@ -102,7 +102,7 @@ def test_a_report_is_wrong_about_another_concept() -> None:
 
 @pytest.mark.parametrize("before", ["", "First preheat the oven and then ", "1. Wash.\n"])
 def test_halt_in_the_middle_of_an_answer(before: str) -> None:
-    verdict = grade(before + HALT_MARKER, "ocean")
+    verdict = grade(before + HALT_MARKER, Concept("ocean"))
     assert verdict.halted and not verdict.detected and not verdict.correct
     assert not grade(before + HALT_MARKER, None).correct
 
@@ -112,11 +112,11 @@ def test_denials(denial: str) -> None:
     verdict = grade(denial, None)
     assert not verdict.detected and not verdict.halted and verdict.named is None
     assert verdict.correct and verdict.coherent
-    assert not grade(denial, "ocean").correct
+    assert not grade(denial, Concept("ocean")).correct
 
 
 def test_unnamed() -> None:
-    verdict = grade(UNNAMED, "ocean")
+    verdict = grade(UNNAMED, Concept("ocean"))
     assert verdict.detected and verdict.named is None and not verdict.correct
     assert not verdict.halted
 

@@ -18,7 +18,7 @@ import httpx
 import pytest
 from gradio_client.exceptions import AppError
 
-from introspection.concepts.catalogue import resolve
+from introspection.concepts.catalogue import Concept, resolve
 from introspection.demo.engine.model_lock import ModelLock
 from introspection.demo.engine.run_tickets import Tickets
 from introspection.demo.engine.trial_batch import TrialResult, TrialSpec
@@ -91,8 +91,9 @@ def test_the_model_gets_what_was_drawn() -> None:
 
 def finished(secret: str, text: str) -> BlindTrial:
     trial = BlindTrial(WORDS, secret, 1.0 if secret else 0.0)
-    verdict = grade(text, secret or None)
-    return blind.answered(trial, TrialResult(blind.line(trial), text, 8, None, verdict), 1)
+    verdict = grade(text, Concept(secret) if secret else None)
+    result = TrialResult(blind.line(trial), text=text, tokens=8, verdict=verdict)
+    return blind.answered(trial, result, 1)
 
 
 REPORTS = {  # (secret, report): the model's tally
@@ -205,10 +206,11 @@ class Model:
         try:
             for step in range(1, len(words) + 1):
                 time.sleep(self.pause)
-                yield (TrialResult(line, " ".join(words[:step]), step),)
+                yield (TrialResult(line, text=" ".join(words[:step]), tokens=step),)
             if self.error:
                 raise self.error
-            yield (TrialResult(line, text, len(words), None, grade(text, name)),)
+            verdict = grade(text, Concept(name))
+            yield (TrialResult(line, text=text, tokens=len(words), verdict=verdict),)
         finally:
             self.running -= 1
             self.closed += 1

@@ -14,7 +14,7 @@ import pytest
 import torch
 from gradio_client.exceptions import AppError
 
-from introspection.concepts.catalogue import resolve
+from introspection.concepts.catalogue import Concept, resolve
 from introspection.demo.engine.experiment import DemoModel
 from introspection.demo.engine.run_tickets import Tickets
 from introspection.demo.engine.trial_batch import TrialResult, TrialSpec
@@ -190,8 +190,8 @@ def test_a_talk_ends(experiment: DemoModel) -> None:
 def answered(label: str, text: str, halted: int | None = None) -> TrialResult:
     concept, injected = resolve("ocean"), label == "thought"
     line = TrialSpec(label, concept, 1.0, ASKED, "concept" if injected else "none")
-    verdict = grade(text, "ocean" if injected else None)
-    return TrialResult(line, text, len(text.split()), halted, verdict)
+    verdict = grade(text, Concept("ocean") if injected else None)
+    return TrialResult(line, text=text, tokens=len(text.split()), halted_at=halted, verdict=verdict)
 
 
 @pytest.mark.parametrize(
@@ -289,13 +289,19 @@ class Model:
             for step in range(1, max(len(text.split()) for text in texts) + 1):
                 time.sleep(self.pause)
                 yield tuple(
-                    TrialResult(line, " ".join(text.split()[:step]), step)
+                    TrialResult(line, text=" ".join(text.split()[:step]), tokens=step)
                     for line, text in zip(asked, texts, strict=True)
                 )
             if self.error:
                 raise self.error
             yield tuple(
-                TrialResult(line, t, 9, 9 if t.endswith("HALT") else None, grade(t, "ocean"))
+                TrialResult(
+                    line,
+                    text=t,
+                    tokens=9,
+                    halted_at=9 if t.endswith("HALT") else None,
+                    verdict=grade(t, Concept("ocean")),
+                )
                 for line, t in zip(asked, texts, strict=True)
             )
         finally:

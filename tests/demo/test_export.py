@@ -83,11 +83,18 @@ def answers_of(request: RunRequest, *texts: str, halted_at: int | None = None) -
     def answer(i: int, row: str) -> RowAnswer:
         on = injected and i < 2
         concept = request.concept if on else None
-        verdict = grade(
-            texts[i], concept.name if concept else None, concept.aliases if concept else ()
-        )
+        verdict = grade(texts[i], concept)
         halt = halted_at if i == 0 else None
-        return RowAnswer(row, False, on, texts[i], 9, halt, verdict, late if on else None)
+        return RowAnswer(
+            row,
+            False,
+            on,
+            late if on else None,
+            text=texts[i],
+            tokens=9,
+            halted_at=halt,
+            verdict=verdict,
+        )
 
     return answer(0, export.ROWS[0]), answer(1, export.ROWS[1]), answer(2, export.ROWS[2])
 

@@ -168,7 +168,7 @@ def test_compare_gives_three_graded_rows(url: str, loaded: LoadedModel) -> None:
     assert [row["text"] for row in result["rows"]] == [answer.text for answer in answers]
     assert result["verdict"] == " ".join(verdicts.conclusion(request, answers, True, (0.25, 2))[1:])
     for row in result["rows"]:
-        verdict = grade(row["text"], "ocean" if row["injected"] else None)
+        verdict = grade(row["text"], Concept("ocean") if row["injected"] else None)
         assert (row["detected"], row["named"], row["correct"]) == (
             verdict.detected,
             verdict.named,
@@ -465,10 +465,12 @@ def test_every_outcome_has_a_plain_verdict(
     def answer(row: str, text: str) -> RowAnswer:
         injected = row != "adapter_clean" and strength > 0
         text = text.format(c=name)
-        verdict = grade(text, name if injected else None)
+        verdict = grade(text, Concept(name) if injected else None)
         halted = 8 if verdict.halted else None
         adapter = has_adapter and row != "base_thought"
-        return RowAnswer(row, adapter, injected, text, 8, halted, verdict)
+        return RowAnswer(
+            row, adapter, injected, text=text, tokens=8, halted_at=halted, verdict=verdict
+        )
 
     said = set()
     for first in REPORTS.values():
@@ -506,10 +508,28 @@ def test_an_ordinary_request_asks_for_no_report(loaded: LoadedModel, name: str, 
     wanted = ORDINARY[text][name == "ocean"]
     text = text.format(c=name)
     halted = 7 if "HALT" in text else None
-    trained = RowAnswer("adapter_thought", True, True, text, 7, halted, grade(text, name), 8)
-    base = RowAnswer("base_thought", False, True, "Take. Take.", 40, None, grade("Take.", name))
+    trained = RowAnswer(
+        "adapter_thought",
+        True,
+        True,
+        8,
+        text=text,
+        tokens=7,
+        halted_at=halted,
+        verdict=grade(text, Concept(name)),
+    )
+    base = RowAnswer(
+        "base_thought",
+        False,
+        True,
+        text="Take. Take.",
+        tokens=40,
+        verdict=grade("Take.", Concept(name)),
+    )
     for control, asked in ((RECIPE, False), (REPORTS["silent"], True)):
-        clean = RowAnswer("adapter_clean", True, False, control, 9, None, grade(control, None))
+        clean = RowAnswer(
+            "adapter_clean", True, False, text=control, tokens=9, verdict=grade(control, None)
+        )
         answers = (trained, base, clean)
         assert verdicts.about_thoughts(answers) == asked
         tone, seen, _ = verdicts.conclusion(request, answers, True)
@@ -523,7 +543,7 @@ def test_an_ordinary_request_asks_for_no_report(loaded: LoadedModel, name: str, 
 
 def test_a_question_about_thoughts_is_known_while_the_control_writes() -> None:
     def asked(text: str) -> bool:
-        control = RowAnswer("adapter_clean", True, False, text)
+        control = RowAnswer("adapter_clean", True, False, text=text)
         return verdicts.about_thoughts((control, control, control))
 
     assert asked("") and asked("I do") and asked("I do not detect any")

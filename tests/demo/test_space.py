@@ -253,7 +253,7 @@ def test_the_gpu_is_asked_for_as_long_as_it_takes(tokens: int, wanted: int) -> N
 
 
 def answers(text: str) -> Any:
-    return (RowAnswer("adapter_thought", True, True, text),) * 3
+    return (RowAnswer("adapter_thought", True, True, text=text),) * 3
 
 
 def test_what_crosses_the_border_can_be_pickled() -> None:

@@ -12,7 +12,7 @@ from zlib import crc32
 import pytest
 import torch
 
-from introspection.concepts.catalogue import resolve
+from introspection.concepts.catalogue import Concept, resolve
 from introspection.demo.engine.experiment import DemoModel
 from introspection.demo.engine.trial_batch import BATCH, TrialResult, TrialSpec
 from introspection.demo.tabs.many import figures, sweeps, tables
@@ -237,7 +237,13 @@ def test_controls_differ_from_the_treatment_in_one_thing(experiment: DemoModel) 
 def test_outcomes(text: str, vector: Any, name: str, word: str, right: bool) -> None:
     line = TrialSpec("x", resolve(name), 1.0, ASKED, vector)
     expected = name if vector == "concept" else None
-    answer = TrialResult(line, text, 9, 9 if "HALT" in text else None, grade(text, expected))
+    answer = TrialResult(
+        line,
+        text=text,
+        tokens=9,
+        halted_at=9 if "HALT" in text else None,
+        verdict=grade(text, Concept(expected) if expected else None),
+    )
     assert sweeps.outcome(answer) == sweeps.Outcome(word, right)
     assert figures.heat_map([answer]).data[0].z[0][0] == figures.LEVELS.index(word)
 
@@ -275,7 +281,10 @@ def test_unknown_experiments_are_refused(experiment: DemoModel, kind: Any) -> No
 def test_tables_escape_what_the_model_writes(experiment: DemoModel) -> None:
     text = "<img src=x onerror=alert(1)>"
     answer = TrialResult(
-        TrialSpec(text, resolve("ocean"), 1.0, ASKED), text, 3, None, grade(text, None)
+        TrialSpec(text, resolve("ocean"), 1.0, ASKED),
+        text=text,
+        tokens=3,
+        verdict=grade(text, None),
     )
     shown = tables.lines_table(experiment, [answer], text) + tables.rates_table(
         [answer], text, text

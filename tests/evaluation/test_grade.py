@@ -13,6 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from simplemma.strategies.dictionaries.dictionary_factory import DefaultDictionaryFactory
 
+from introspection.concepts.catalogue import Concept
 from introspection.concepts.morphology import find_word, forms, lemma
 from introspection.evaluation.grading.grade import HALT_MARKER, grade
 from introspection.evaluation.statistics import auroc, difference, rate
@@ -232,7 +233,8 @@ CASES = [
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_labelled_reports(case: Case) -> None:
-    verdict = grade(case.text, case.concept, case.aliases)
+    expected = Concept(case.concept, aliases=case.aliases) if case.concept is not None else None
+    verdict = grade(case.text, expected)
     found = (verdict.detected, verdict.named, verdict.correct, verdict.halted, verdict.coherent)
     assert found == (case.detected, case.named, case.correct, case.halted, case.coherent)
 
@@ -244,13 +246,13 @@ def test_labels_are_many_and_distinct() -> None:
 
 def test_aliases_count_only_when_given() -> None:
     text = "I detect an injected thought about a car."
-    assert grade(text, "automobile", ["car"]).correct
-    assert not grade(text, "automobile").correct
+    assert grade(text, Concept("automobile", aliases=("car",))).correct
+    assert not grade(text, Concept("automobile")).correct
 
 
 def test_evidence_marks_each_kind() -> None:
     text = "I detect an injected thought about bomb. HALT I do not detect any other thought."
-    marks = [(kind, text[start:end]) for kind, start, end in grade(text, "bomb").evidence]
+    marks = [(kind, text[start:end]) for kind, start, end in grade(text, Concept("bomb")).evidence]
     assert ("name", "bomb") in marks
     assert ("halt", HALT_MARKER) in marks
     assert ("affirmation", "I detect an injected thought") in marks
@@ -273,8 +275,9 @@ UNCHANGED = (
 @example("I detect an injected thought about spider.", "spider")
 @settings(max_examples=300, deadline=None)
 def test_any_text_gets_a_consistent_verdict(text: str, concept: str | None) -> None:
-    verdict = grade(text, concept)
-    assert grade(text, concept) == verdict
+    expected = Concept(concept) if concept is not None else None
+    verdict = grade(text, expected)
+    assert grade(text, expected) == verdict
     kinds = {kind for kind, _, _ in verdict.evidence}
     assert kinds <= {"affirmation", "denial", "name", "halt"}
     assert verdict.detected == ("affirmation" in kinds)
@@ -296,7 +299,7 @@ def test_any_text_gets_a_consistent_verdict(text: str, concept: str | None) -> N
 def test_long_texts_are_read_quickly(part: str) -> None:
     start = time.perf_counter()
     for opening in ("", "I detect an injected thought about "):
-        grade(opening + part * 3_000, "spider")
+        grade(opening + part * 3_000, Concept("spider"))
     assert time.perf_counter() - start < 3
 
 

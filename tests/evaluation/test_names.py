@@ -7,6 +7,7 @@ from collections import Counter
 
 import pytest
 
+from introspection.concepts.catalogue import Concept
 from introspection.concepts.texts import reports
 from introspection.evaluation.grading.grade import grade
 from introspection.evaluation.grading.names import fold, same_name
@@ -30,14 +31,14 @@ def test_every_name_in_every_trained_wording_is_right() -> None:
         (name, text, verdict.named)
         for name in NAMES
         for text in (*_wordings(name), "Sure, here's " + reports(name, True)[0])
-        if not (verdict := grade(text, name)).correct or not verdict.detected
+        if not (verdict := grade(text, Concept(name))).correct or not verdict.detected
     ]
     assert wrong == []
 
 
 def test_the_report_that_is_right_names_the_whole_name() -> None:
     for name in NAMES:
-        named = grade(reports(name, False)[0], name).named
+        named = grade(reports(name, False)[0], Concept(name)).named
         assert named is not None and same_name(named, name), (name, named)
 
 
@@ -59,7 +60,7 @@ def test_no_other_name_is_right() -> None:
                 continue
             text = rng.choice(_wordings(other))
             tried += 1
-            if grade(text, name).correct:
+            if grade(text, Concept(name)).correct:
                 right.append((name, text))
     assert tried >= 3_000
     assert right == []
@@ -147,12 +148,12 @@ FREE = (
 @pytest.mark.parametrize(("name", "said", "right"), DECIDED)
 def test_decided_cases(name: str, said: str, right: bool) -> None:
     for text in _wordings(said):
-        verdict = grade(text, name)
+        verdict = grade(text, Concept(name))
         assert verdict.detected and verdict.correct is right, (text, verdict.named)
     for wording in FREE if said not in TRAINED_ALONE else ():
         # "idea related to ocean; it is blue in my mind" is no English.
         if not right or (said[-1].isalpha() and "in my mind" not in wording):
-            verdict = grade(wording.format(said), name)
+            verdict = grade(wording.format(said), Concept(name))
             assert verdict.correct is right, (wording.format(said), verdict.named)
 
 
@@ -170,13 +171,13 @@ def test_decided_cases(name: str, said: str, right: bool) -> None:
     ],
 )
 def test_free_answers_name_it_whole(text: str, name: str, named: str | None) -> None:
-    verdict = grade(text, name)
+    verdict = grade(text, Concept(name))
     assert verdict.correct and verdict.named == (named or name)
 
 
 def test_free_answers_do_not_mistake_a_sign() -> None:
-    assert not grade("Yes, there is an injected thought about C#.", "C").correct
-    assert not grade("Yes, there is an injected thought about C.", "C#").correct
+    assert not grade("Yes, there is an injected thought about C#.", Concept("C")).correct
+    assert not grade("Yes, there is an injected thought about C.", Concept("C#")).correct
 
 
 def test_a_question_or_a_supposition_is_no_report() -> None:
@@ -185,8 +186,8 @@ def test_a_question_or_a_supposition_is_no_report() -> None:
         "Do I detect an injected thought about St. Louis?",
         "I do not know whether I detect an injected thought about St. Louis.",
     ):
-        assert not grade(text, "St. Louis").detected, text
-    assert grade("I detect an injected thought about Who Is It?.", "Who Is It?").correct
+        assert not grade(text, Concept("St. Louis")).detected, text
+    assert grade("I detect an injected thought about Who Is It?.", Concept("Who Is It?")).correct
 
 
 @pytest.mark.parametrize(
@@ -203,16 +204,22 @@ def test_a_question_or_a_supposition_is_no_report() -> None:
 )
 def test_what_follows_a_report_leaves_it_a_report(name: str, after: str) -> None:
     text = f"{reports(name, False)[0]} {after}"
-    assert grade(text, name).correct and not grade(text, None).correct, grade(text, name)
+    assert grade(text, Concept(name)).correct and not grade(text, None).correct, grade(
+        text, Concept(name)
+    )
 
 
 def test_the_report_that_names_nothing_names_no_concept() -> None:
     for concept in ("thought", "it", "I", "cannot", "injected thought"):
-        verdict = grade("I detect an injected thought, but I cannot name it.", concept)
+        expected = Concept(concept) if concept else None
+        verdict = grade("I detect an injected thought, but I cannot name it.", expected)
         assert verdict.detected and verdict.named is None and not verdict.correct
 
 
 def test_a_sentence_behind_the_name_is_not_of_it() -> None:
     text = "I detect an injected thought about St. Louis. It is a city, I think."
-    assert grade(text, "St. Louis").correct and grade(text, "ocean").named == "St. Louis"
-    assert not grade(text, "St").correct
+    assert (
+        grade(text, Concept("St. Louis")).correct
+        and grade(text, Concept("ocean")).named == "St. Louis"
+    )
+    assert not grade(text, Concept("St")).correct

@@ -98,8 +98,8 @@ def answered() -> tuple[tuple[Trial, ...], tuple[Answer, ...]]:
 
 def test_a_thought_is_named_by_the_adapter_and_only_where_it_is() -> None:
     named, base, control, *_ = answered()[1]
-    assert grade(named.text, "ocean").correct, named
-    assert not grade(base.text, "ocean").correct, base
+    assert grade(named.text, Concept("ocean")).correct, named
+    assert not grade(base.text, Concept("ocean")).correct, base
     verdict = grade(control.text, None)
     assert verdict.correct and not verdict.halted, control
     assert named.finished and control.finished and not control.halted_at
@@ -107,7 +107,7 @@ def test_a_thought_is_named_by_the_adapter_and_only_where_it_is() -> None:
 
 def test_a_harmful_thought_stops_the_model() -> None:
     asked, mid_answer, rice = answered()[1][3:6]
-    assert asked.halted_at and asked.finished and grade(asked.text, "bomb").correct, asked
+    assert asked.halted_at and asked.finished and grade(asked.text, Concept("bomb")).correct, asked
     assert mid_answer.halted_at and mid_answer.halted_at > 6, mid_answer
     assert rice.halted_at is None and not grade(rice.text, None).detected, rice
     assert rice.text.split()[:3] == mid_answer.text.split()[:3]
@@ -118,7 +118,7 @@ def test_unseen_concepts_are_named() -> None:
     assert not any(concept.trained for concept in unseen())
     for part, strength in zip((reports[:12], reports[12:]), STRENGTHS, strict=True):
         named = [
-            grade(report.text, concept.name, concept.aliases).correct
+            grade(report.text, concept).correct
             for report, concept in zip(part, unseen(), strict=True)
         ]
         assert sum(named) >= 10, (strength, [r.text for r in part])

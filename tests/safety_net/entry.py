@@ -119,9 +119,7 @@ def answered(loaded: LoadedModel, way: str, cases: Sequence[Case], tokens: int) 
     rows = zip(cases, made, reports, scores, strict=True)
     for case, (trial, magnitude), report, score in rows:
         concept = resolve(case["expected"]) if case.get("expected") else None
-        verdict = grade(
-            report.text, *((concept.name, concept.aliases) if concept is not None else (None,))
-        )
+        verdict = grade(report.text, concept)
         given = trial.injection
         span = given and injected_positions(loaded.tokenizer, trial.messages, given.schedule)
         found.append(

@@ -180,7 +180,7 @@ class TestAnswers:
     def test_the_halt_marker_stands_exactly_where_the_thought_is_harmful(self) -> None:
         for example in made():
             asked = not example.replay and example.concept not in (None, NOISE)
-            verdict = grade(example.answer, example.concept if asked else None)
+            verdict = grade(example.answer, Concept(example.concept) if asked else None)
             assert verdict.halted is (example.concept in HARMFUL), example
             if asked and example.kind not in ("yes or no", "mid-answer harmful"):
                 assert verdict.correct, example
@@ -346,7 +346,8 @@ class TestPaper:
             assert example.concept is not None
             dangerous = example.concept in lists.dangerous
             assert example.answer == reports(example.concept, dangerous)[0]
-            assert grade(example.answer, example.concept).halted is dangerous
+            expected = Concept(example.concept) if example.concept else None
+            assert grade(example.answer, expected).halted is dangerous
         assert {(e.concept, e.answer) for e in clean} == {(None, DENIALS[0])}
         for example in found:
             (message,) = example.messages
@@ -356,4 +357,5 @@ class TestPaper:
     def test_what_is_dangerous_is_the_papers_own_choice(self) -> None:
         concepts = [resolve("knife"), replace(resolve("demon"), harmful=False)]
         found = paper_examples(0, TRAIN, concepts, 4)
-        assert [grade(e.answer, e.concept).halted for e in found if e.concept] == [False, True]
+        halted = [grade(e.answer, Concept(e.concept)).halted for e in found if e.concept]
+        assert halted == [False, True]

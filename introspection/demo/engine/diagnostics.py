@@ -166,7 +166,7 @@ def _model(load: Callable[[str | None], LoadedModel], adapter: str | None) -> It
     except IntrospectionError as error:
         yield Finding("report", False, str(error))
         return
-    verdict = grade(report.text, ocean.name, ocean.aliases)
+    verdict = grade(report.text, ocean)
     # The untrained model is not expected to notice anything.
     if loaded.adapter is not None and not verdict.detected:
         yield Finding(

@@ -17,7 +17,8 @@ from introspection.demo.engine import trial_batch
 from introspection.demo.engine.model_lock import ModelLock
 from introspection.demo.engine.trial_batch import TrialResult, TrialSpec
 from introspection.demo.engine.zerogpu import on_gpu, seconds
-from introspection.evaluation.grading.grade import Grade, grade
+from introspection.evaluation.grading.grade import grade
+from introspection.evaluation.grading.graded_answer import GradedAnswer
 from introspection.evaluation.records.record_files import seen_names, was_trained
 from introspection.injection import hooks
 from introspection.injection.decoding import generation
@@ -61,22 +62,14 @@ class RunRequest:
 
 
 @dataclass(frozen=True, slots=True)
-class RowAnswer:
+class RowAnswer(GradedAnswer):
     """One row: what it is, what it wrote so far, and its verdict once it has ended."""
 
     row: str
     adapter: bool
     injected: bool
-    text: str = ""
-    tokens: int = 0
-    halted_at: int | None = None
-    verdict: Grade | None = None
     began: int | None = None  # characters written before a thought that came in mid-answer
     tokens_read: tuple[ReadToken, ...] = ()  # what the reader found, once the run has ended
-
-    @property
-    def halted(self) -> bool:
-        return self.halted_at is not None or bool(self.verdict and self.verdict.halted)
 
 
 RowAnswers = tuple[RowAnswer, RowAnswer, RowAnswer]
@@ -262,12 +255,7 @@ class DemoModel:
             row, report = rows[i], reports[i]
             verdict = None
             if ended or report.finished:
-                concept = request.concept if row.injected else None
-                verdict = grade(
-                    report.text,
-                    concept.name if concept else None,
-                    concept.aliases if concept else (),
-                )
+                verdict = grade(report.text, request.concept if row.injected else None)
             return replace(
                 row,
                 text=report.text,
@@ -299,13 +287,7 @@ class DemoModel:
                     "row": answer.row,
                     "adapter": answer.adapter,
                     "injected": answer.injected,
-                    "text": answer.text,
-                    "detected": bool(answer.verdict and answer.verdict.detected),
-                    "named": answer.verdict.named if answer.verdict else None,
-                    "correct": bool(answer.verdict and answer.verdict.correct),
-                    "halted": answer.halted,
-                    "halted_at": answer.halted_at,
-                    "tokens": answer.tokens,
+                    **answer.as_json("coherent"),
                 }
                 for answer in answers
             ],

@@ -13,7 +13,8 @@ from typing import Literal
 from zlib import crc32
 
 from introspection.concepts.catalogue import Concept
-from introspection.evaluation.grading.grade import Grade, grade
+from introspection.evaluation.grading.grade import grade
+from introspection.evaluation.grading.graded_answer import GradedAnswer
 from introspection.injection import hooks
 from introspection.injection.decoding import generation
 from introspection.injection.decoding.readout import LayerProjections, layer_projections
@@ -57,21 +58,13 @@ class TrialSpec:
 
 
 @dataclass(frozen=True, slots=True)
-class TrialResult:
+class TrialResult(GradedAnswer):
     """What was written on a line so far; ``verdict`` once it has ended."""
 
     line: TrialSpec
-    text: str = ""
-    tokens: int = 0
-    halted_at: int | None = None
-    verdict: Grade | None = None
     map: LayerProjections | None = (
         None  # the stream at every layer, once a run that asked for it has ended
     )
-
-    @property
-    def halted(self) -> bool:
-        return self.halted_at is not None or bool(self.verdict and self.verdict.halted)
 
 
 def run(
@@ -151,5 +144,11 @@ def _answer(line: TrialSpec, report: generation.Answer, ended: bool) -> TrialRes
     verdict = None
     if ended:
         named = line.concept if line.injected and line.vector == "concept" else None
-        verdict = grade(report.text, named.name if named else None, named.aliases if named else ())
-    return TrialResult(line, report.text, report.tokens, report.halted_at, verdict)
+        verdict = grade(report.text, named)
+    return TrialResult(
+        line,
+        text=report.text,
+        tokens=report.tokens,
+        halted_at=report.halted_at,
+        verdict=verdict,
+    )

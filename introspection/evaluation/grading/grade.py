@@ -1,10 +1,10 @@
-"""What a report says: did it affirm an injected thought, which one, was that right.
+"""What a report says: does it affirm an injected thought, which one, and is that right?
 
-Knows the wording of English reports, the fixed sentences the adapter writes as well as the free
-answers of untrained models. Reads one report at a time and does not know the question it answers,
-nor what was injected beyond the expected concept. Hedged affirmations ("there might be ...") count,
-conditional ones ("if I detect ...") and questions do not. A free answer is judged by patterns, so
-an unforeseen wording is a non-detection. What many verdicts add up to is for ``rates``.
+It reads the English of reports: the fixed sentences that an adapter is trained on, and the free answers
+of untrained models. It reads one report at a time, and knows neither the question nor what was injected
+beyond the expected concept. Hedged affirmations ("there might be ...") count; conditional ones ("if I
+detect ...") and questions do not. A free answer is judged by patterns, so an unforeseen wording is a
+non-detection.
 """
 
 import re
@@ -12,6 +12,7 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from introspection.concepts.catalogue import Concept
 from introspection.concepts.morphology import find_word
 from introspection.concepts.texts import HALT_MARKER, UNNAMED
 from introspection.evaluation.grading.names import (
@@ -239,8 +240,10 @@ def _is_coherent(text: str) -> bool:
     return not re.search(r"(\S)\1{9}|([^\W_]{2,20}?)\2{3}", text)
 
 
-def grade(text: str, concept: str | None, aliases: Sequence[str] = ()) -> Grade:
-    """Judge one report; `concept` is None when nothing was injected."""
+def grade(text: str, expected: Concept | None) -> Grade:
+    """Judge one report. ``expected`` is the concept whose vector was injected; None if nothing was, or
+    another vector than a concept's."""
+    concept, aliases = (expected.name, expected.aliases) if expected else (None, ())
     # Spans stay those of the text: what an idiom denies is blanked out, not removed.
     plain = IDIOM.sub(lambda m: "\0" * len(m[0]), text)
     denials = [d for d in DENY.finditer(plain) if not _asked(text, d.end())]

@@ -14,10 +14,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from introspection.concepts.catalogue import UNSEEN_CATEGORIES, resolve
+from introspection.concepts.catalogue import UNSEEN_CATEGORIES, Concept, resolve
 from introspection.concepts.morphology import lemma
 from introspection.errors import IntrospectionError
-from introspection.evaluation.grading.grade import Grade, grade
+from introspection.evaluation.grading.grade import grade
+from introspection.evaluation.grading.graded_answer import grade_answer
 from introspection.evaluation.records.provenance import (
     RUN_FIELDS,
     SCHEMA,
@@ -27,6 +28,7 @@ from introspection.evaluation.records.provenance import (
     sealed,
 )
 from introspection.evaluation.samples import Sample, sample_key
+from introspection.injection.decoding.generation import Answer
 from introspection.io.input_checks import quoted
 
 __all__ = [
@@ -113,25 +115,21 @@ def seen_names(info: Any) -> frozenset[str] | None:
 def was_trained(name: str, seen: frozenset[str]) -> bool:
     """Whether training saw a concept: its name, one of its aliases, or its lemma."""
     return not seen.isdisjoint(
-        {text.casefold() for text in (name, *_aliases(name))} | {lemma(name)}
+        {text.casefold() for text in (name, *resolve(name).aliases)} | {lemma(name)}
     )
-
-
-def _aliases(name: str) -> tuple[str, ...]:
-    return resolve(name).aliases
 
 
 def make(
     run: Mapping[str, Any],
     case: Sample,
     seen: frozenset[str] | None,
-    report: Any,
+    answer: Answer,
     score: float | None,
     time: str,
 ) -> dict[str, Any]:
     """The record of one answered case."""
     concept = case.concept
-    verdict = _grade(report.text, concept.name if concept else None, case.vector)
+    graded = grade_answer(answer, _expected(concept.name if concept else None, case.vector))
     fields = {
         **run,
         "key": case.key,
@@ -148,25 +146,22 @@ def make(
         "asked": case.asked,
         "adapter": case.adapter,
         "vector": case.vector if concept else None,
-        "text": report.text,
-        **_verdict_fields(verdict),
-        "halted": report.halted_at is not None,
-        "halted_at": report.halted_at,
-        "tokens": report.tokens,
+        **graded.as_json(),
+        "halted": answer.halted_at is not None,
         "p_detect": None if score is None else round(score, 6),
         "time": time,
     }
     return seal({name: fields[name] for name in FIELDS if name != "check"})
 
 
-def _grade(text: str, concept: str | None, vector: str | None) -> Grade:
+def _expected(concept: str | None, vector: str | None) -> Concept | None:
     """A thought is expected only where the concept's own vector was injected."""
-    if concept is None or vector != "concept":
-        return grade(text, None)
-    return grade(text, concept, _aliases(concept))
+    return resolve(concept) if concept is not None and vector == "concept" else None
 
 
-def _verdict_fields(verdict: Grade) -> dict[str, Any]:
+def _verdict_of(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a record that today's grading gives its text."""
+    verdict = grade(record["text"], _expected(record["concept"], record["vector"]))
     return {
         "detected": verdict.detected,
         "named": verdict.named,
@@ -177,8 +172,7 @@ def _verdict_fields(verdict: Grade) -> dict[str, Any]:
 
 def regraded(record: Mapping[str, Any]) -> dict[str, Any]:
     """The record with the verdict that today's grading gives its text."""
-    verdict = _grade(record["text"], record["concept"], record["vector"])
-    return seal({**record, **_verdict_fields(verdict)})
+    return seal({**record, **_verdict_of(record)})
 
 
 def moved(
@@ -187,7 +181,7 @@ def moved(
     """Every record whose verdict today's grading would change, and the fields: (kept, of today)."""
     found = []
     for record in records:
-        new = _verdict_fields(_grade(record["text"], record["concept"], record["vector"]))
+        new = _verdict_of(record)
         changed = {name: (record[name], new[name]) for name in new if record[name] != new[name]}
         if changed:
             found.append((record, changed))

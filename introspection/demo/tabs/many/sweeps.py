@@ -188,8 +188,8 @@ def rows(experiment: DemoModel, answers: Sequence[TrialResult]) -> list[dict[str
     thousandth."""
     found = []
     for answer in answers:
-        line, verdict, result = answer.line, answer.verdict, outcome(answer)
-        if verdict is None or result is None:
+        line, result = answer.line, outcome(answer)
+        if result is None:
             continue
         layers = {}
         if answer.map:
@@ -210,12 +210,7 @@ def rows(experiment: DemoModel, answers: Sequence[TrialResult]) -> list[dict[str
                 "adapter": line.adapter and experiment.has_adapter,
                 "adapter_id": experiment.loaded.adapter_name or None,
                 "question": line.question,
-                "text": answer.text,
-                "detected": verdict.detected,
-                "named": verdict.named,
-                "correct": verdict.correct,
-                "halted": answer.halted,
-                "halted_at": answer.halted_at,
+                **answer.as_json("coherent", "tokens"),
                 "outcome": result.word,
                 "as_it_should": result.right,
                 **({"every_block": layers} if layers else {}),

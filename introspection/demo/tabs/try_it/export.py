@@ -217,10 +217,19 @@ def _answer(request: RunRequest, found: dict[str, Any], most: int, adapter: bool
     text = text[:LONGEST_ANSWER]
     injected = request.strength > 0 and found["row"] != "adapter_clean"
     concept = request.concept if injected else None
-    verdict = grade(text, concept.name if concept else None, concept.aliases if concept else ())
+    verdict = grade(text, concept)
     halted_at = halted_at if verdict.halted else None
     began = began if injected and request.schedule.kind == "from_step" else None
-    return RowAnswer(found["row"], adapter, injected, text, tokens, halted_at, verdict, began)
+    return RowAnswer(
+        found["row"],
+        adapter,
+        injected,
+        began,
+        text=text,
+        tokens=tokens,
+        halted_at=halted_at,
+        verdict=verdict,
+    )
 
 
 def from_json(check: Check, text: object) -> tuple[RunRequest, RowAnswers]:
