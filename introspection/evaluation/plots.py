@@ -1,7 +1,6 @@
 """Figures from summaries: the same bars as an interactive page (plotly) and as a PNG (matplotlib).
 
-Knows: how a summary's rates become bars with intervals. Does not know: models or records. plotly
-alone cannot write a PNG without a browser, which neither a server nor every laptop has.
+plotly alone cannot write a PNG without a browser, which neither a server nor every laptop has.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Runs the cases of a suite: every report becomes a record, and a run can be interrupted.
+"""Answers the samples of a suite: every answer becomes a record, and a run can be interrupted.
 
-Knows: how cases are batched, continued and shared between processes. Does not know: which conditions
-a claim needs (``suites``), how a record looks (``records``) or is counted (``summary``).
+This module batches samples, continues a run and shares it between processes. It does not know which
+conditions a claim needs (``suites``), how a record looks (``records``) or is counted (``summary``).
 """
 
 from __future__ import annotations
@@ -87,10 +87,10 @@ def _run(
     path = whole if main else out / f"records.{distributed.rank()}.jsonl"
     made_by = provenance.describe(loaded, name, seed, template, len(cases), options)
     made_by = distributed.broadcast(json.loads(json.dumps(made_by)))
-    records: Records = distributed.broadcast(_finished(whole, made_by, cases) if main else {})
+    records: Records = distributed.broadcast(_load_records(whole, made_by, cases) if main else {})
     # Batches are the same at every start: the last digits of a score depend on the padding.
-    # A batch lasts as long as its longest answer, so those that write on come together.
-    planned = sorted(cases, key=lambda c: (_budget(c), _writes_on(c), len(c.context)))
+    # A batch lasts as long as its longest answer, so long answers come together.
+    planned = sorted(cases, key=lambda c: (_budget(c), _is_long_answer(c), len(c.context)))
     batches = [planned[at : at + batch_size] for at in range(0, len(planned), batch_size)]
     left = [batch for batch in batches if any(case.key not in records for case in batch)]
     wanted = sorted({case.concept.name for case in cases if case.concept}) if left else []
@@ -98,7 +98,7 @@ def _run(
     vectors = loaded.vectors_of(wanted, template=template) if wanted else None
     seen = recording.seen_names(loaded.adapter)
     out.mkdir(parents=True, exist_ok=True)
-    before, own = len(records), list[list[dict[str, Any]]]()
+    before, made_here = len(records), list[list[dict[str, Any]]]()
     summary = _summary(made_by, cases, records)
     if main and left:
         _write(out, summary)  # a kill leaves no time for it
@@ -107,7 +107,7 @@ def _run(
             for batch in distributed.split_between_processes(left):
                 trials = [_trial(case, vectors, seed) for case in batch]
                 most = max(_budget(c) for c in batch)
-                scored = [_decides_at_once(case) for case in batch]
+                scored = [case.has_detection_score for case in batch]
                 reports, scores = generate_with_scores(loaded, trials, scored, most, batch_size)
                 time = recording.now()
                 made = [
@@ -117,23 +117,23 @@ def _run(
                 ]
                 file.writelines(map(recording.line, made))
                 file.flush()
-                own.append(made)
+                made_here.append(made)
                 if progress:
-                    done = before + sum(map(len, own)) * distributed.world_size()
+                    done = before + sum(map(len, made_here)) * distributed.world_size()
                     progress(min(done, len(cases)), len(cases))
     except BaseException:
         if main:
-            records |= {record["key"]: record for made in own for record in made}
+            records |= {record["key"]: record for made in made_here for record in made}
             with suppress(OSError):  # what stopped the run may be the disk
                 _write(out, _summary(made_by, cases, records))
         raise
-    for found in distributed.gather(own):
-        records |= {record["key"]: record for record in found}
+    for answered in distributed.gather(made_here):
+        records |= {record["key"]: record for record in answered}
     summary = _summary(made_by, cases, records)
     if main:
         if distributed.world_size() > 1:
             write_text(whole, "".join(map(recording.line, records.values())))
-            for part in _parts(whole):
+            for part in _rank_files(whole):
                 part.unlink()
         _write(out, summary)
     return summary
@@ -159,25 +159,19 @@ def _write(out: Path, summary: Mapping[str, Any]) -> None:
     write_text(out / "summary.json", json.dumps(provenance.seal(summary), indent=1) + "\n")
 
 
-def _parts(whole: Path) -> list[Path]:
+def _rank_files(whole: Path) -> list[Path]:
     """The files of the other processes of a run that did not end."""
-    found = whole.parent.glob("records.*.jsonl")
-    return sorted(path for path in found if RECORDS.fullmatch(path.name))
+    files = whole.parent.glob("records.*.jsonl")
+    return sorted(path for path in files if RECORDS.fullmatch(path.name))
 
 
 def _budget(case: Sample) -> int:
     return TOKENS + (case.schedule.start if case.schedule.kind == "from_step" else 0)
 
 
-def _writes_on(case: Sample) -> bool:
-    """Whether the answer is rather an ordinary one than a short report."""
+def _is_long_answer(case: Sample) -> bool:
+    """Whether the answer is an ordinary one, which is longer than a report."""
     return not case.adapter or not case.asked
-
-
-def _decides_at_once(case: Sample) -> bool:
-    """Whether the first words of the answer say if a thought was detected: the adapter was asked about
-    its state, and a thought would be there by then. Elsewhere a score means nothing."""
-    return not _writes_on(case) and case.schedule.kind != "from_step"
 
 
 def _trial(case: Sample, vectors: Any, seed: int) -> Trial:
@@ -191,12 +185,12 @@ def _trial(case: Sample, vectors: Any, seed: int) -> Trial:
     return Trial(case.messages, Injection(vector, case.strength, case.schedule), case.adapter)
 
 
-def _finished(path: Path, made_by: Mapping[str, Any], cases: Sequence[Sample]) -> Records:
-    files = [file for file in (path, *_parts(path)) if file.exists()]
+def _load_records(path: Path, made_by: Mapping[str, Any], cases: Sequence[Sample]) -> Records:
+    files = [file for file in (path, *_rank_files(path)) if file.exists()]
     if not files:
         return {}
     planned = {case.key for case in cases}
-    found: Records = {}
+    records: Records = {}
     # A kill may cut a character in two, and a report may hold other line ends than "\n".
     text = "\n".join(file.read_text(encoding="utf-8", errors="replace") for file in files)
     for line in text.split("\n"):
@@ -217,9 +211,9 @@ def _finished(path: Path, made_by: Mapping[str, Any], cases: Sequence[Sample]) -
                 "or delete it to start over."
             )
         if provenance.sealed(record):  # else it was edited or damaged, and is made again
-            found[record["key"]] = record
+            records[record["key"]] = record
     # Drop a half line, so that appending starts on a fresh one.
-    write_text(path, "".join(map(recording.line, found.values())))
+    write_text(path, "".join(map(recording.line, records.values())))
     for part in files[1:]:
         part.unlink(missing_ok=True)
-    return found
+    return records

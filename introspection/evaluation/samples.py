@@ -29,6 +29,7 @@ __all__ = [
     "asks_a_false_question",
     "asks_about_state",
     "begins_mid_answer",
+    "has_detection_score",
     "is_bare",
     "is_clean",
     "is_clean_and_asked",
@@ -71,6 +72,17 @@ class Sample:
     def asked(self) -> bool:
         """Whether its last user message asks the model about its state."""
         return asks_about_state(self.messages)
+
+    @property
+    def has_detection_score(self) -> bool:
+        """Whether p(detect) is recorded of its answer."""
+        return has_detection_score(self.asked, self.adapter, self.schedule)
+
+
+def has_detection_score(asked: bool, adapter: bool, schedule: Schedule) -> bool:
+    """Whether p(detect) is recorded: only the first words of an adapter that is asked about its state
+    say whether it detects a thought, and only a thought that is there from the start."""
+    return asked and adapter and schedule.kind != "from_step"
 
 
 T = TypeVar("T")

@@ -24,24 +24,24 @@ EVERYWHERE = ("final", "final_on", "all", "from_step")
 
 def chosen_strengths(text: str) -> tuple[float, ...]:
     """Strengths with commas between. Raises IntrospectionError for anything else."""
-    found = tuple(dict.fromkeys(strength_value(part.strip()) for part in text.split(",")))
-    if 0 in found:
+    strengths = tuple(dict.fromkeys(strength_value(part.strip()) for part in text.split(",")))
+    if 0 in strengths:
         raise IntrospectionError(
             "A strength of 0 injects nothing: the clean conditions ask that; choose others."
         )
-    return found
+    return strengths
 
 
 def chosen_schedules(text: str) -> tuple[Schedule, ...]:
     """Schedules with commas between, of those that fit any prompt. Raises IntrospectionError."""
-    found = tuple(dict.fromkeys(schedule_value(part.strip()) for part in text.split(",")))
-    for schedule in found:
+    schedules = tuple(dict.fromkeys(schedule_value(part.strip()) for part in text.split(",")))
+    for schedule in schedules:
         if schedule.kind not in EVERYWHERE:
             raise IntrospectionError(
                 f"The schedule {quoted(str(schedule))} fits one prompt, not a whole suite: choose "
                 "final, final_on, all or from_step:N."
             )
-    return found
+    return schedules
 
 
 def select(
@@ -62,12 +62,12 @@ def select(
     if base:
         chosen = [case for case in chosen if case.adapter]
     counts: dict[str, int] = {}
-    kept = []
+    limited = []
     for case in chosen:
         counts[case.condition] = counts.get(case.condition, 0) + 1
         if limit is None or counts[case.condition] <= limit:
-            kept.append(case)
-    timed = [other for case in kept for other in _timed(case, schedules)]
+            limited.append(case)
+    timed = [other for case in limited for other in _timed(case, schedules)]
     twins = [
         replace(case, condition=variant_name(case.condition, adapter=False), adapter=False)
         for case in (timed if base else ())

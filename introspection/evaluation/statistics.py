@@ -1,8 +1,5 @@
-"""Shares with their uncertainty: what a number of verdicts is worth.
-
-Knows: intervals of rates and of their differences, the area under the ROC curve. Does not know: what
-was counted (``grading``, ``evaluation``).
-"""
+"""Rates with their uncertainty: 95 % intervals of rates and of their differences, and the area under
+the ROC curve."""
 
 import math
 from collections.abc import Hashable, Iterable, Sequence
@@ -15,7 +12,7 @@ __all__ = ["Difference", "Rate", "auroc", "difference", "rate"]
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """A proportion with a 95 % interval; `contexts` is 0 when nobody said what they were."""
+    """A proportion with a 95 % interval; ``contexts`` counts distinct ones, 0 if unknown."""
 
     successes: int
     n: int
@@ -59,6 +56,4 @@ def auroc(positive: Sequence[float], negative: Sequence[float]) -> float:
     """How often a positive scores above a negative, ties half; NaN if either is empty."""
     if not len(positive) or not len(negative):
         return math.nan
-    ranks = stats.rankdata([*positive, *negative])[: len(positive)]
-    least = len(positive) * (len(positive) + 1) / 2
-    return float((ranks.sum() - least) / (len(positive) * len(negative)))
+    return float(stats.mannwhitneyu(positive, negative).statistic / (len(positive) * len(negative)))

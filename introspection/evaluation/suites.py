@@ -36,7 +36,7 @@ __all__ = [
     "suite_cases",
 ]
 
-STRENGTHS = (0.5, 1.0)  # two doses well inside the trained range
+STRENGTHS = (0.5, 1.0)  # two strengths well inside the trained range
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,7 +283,7 @@ def custom_cases(
         turn = i % max(len(concepts), 1)
         for concept in [*concepts[turn:], *concepts[:turn]]:
             if not names_it(asked, concept):
-                dose = strengths[i % len(strengths)]
-                cases.append(Sample("injected, own context", asked, concept, dose))
+                strength = strengths[i % len(strengths)]
+                cases.append(Sample("injected, own context", asked, concept, strength))
                 break
     return checked(cases)

@@ -68,12 +68,12 @@ def _names_it(record: Record) -> bool:
 
 
 def _comparisons(groups: dict[str, list[Record]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    comparisons: dict[str, Any] = {}
     seen, unseen = groups.get("injected, seen"), groups.get("injected, unseen")
     if seen and unseen:
         for field in ("detected", "correct"):
             pair = [rate([bool(r[field]) for r in group]) for group in (seen, unseen)]
-            found[f"seen minus unseen, {field}"] = asdict(difference(*pair))
+            comparisons[f"seen minus unseen, {field}"] = asdict(difference(*pair))
     clean = [
         r
         for condition, group in groups.items()
@@ -84,18 +84,18 @@ def _comparisons(groups: dict[str, list[Record]]) -> dict[str, Any]:
     ]
     if clean:
         flagged = [bool(r["detected"] or r["halted"]) for r in clean]
-        found["false positives, all clean contexts"] = asdict(
+        comparisons["false positives, all clean contexts"] = asdict(
             rate(flagged, [r["question"] for r in clean])
         )
     asked = [r for r in clean if r["condition"] == "clean, asked"]
     if unseen and asked:
-        found["auroc of p_detect, unseen against clean asked"] = auroc(
+        comparisons["auroc of p_detect, unseen against clean asked"] = auroc(
             *(
                 [r["p_detect"] for r in group if r["p_detect"] is not None]
                 for group in (unseen, asked)
             )
         )
-    return found
+    return comparisons
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,11 +143,11 @@ def table(summary: dict[str, Any]) -> list[str]:
     lines = [
         f"{'condition':{width}}{'n':>6}{'contexts':>10}  {'detected %':22}{'correct %':22}halted %"
     ]
-    for condition, found in summary["conditions"].items():
+    for condition, measured in summary["conditions"].items():
         cells = "  ".join(
-            f"{percent(found[field]):20}" for field in ("detected", "correct", "halted")
+            f"{percent(measured[field]):20}" for field in ("detected", "correct", "halted")
         )
-        lines.append(f"{condition:{width}}{found['n']:>6}{found['contexts']:>10}  {cells}")
+        lines.append(f"{condition:{width}}{measured['n']:>6}{measured['contexts']:>10}  {cells}")
     for name, value in summary["comparisons"].items():
         if isinstance(value, float):
             lines.append(f"{name}: {value:.4f}")

@@ -74,12 +74,12 @@ def _asked(text: str, at: int) -> bool:
 
 
 def _affirmation(text: str, plain: str, denials: Sequence[re.Match[str]]) -> re.Match[str] | None:
-    for found in AFFIRM.finditer(text):
-        if any(d.start() < found.end() for d in denials):
+    for match in AFFIRM.finditer(text):
+        if any(d.start() < match.end() for d in denials):
             return None
-        clause = re.split(r"\bbut\b", plain[_sentence(text, found.start())[0] : found.end()])[-1]
-        if not _asked(text, found.end()) and not UNREAL.search(clause):
-            return found
+        clause = re.split(r"\bbut\b", plain[_sentence(text, match.start())[0] : match.end()])[-1]
+        if not _asked(text, match.end()) and not UNREAL.search(clause):
+            return match
     return None
 
 
@@ -87,15 +87,15 @@ def _trained(
     text: str, denials: Sequence[re.Match[str]], concept: str | None
 ) -> re.Match[str] | None:
     """The opening of a report in a trained wording, unless it is taken back, asked or supposed."""
-    for found in TRAINED.finditer(text):
-        before = text[_sentence(text, found.start())[0] : found.start()]
-        if any(d.start() < found.start() for d in denials) or UNREAL.search(before):
+    for match in TRAINED.finditer(text):
+        before = text[_sentence(text, match.start())[0] : match.start()]
+        if any(d.start() < match.start() for d in denials) or UNREAL.search(before):
             return None
-        line = text[found.end() :].partition("\n")[0]
+        line = text[match.end() :].partition("\n")[0]
         first = line[: next(sentence_ends(line))].rstrip(" \"'”’)*")
         # Names may end in a question mark; a report that does is a question.
         if not first.endswith("?") or (concept is not None and "?" in concept):
-            return found
+            return match
     return None
 
 
@@ -172,11 +172,11 @@ def _mention(
     text: str, start: int, end: int, concept: str, aliases: Sequence[str]
 ) -> tuple[int, int] | None:
     """The concept standing in the sentences of an affirmation that names nothing by pattern."""
-    while found := find_word(text, concept, aliases, start, end):
-        sentence = _sentence(text, found.start())[0]
-        if not PASSED.search(text, sentence, found.start()) and not _is_list(text, sentence):
-            return found.span()
-        start = found.end()
+    while match := find_word(text, concept, aliases, start, end):
+        sentence = _sentence(text, match.start())[0]
+        if not PASSED.search(text, sentence, match.start()) and not _is_list(text, sentence):
+            return match.span()
+        start = match.end()
     return None
 
 
@@ -200,18 +200,18 @@ def _name(
     text: str, window: tuple[int, int], concept: str | None, aliases: Sequence[str]
 ) -> tuple[tuple[int, int] | None, bool]:
     """Where the report names its thought, and whether the name is the expected concept."""
-    # "C#" is found whole or not at all: without its sign it would be another name.
+    # "C#" is matched whole or not at all: without its sign it would be another name.
     words = [one for one in (concept, *aliases) if one and not has_symbols(one)]
     for link in LINK.finditer(text, *window):
         span, right = _phrase(text, link, window[1]), False
         # From the link on, so that a concept's own article ("The Beatles") is still there.
-        found = span and words and find_word(text, words[0], words[1:], link.end(), span[1])
-        if span and found:
-            span = min(span[0], found.start()), max(span[1], found.end())
-            after = AFTER.match(text[found.end() : span[1]])
+        match = span and words and find_word(text, words[0], words[1:], link.end(), span[1])
+        if span and match:
+            span = min(span[0], match.start()), max(span[1], match.end())
+            after = AFTER.match(text[match.end() : span[1]])
             right = after is not None and not _is_list(text, span[0])
-            right = right and not text.startswith(("#", "+", "%", "&"), found.end())
-            right = right and not goes_on(text, *found.span())
+            right = right and not text.startswith(("#", "+", "%", "&"), match.end())
+            right = right and not goes_on(text, *match.span())
         if not right and concept and (whole := _whole(text, link, concept, aliases)):
             return whole, True
         if span:

@@ -1,7 +1,7 @@
 """When two spellings are one name, and where a name ends in a report of a trained wording.
 
-Knows: what is folded (case, accents, punctuation, spacing), that ``C`` and ``C#`` differ, that a full
-stop may belong to a name. Does not know: whether a report affirms anything (``grading``).
+Case, accents, punctuation and spacing are folded; ``C`` and ``C#`` differ, and a full stop may belong
+to a name. Whether a report affirms anything is for ``grade``.
 
 A name that is expected is compared whole before anything is cut: "St. Louis" does not end at its
 full stop, and "Star Wars: A New Hope" does not name "Star Wars".
@@ -160,18 +160,18 @@ def _expected(names: tuple[str, ...]) -> tuple[frozenset[str], tuple[str, ...]]:
     return frozenset(whole) | {fold(form) for form in forms("", plain)}, whole
 
 
-def same_name(said: str, name: str, aliases: Sequence[str] = ()) -> bool:
-    """Whether ``said`` is the name, one of its aliases or an inflection of one, as a whole."""
+def same_name(reported: str, name: str, aliases: Sequence[str] = ()) -> bool:
+    """Whether ``reported`` is the name, one of its aliases or an inflection of one, as a whole."""
     names = (name, *aliases)
-    if len(said) > 2 * max(map(len, names)) + 60:
+    if len(reported) > 2 * max(map(len, names)) + 60:
         return False
     spelt, whole = _expected(names)
-    stripped = said.strip(_WRAPPED)
-    marked = _MARKED.fullmatch(said.strip())
+    stripped = reported.strip(_WRAPPED)
+    marked = _MARKED.fullmatch(reported.strip())
     # Names in which words stand alone are compared as they are.
     plain = [one for one in names if not has_symbols(one) and _APART.isdisjoint(fold(one).split())]
     for text in dict.fromkeys(
-        (said, stripped, marked[2] if marked else said, _ARTICLE.sub("", stripped, count=1))
+        (reported, stripped, marked[2] if marked else reported, _ARTICLE.sub("", stripped, count=1))
     ):
         folded = fold(text)
         if folded in spelt or any(_joined(folded, one) for one in whole):
@@ -197,15 +197,15 @@ def is_abbreviation(text: str, stop: int, end: int) -> bool:
 
 
 def goes_on(text: str, start: int, end: int) -> bool:
-    """Whether ``text[start:end]`` is only the beginning of a longer name, or is said twice."""
+    """Whether ``text[start:end]`` is only the beginning of a longer name, or stands there twice."""
     if _MORE.match(text, end) or (
         text[end : end + 1] == "." and is_abbreviation(text, end, end + 1)
     ):
         return True
     if re.search(r"(?<!\S)[.-]$", text[:start][-2:]):  # ".NET" is not "NET"
         return True
-    said = re.escape(text[start:end])
-    return re.compile(rf"\s+{said}\b", re.IGNORECASE).match(text, end) is not None
+    name = re.escape(text[start:end])
+    return re.compile(rf"\s+{name}\b", re.IGNORECASE).match(text, end) is not None
 
 
 def sentence_ends(text: str) -> Iterator[int]:

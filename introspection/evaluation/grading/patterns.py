@@ -1,7 +1,7 @@
 """The patterns behind the grading of reports: affirmations, denials, where a name begins and ends.
 
-Knows: English wordings, the fixed sentences of the adapter and the free answers of untrained models.
-Does not know: how what they find is put together (``grading``).
+They cover the fixed English sentences of an adapter and the free answers of untrained models.
+:mod:`~introspection.evaluation.grading.grade` puts together what they match.
 """
 
 import re

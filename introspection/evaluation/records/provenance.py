@@ -1,10 +1,8 @@
 """Where a number comes from, and whether it belongs to an adapter.
 
-Knows: what a run of ``evaluate`` says of itself, how that is compared with an adapter folder, the
-checksum that shows an edit by hand. Does not know: how records are counted or shown.
-
-The comparison stands in one place, :func:`check`, for all who put a number beside an adapter:
-``report``, ``push`` and the page.
+A run of ``evaluate`` describes itself (``RUN_FIELDS``), and a checksum shows an edit by hand.
+:func:`check` compares a run with an adapter folder, for all who put a number beside an adapter:
+``report``, ``push`` and the page. This module does not know how records are counted or shown.
 """
 
 from __future__ import annotations
@@ -94,7 +92,7 @@ def describe(
 
 
 def checksum(document: Mapping[str, Any]) -> str:
-    """Of all of ``document`` but its own field ``check``: an edit by hand shows."""
+    """Checksum [16 hex digits] of all fields of ``document`` but ``check``."""
     plain = {name: value for name, value in document.items() if name != "check"}
     text = json.dumps(plain, sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
@@ -108,6 +106,7 @@ def seal(document: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def sealed(document: Mapping[str, Any]) -> bool:
+    """Whether the checksum of ``document`` fits, so that nobody edited it by hand."""
     return document.get("check") == checksum(document)
 
 
@@ -166,21 +165,21 @@ def check(run: Mapping[str, Any], folder: Path, what: str, remedy: str = MEASURE
         ) from error
     if there[0] is None:
         raise IntrospectionError(f"{what} does not say which adapter answered: {remedy}.")
-    found = None
+    difference = None
     if there[0] != here[0]:
-        found = f"another adapter (weights {str(there[0])[:12]} there, {here[0][:12]} here)"
+        difference = f"another adapter (weights {str(there[0])[:12]} there, {here[0][:12]} here)"
     elif there[1] is not None and not same_base(str(there[1]), str(here[1])):
-        found = f"another base model (fingerprint {str(there[1])[:40]} there, {here[1]} here)"
+        difference = f"another base model (fingerprint {str(there[1])[:40]} there, {here[1]} here)"
     elif there[2] != here[2]:
-        found = f"another layer (layer {_short(there[2])} there, {here[2]} here)"
+        difference = f"another layer (layer {_short(there[2])} there, {here[2]} here)"
     elif not _same_norm(there[3], here[3]):
-        found = f"another unit of strength (norm {_short(there[3])} there, {here[3]:g} here)"
+        difference = f"another unit of strength (norm {_short(there[3])} there, {here[3]:g} here)"
     elif schema != SCHEMA:
-        found = f"another schema ({_short(schema)} there, {SCHEMA} here)"
+        difference = f"another schema ({_short(schema)} there, {SCHEMA} here)"
     elif made_by is not None and not same_version(str(made_by)):
-        found = f"another version (introspection {_short(made_by)} there, {__version__} here)"
-    if found:
-        raise IntrospectionError(f"{what} is of {found}: {remedy}.")
+        difference = f"another version (introspection {_short(made_by)} there, {__version__} here)"
+    if difference:
+        raise IntrospectionError(f"{what} is of {difference}: {remedy}.")
 
 
 def _same_norm(one: object, other: float) -> bool:

@@ -1,7 +1,7 @@
 """One record: what was asked, what was answered, the verdict, and where all of it comes from.
 
-Knows: every field (``FIELDS``), how a record is written, read, checked and graded again. Does not
-know: which reports a run needs or how they are counted.
+``FIELDS`` describes every field. Records are written, read, checked and graded again here. This module
+does not know which answers a run needs (``suites``) or how they are counted (``summary``).
 """
 
 from __future__ import annotations
@@ -102,6 +102,7 @@ FIELDS: Mapping[str, str] = {
 
 
 def now() -> str:
+    """The time in UTC, as records hold it."""
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
@@ -178,14 +179,14 @@ def regraded(record: Mapping[str, Any]) -> dict[str, Any]:
 def moved(
     records: Sequence[Mapping[str, Any]],
 ) -> list[tuple[Mapping[str, Any], dict[str, tuple[Any, Any]]]]:
-    """Every record whose verdict today's grading would change, and the fields: (kept, of today)."""
-    found = []
+    """Every record whose verdict today's grading would change, and the fields: (recorded, of today)."""
+    changes = []
     for record in records:
         new = _verdict_of(record)
         changed = {name: (record[name], new[name]) for name in new if record[name] != new[name]}
         if changed:
-            found.append((record, changed))
-    return found
+            changes.append((record, changed))
+    return changes
 
 
 def as_bytes(records: Sequence[Mapping[str, Any]], path: Path) -> bytes:
@@ -195,25 +196,27 @@ def as_bytes(records: Sequence[Mapping[str, Any]], path: Path) -> bytes:
 
 
 def line(record: Mapping[str, Any]) -> str:
+    """The record as a line of a ``.jsonl`` file."""
     return json.dumps(record, ensure_ascii=False) + "\n"
 
 
 def load(path: Path) -> list[dict[str, Any]]:
-    """Records of a ``.jsonl`` or ``.jsonl.gz`` file, as they are."""
+    """Records of a ``.jsonl`` or ``.jsonl.gz`` file, unchecked. Raises IntrospectionError if there are
+    none or they cannot be read."""
     try:
         data = path.read_bytes()
         text = (gzip.decompress(data) if path.suffix == ".gz" else data).decode()
-        found: list[dict[str, Any]] = [json.loads(part) for part in text.split("\n") if part]
-        if not all(isinstance(record, dict) for record in found):
+        records: list[dict[str, Any]] = [json.loads(part) for part in text.split("\n") if part]
+        if not all(isinstance(record, dict) for record in records):
             raise ValueError
     except (OSError, EOFError, ValueError, RecursionError, zlib.error) as error:
         raise IntrospectionError(
             f"The records {path} cannot be read ({type(error).__name__}): write them again with "
             "'python -m introspection evaluate'."
         ) from error
-    if not found:
+    if not records:
         raise IntrospectionError(f"The records {path} are empty: run the evaluation again.")
-    return found
+    return records
 
 
 def intact(path: Path, records: Sequence[Mapping[str, Any]]) -> None:

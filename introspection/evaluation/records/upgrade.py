@@ -1,7 +1,7 @@
-"""Records of schema 1 -> the present schema, with what is known of them and null for what is not.
+"""Records of schema 1 -> the present schema. What is not known of them stays null.
 
-Knows: what the label of an old run says, and what the adapter's own folder says. Invents nothing: a
-time or a version that nobody wrote down stays null. ``regrade`` does this before it grades again.
+The run's label and the adapter's folder say where they come from; a time or a version that was not
+written down is not invented. ``regrade`` does this before it grades again.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from introspection.concepts.catalogue import UNSEEN_CATEGORIES
 from introspection.errors import IntrospectionError
 from introspection.evaluation.records.provenance import SCHEMA, seal
 from introspection.evaluation.records.record_files import FIELDS, seen_names, was_trained
-from introspection.evaluation.samples import asks_about_state, messages_of
+from introspection.evaluation.samples import asks_about_state, has_detection_score, messages_of
 from introspection.injection.extraction import UNSEEN_TEMPLATE
+from introspection.injection.trials.trial import Schedule
 from introspection.io.outputs import manifest
 from introspection.models.adapters import adapter_info
 from introspection.models.fingerprints import same_base
@@ -84,13 +85,13 @@ def _upgraded(
 ) -> dict[str, Any]:
     name = record["concept"]
     asked = asks_about_state(messages_of(record["question"]))
-    at_once = asked and record["adapter"] and not record["schedule"].startswith("from_step")
+    scored = has_detection_score(asked, record["adapter"], Schedule.parse(record["schedule"]))
     fields = {
         **run,
         **record,
         "held_out": record["category"] in UNSEEN_CATEGORIES if name is not None else None,
         "trained": was_trained(name, seen) if name is not None and seen is not None else None,
         "asked": asked,
-        "p_detect": record["p_detect"] if at_once else None,
+        "p_detect": record["p_detect"] if scored else None,
     }
     return seal({field: fields[field] for field in FIELDS if field != "check"})
