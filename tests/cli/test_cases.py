@@ -17,18 +17,16 @@ import stat
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 from safetensors import safe_open
-from typer.testing import CliRunner
 
-from introspection import __main__ as command_line
 from introspection.concepts.catalogue import Concept, resolve
 from introspection.concepts.texts import reports
 from introspection.evaluation.grading.grade import grade
 from introspection.injection.trials import trial
 from introspection.models import loading
+from tests.support.command import refused, run
 from tests.support.tiny import LAYER, make_tokenizer
 from tests.support.tiny_folder import write_adapter, write_model
 
@@ -63,19 +61,6 @@ def adapter(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Path:
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-def run(*args: object) -> Any:
-    return CliRunner().invoke(command_line.app, [str(arg) for arg in args])
-
-
-def refused(*args: object, says: str = "") -> str:
-    result = run(*args)
-    assert result.exit_code == 2 and result.exception is not None, result.output
-    assert isinstance(result.exception, SystemExit), result.exception
-    (line,) = result.stderr.splitlines()
-    assert line.startswith("error: ") and line.endswith(".") and says in line, line
-    return line
 
 
 def train(model: Path, *args: object) -> tuple[object, ...]:

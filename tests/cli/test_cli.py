@@ -17,15 +17,14 @@ from typing import Any
 
 import pytest
 import torch
-from typer.testing import CliRunner
 
-from introspection import __main__ as command_line
 from introspection.concepts import catalogue
 from introspection.concepts.catalogue import paper
 from introspection.errors import IntrospectionError
 from introspection.injection.vectors import load_vectors, save_vectors
 from introspection.models import loading
 from introspection.models.adapters import adapter_info
+from tests.support.command import one_sentence, refused, run
 from tests.support.tiny import DEPTH
 from tests.support.tiny_folder import edit_json, edit_tensors, write_adapter, write_model
 
@@ -52,27 +51,6 @@ def broken(tmp_path: Path, good: Path) -> Path:
     for file in good.iterdir():
         (folder / file.name).write_bytes(file.read_bytes())
     return folder
-
-
-def run(*args: object) -> Any:
-    return CliRunner().invoke(command_line.app, [str(arg) for arg in args])
-
-
-def refused(*args: object, says: str = "") -> str:
-    """The one sentence on standard error of a command that ends with exit code 2."""
-    result = run(*args)
-    assert result.exit_code == 2, result.output
-    return one_sentence(result.stderr, result.stdout, says)
-
-
-def one_sentence(stderr: str, stdout: str = "", says: str = "") -> str:
-    lines = stderr.splitlines()
-    assert not stdout and len(lines) == 1, (stdout, stderr)
-    (line,) = lines
-    assert line.startswith("error: ") and line.endswith(".") and line.isprintable()
-    assert "Traceback" not in line and len(line) < 600
-    assert says in line, line
-    return line
 
 
 def start(*args: str, **environment: str) -> subprocess.Popen[str]:

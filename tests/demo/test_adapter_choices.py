@@ -33,7 +33,7 @@ from introspection.hub import transfer
 from introspection.models import loading
 from introspection.models.adapters import adapter_info, multi_adapter
 from introspection.models.loading import LoadedModel
-from tests.demo.test_page import SETTINGS, call
+from tests.support.page import SETTINGS, call
 from tests.support.tab import Tab, free_port
 from tests.support.tiny import hook_count
 from tests.support.tiny_folder import (

@@ -33,7 +33,7 @@ from introspection.injection import hooks
 from introspection.injection.decoding import generation
 from introspection.injection.trials.trial import FINAL_ON, Injection, Trial, ask, encode, prompt_ids
 from introspection.models.loading import LoadedModel
-from tests.demo.test_trial_batch import INFO
+from tests.support.page import INFO
 from tests.support.tab import Tab, index
 from tests.support.tiny import LAYER, load_tiny, make_tokenizer
 

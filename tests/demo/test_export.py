@@ -29,6 +29,8 @@ from introspection.demo.tabs.try_it import export, recorded
 from introspection.errors import IntrospectionError
 from introspection.evaluation.grading.grade import grade
 from introspection.models import loading
+from tests.support.page import INFO
+from tests.support.tab import free_port
 from tests.support.tiny import load_tiny
 from tests.support.tiny_folder import write_model
 
@@ -277,8 +279,6 @@ def test_a_space_is_called_on_its_own_host(
 @pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("curl"), reason="there is no curl")
 def test_both_programs_run_on_a_real_page(tmp_path: Path) -> None:
-    from tests.demo.test_page import INFO, free_port
-
     loaded = replace(load_tiny("llama"), adapter=INFO)
     page = launch(loaded, "127.0.0.1", free_port(), block=False, quiet=True)
     try:

@@ -21,7 +21,7 @@ from introspection.demo.server.launch import launch
 from introspection.demo.tabs.try_it import export
 from introspection.errors import IntrospectionError
 from introspection.injection.trials.trial import ask, prompt_ids
-from tests.demo.test_page import INFO, SETTINGS, Visitor, call, scripted
+from tests.support.page import INFO, SETTINGS, Visitor, call, scripted
 from tests.support.tab import free_port
 from tests.support.tiny import load_tiny
 

@@ -13,9 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from typer.testing import CliRunner
 
-from introspection import __main__ as command_line
 from introspection import __version__
 from introspection.concepts.catalogue import UNSEEN_CATEGORIES
 from introspection.errors import IntrospectionError
@@ -26,6 +24,7 @@ from introspection.injection.extraction import UNSEEN_TEMPLATE
 from introspection.io.files import sha256_file
 from introspection.models.adapters import adapter_info
 from introspection.models.weights import gguf
+from tests.support.command import one_sentence, run
 from tests.support.tiny_folder import edit_json, edit_tensors, write_adapter, write_model
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -33,17 +32,12 @@ SHIPPED = ROOT / "adapters" / "smollm2-135m"
 SMALL = ("--suite", "quick", "--limit", 2, "--device", "cpu")
 
 
-def run(*args: object) -> Any:
-    return CliRunner().invoke(command_line.app, [str(arg) for arg in args])
-
-
 def refused(*args: object, says: str) -> str:
     result = run(*args)
     assert result.exit_code == 2, result.output
-    lines = result.stderr.splitlines()
-    assert len(lines) == 1 and lines[0].startswith("error: ") and lines[0].endswith("."), lines
-    assert re.search(says, lines[0]), lines[0]
-    return lines[0]
+    line = one_sentence(result.stderr)
+    assert re.search(says, line), line
+    return line
 
 
 @pytest.fixture(scope="module")

@@ -41,9 +41,9 @@ from introspection.injection.trials.trial import (
     span,
 )
 from introspection.models.loading import LoadedModel
-from tests.conftest import FAMILIES
 from tests.support.tiny import (
     EOS,
+    FAMILIES,
     LAYER,
     hook_count,
     load_adapted,

@@ -17,10 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
 
-from introspection import __main__ as command_line
 from introspection.models.adapters import adapter_info
+from tests.support.command import run as invoke
 from tests.support.tiny_folder import write_adapter, write_model
 
 pytestmark = pytest.mark.slow
@@ -93,10 +92,6 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert done.exit_code == 0, done.output
     shutil.rmtree(root / "x")
     return root
-
-
-def invoke(*args: object) -> Any:
-    return CliRunner().invoke(command_line.app, [str(arg) for arg in args])
 
 
 def world(template: Path, root: Path) -> Path:

@@ -25,7 +25,7 @@ from introspection.io.outputs.ownership import RUN_LOCK
 from introspection.io.tensor_file import write_tensors
 from introspection.models import local_paths
 from introspection.models.adapters import adapter_info
-from tests.cli.test_cli import one_sentence, refused, run
+from tests.support.command import one_sentence, refused, run
 from tests.support.fake_hub import FakeHub
 from tests.support.tiny_folder import edit_json, write_adapter, write_model
 
