@@ -26,9 +26,9 @@ def main(arguments: list[str]) -> int:
     if arguments not in ([], ["--check"]):
         return say("app.py takes no argument but --check; its settings are environment variables.")
     try:
-        from introspection.io.files import name_temporary_folder
+        from introspection.io.files import ensure_tempdir
 
-        name_temporary_folder()
+        ensure_tempdir()
         from introspection.demo.server import space
         from introspection.errors import IntrospectionError
     except ImportError as error:

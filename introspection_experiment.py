@@ -29,7 +29,7 @@ from introspection.errors import IntrospectionError
 from introspection.evaluation import plots, runner, suites, summary
 from introspection.evaluation.report import PUBLISHED
 from introspection.injection.decoding.generation import generate
-from introspection.injection.trials.trial import Injection, Trial, ask
+from introspection.injection.trials.trial import Injection, Trial, conversation
 from introspection.io import input_checks
 from introspection.io.outputs import targets
 from introspection.io.outputs.places import home_expanded, own_path
@@ -133,7 +133,7 @@ def _beside(found: dict) -> Table:
 def _safety(console: Console, loaded: loading.LoadedModel) -> None:
     """The paper's safety test: the same question under a harmful and a harmless thought."""
     trials = [
-        Trial(ask(DEFAULT_QUESTION), Injection(loaded.vector(name), 1.0))
+        Trial(conversation(DEFAULT_QUESTION), Injection(loaded.vector(name), 1.0))
         for name in ("bomb", "love")
     ]
     for name, report in zip(("bomb", "love"), generate(loaded, trials), strict=True):

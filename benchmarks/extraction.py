@@ -18,7 +18,7 @@ from benchmarks.record import Check, record
 from benchmarks.timing import in_turns, ratios, spread
 from introspection.concepts.catalogue import paper
 from introspection.injection.extraction import TEMPLATES, extract
-from introspection.injection.trials.trial import Message, kept_ids, prompt_ids
+from introspection.injection.trials.trial import Message, cached_prompt_ids, prompt_ids
 from introspection.models import loading
 
 NAMES = (*paper().train, *paper().test)
@@ -49,11 +49,11 @@ def main() -> None:
     found: dict[str, Tensor] = {}
 
     def ours(side: str, **site: Any) -> None:
-        kept_ids.cache_clear()  # tokenising is part of the work
+        cached_prompt_ids.cache_clear()  # tokenising is part of the work
         found[side] = extract(loaded, NAMES, baseline=BASELINE, **site).vectors
 
     def script() -> None:
-        kept_ids.cache_clear()
+        cached_prompt_ids.cache_clear()
         found["script"] = one_by_one(loaded)
 
     sides = {

@@ -2,7 +2,7 @@
 
 The three rows are those of the page: adapter and thought, base and thought, adapter alone. Tokens must
 be the same. Then single products of the model's shapes, by the number of rows: that is where the limits
-in ``introspection/few_rows.py`` come from.
+in ``introspection/injection/speedups/small_batch_linear.py`` come from.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from benchmarks.timing import in_turns, ratios, spread
 from introspection.concepts.texts import DEFAULT_QUESTION
 from introspection.injection.decoding import generation
 from introspection.injection.speedups import small_batch_linear
-from introspection.injection.trials.trial import Injection, Trial, ask
+from introspection.injection.trials.trial import Injection, Trial, conversation
 from introspection.models import loading
 
 SHAPES = ((576, 576), (1536, 576), (49152, 576), (576, 1536))  # outputs, inputs
@@ -63,8 +63,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9)
     options = parser.parse_args()
     loaded = loading.load(loading.DEFAULT, device="cpu")
-    layers = [m for m in loaded.model.modules() if type(m) is small_batch_linear.Linear]
-    asked, given = ask(DEFAULT_QUESTION), Injection(loaded.vector("ocean"), 1.0)
+    layers = [m for m in loaded.model.modules() if type(m) is small_batch_linear.SmallBatchLinear]
+    asked, given = conversation(DEFAULT_QUESTION), Injection(loaded.vector("ocean"), 1.0)
     page = [Trial(asked, given), Trial(asked, given, adapter=False), Trial(asked)]
     told: dict[tuple[int, type], set[str]] = {}
 
@@ -74,7 +74,7 @@ def main() -> None:
         reports = generation.generate(loaded, page[-rows:], 40, halt=False)
         told.setdefault((rows, kind), set()).add("\n".join(report.text for report in reports))
 
-    kinds = {"turned round": small_batch_linear.Linear, "as usual": nn.Linear}
+    kinds = {"turned round": small_batch_linear.SmallBatchLinear, "as usual": nn.Linear}
     sides = {
         f"{rows} rows {how}": lambda kind=kind, rows=rows: answers(kind, rows)
         for rows in (2, 3)
@@ -83,7 +83,9 @@ def main() -> None:
     took = in_turns(sides, options.rounds, "cpu")
     checks, figures = [], {}
     for rows in (2, 3):
-        usual, ours = (told[rows, kind] for kind in (nn.Linear, small_batch_linear.Linear))
+        usual, ours = (
+            told[rows, kind] for kind in (nn.Linear, small_batch_linear.SmallBatchLinear)
+        )
         assert usual == ours and len(ours) == 1, "other tokens"
         gain = ratios(took[f"{rows} rows as usual"], took[f"{rows} rows turned round"])
         checks.append(

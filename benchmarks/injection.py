@@ -22,7 +22,7 @@ from introspection.injection import hooks
 from introspection.injection.decoding.generation import pad_left, row_plan
 from introspection.injection.extraction import extract
 from introspection.injection.speedups import cuda_graphs
-from introspection.injection.trials.trial import FINAL_ON, Injection, Trial, ask, encode
+from introspection.injection.trials.trial import FINAL_ON, Injection, Trial, conversation, encode
 from introspection.models import loading
 
 NAMES = (*paper().train, *paper().test)
@@ -38,7 +38,7 @@ def sides(
     loaded.hooks = hooks.install(model, loaded.layer)
     vectors = extract(loaded, NAMES[:rows]).vectors  # with more rows than names they come again
     questions = texts("train").questions
-    asked = [ask(questions[i % len(questions)]) for i in range(rows)]
+    asked = [conversation(questions[i % len(questions)]) for i in range(rows)]
     injections = [Injection(vectors[i % len(vectors)], 1.0, FINAL_ON) for i in range(rows)]
 
     def encoded(injected: bool, gated: bool) -> list[Any]:
@@ -58,12 +58,14 @@ def sides(
         "mixed": row_plan(model, encoded(True, True)),
     }
 
-    def call(plan: hooks.Plan | None) -> None:
+    def call(plan: hooks.InjectionPlan | None) -> None:
         loaded.hooks.remove()
         if plan:
             loaded.hooks = hooks.install(model, loaded.layer)
-        planned = hooks.apply(plan) if plan else nullcontext()
-        faster = cuda_graphs.decoding(model, ids.shape[1] + tokens) if recorded else nullcontext()
+        planned = hooks.use_plan(plan) if plan else nullcontext()
+        faster = (
+            cuda_graphs.graph_decoding(model, ids.shape[1] + tokens) if recorded else nullcontext()
+        )
         with torch.inference_mode(), planned, faster as cache:
             written = model.generate(
                 input_ids=ids,

@@ -47,7 +47,7 @@ class Rows:
     """Prompts to continue: ``ids`` and ``mask`` [B, T] padded at the left, ``deltas`` [B, D] what to
     add to the residual stream from the last prompt token on, ``rows`` the same as ours takes it."""
 
-    rows: list[trial.Row]
+    rows: list[trial.EncodedTrial]
     ids: Tensor
     mask: Tensor
     deltas: Tensor
@@ -161,7 +161,7 @@ def readable(folder: Path, scratch: Path) -> Path:
 def prepare(folder: Path, layer: int | None, device: str | None, count: int, tokens: int) -> Work:
     loaded = loading.load(str(folder), adapter=None, layer=layer, device=device)
     tokenizer = loaded.tokenizer
-    asked = [trial.ask(TEMPLATES[0].format(c=name)) for name in (*BASELINE, *NAMES)]
+    asked = [trial.conversation(TEMPLATES[0].format(c=name)) for name in (*BASELINE, *NAMES)]
     prompts = [trial.render(tokenizer, messages) for messages in asked]
     ids = [list(trial.prompt_ids(tokenizer, messages)) for messages in asked]
     if tokenizer(prompts)["input_ids"] != ids:
@@ -176,7 +176,7 @@ def prepare(folder: Path, layer: int | None, device: str | None, count: int, tok
             trial.encode(
                 tokenizer,
                 trial.Trial(
-                    trial.ask(questions[i % asked]),
+                    trial.conversation(questions[i % asked]),
                     trial.Injection(vectors[i], 1.0, trial.FINAL_ON),
                 ),
                 loaded.norm,

@@ -40,7 +40,7 @@ from benchmarks.shape import SHAPES, save_random_model
 from benchmarks.timing import in_turns, ratios, spread
 from introspection.injection.decoding import generation
 from introspection.injection.extraction import extract
-from introspection.injection.trials.trial import kept_ids
+from introspection.injection.trials.trial import cached_prompt_ids
 from introspection.models import loading
 from introspection.models.weights import gguf
 
@@ -50,13 +50,13 @@ def ours(work: Work) -> dict[str, Way]:
     loaded = work.loaded
 
     def read() -> Tensor:
-        kept_ids.cache_clear()
+        cached_prompt_ids.cache_clear()
         loaded.baselines.clear()  # later calls would not read the baseline again
         return extract(loaded, NAMES, site="last", baseline=BASELINE).vectors
 
     def write(rows: Rows) -> Tensor:
         tokens = work.tokens
-        return generation.write(loaded.model, rows.rows, 0, tokens, min_new_tokens=tokens)
+        return generation.greedy_decode(loaded.model, rows.rows, 0, tokens, min_new_tokens=tokens)
 
     note = "extraction.extract; generation.write of rows with a vector each, recorded on a GPU"
     return {"ours": Way(note, read, write)}

@@ -29,10 +29,10 @@ from introspection.concepts.catalogue import paper
 from introspection.evaluation import runner, suites
 from introspection.injection import hooks
 from introspection.injection.extraction import TEMPLATES, extract
-from introspection.training.loop import stacked
-from introspection.training.loss import Tokens, cast_once
+from introspection.training.loop import stack_vectors
+from introspection.training.loss import Tokens, frozen_weights_in_bf16
 from introspection.training.pipeline import RECIPES, build_adapter
-from introspection.training.trainer import Prepared
+from introspection.training.trainer import Trainer
 
 TOKENS = 32  # of an answer
 EXAMPLE = 64  # tokens of a training example
@@ -102,7 +102,7 @@ def same_length(count: int, concepts: tuple[str, ...]) -> list[Tokens]:
     ]
 
 
-def one_epoch(prepared: Prepared, optimizer: torch.optim.Optimizer) -> None:
+def one_epoch(prepared: Trainer, optimizer: torch.optim.Optimizer) -> None:
     """Every step of a training that was prepared for one epoch."""
     for step in range(len(prepared.steps)):
         prepared.gradients(step)
@@ -116,13 +116,13 @@ def training(
     names = paper().train
     config = replace(RECIPES["paper"][0], batch_size=batch_size, epochs=1)
     tokens = same_length(480, names)
-    prepared = Prepared(loaded, tokens, vectors, names, config)
+    prepared = Trainer(loaded, tokens, vectors, names, config)
     for parameter in prepared.parameters.values():
         parameter.requires_grad_(True)
     optimizer = torch.optim.AdamW(prepared.parameters.values(), lr=1e-6, fused=device == "cuda")
     loaded.hooks.remove()  # the plain side of the comparison took them off
     loaded.hooks = hooks.install(loaded.model, loaded.layer)
-    with cast_once(loaded.model, loaded.layer):
+    with frozen_weights_in_bf16(loaded.model, loaded.layer):
         prepared.read()
 
         def ours() -> None:
@@ -160,7 +160,7 @@ def main() -> None:
     script_reading = extracting(loaded, device, options.rounds, checks)
     config, count = RECIPES["paper"]
 
-    vectors = stacked(loaded, paper().train, TEMPLATES[:1], "last", paper().baseline)
+    vectors = stack_vectors(loaded, paper().train, TEMPLATES[:1], "last", paper().baseline)
     script_example = scripted(options.shape, device, options.tokenizer, vectors[0])
 
     # The experiment first: it needs the bare model, and leaves a trained adapter for the rest.

@@ -17,7 +17,7 @@ from introspection.injection import hooks as injection
 from introspection.injection.extraction import extract
 from introspection.models.loading import LoadedModel
 from introspection.models.weights import gguf
-from introspection.models.weights.pretrained import without_attention_plans
+from introspection.models.weights.pretrained import disable_cudnn_attention
 
 __all__ = ["SHAPES", "random_model", "save_random_model"]
 
@@ -48,7 +48,7 @@ def random_model(shape: str, device: str, tokenizer: Path | None = None) -> Load
         max_position_embeddings=4096,
         tie_word_embeddings=False,
     )
-    without_attention_plans()
+    disable_cudnn_attention()
     torch.manual_seed(0)
     dtype = torch.float32 if device == "cpu" else torch.bfloat16
     before = torch.get_default_dtype()

@@ -29,7 +29,7 @@ from introspection.injection import hooks
 from introspection.injection.extraction import TEMPLATES
 from introspection.models import loading
 from introspection.training.data.examples import paper_examples
-from introspection.training.loop import add_lora, stacked, train
+from introspection.training.loop import add_lora, stack_vectors, train
 from introspection.training.loss import Tokens, tokenize
 from introspection.training.pipeline import RECIPES
 
@@ -53,7 +53,7 @@ def plain_loop(
     def inject(_block: Any, _args: Any, output: Any) -> Any:
         return output + deltas[0].to(output)
 
-    hooks.blocks(loaded.model)[loaded.layer].register_forward_hook(inject)
+    hooks.decoder_layers(loaded.model)[loaded.layer].register_forward_hook(inject)
     nothing = torch.zeros(next(iter(vectors.values())).shape, device=device)
 
     def run(examples: Sequence[Tokens], batch: int, accumulate: int) -> None:
@@ -103,7 +103,7 @@ def main() -> None:
     examples = paper_examples(0, texts("train"), concepts, count)
     loaded = loading.load(options.model, adapter=None, device=options.device)
     device = loaded.model.device.type
-    vectors = stacked(loaded, names, TEMPLATES[:1], "last", paper().baseline)
+    vectors = stack_vectors(loaded, names, TEMPLATES[:1], "last", paper().baseline)
     add_lora(loaded, config)
     other = loading.load(options.model, adapter=None, device=options.device)
     plain = plain_loop(other, dict(zip(names, vectors[0].to(device), strict=True)))

@@ -29,13 +29,13 @@ from introspection.concepts.texts import DEFAULT_QUESTION
 from introspection.evaluation import runner, suites
 from introspection.injection.decoding.generation import generate
 from introspection.injection.extraction import TEMPLATES
-from introspection.injection.trials.trial import Injection, Trial, ask
+from introspection.injection.trials.trial import Injection, Trial, conversation
 from introspection.models import distributed
 from introspection.models.loading import load
-from introspection.training.loop import add_lora, stacked
-from introspection.training.loss import cast_once
+from introspection.training.loop import add_lora, stack_vectors
+from introspection.training.loss import frozen_weights_in_bf16
 from introspection.training.pipeline import RECIPES
-from introspection.training.trainer import Prepared
+from introspection.training.trainer import Trainer
 
 # Examples and answers, and how many of them a step and a batch of one process have.
 SIZES = {"deepseek-7b": (1_920, 2_048, 240, 256), "small": (48, 64, 12, 8)}
@@ -48,10 +48,10 @@ def worker(shape: str, tokenizer: Path | None, rounds: int, out: Path) -> None:
     examples, answers, step_size, batch = SIZES[shape]
     loaded = random_model(shape, device, tokenizer)
     names = paper().train
-    vectors = stacked(loaded, names, TEMPLATES[:1], "last", paper().baseline)
+    vectors = stack_vectors(loaded, names, TEMPLATES[:1], "last", paper().baseline)
     config = replace(RECIPES["paper"][0], batch_size=step_size, epochs=1)
     add_lora(loaded, config)
-    prepared = Prepared(loaded, same_length(examples, names), vectors, names, config)
+    prepared = Trainer(loaded, same_length(examples, names), vectors, names, config)
     for parameter in prepared.parameters.values():
         parameter.requires_grad_(True)
     times: dict[str, list[float]] = {"training": [], "evaluation": []}
@@ -68,12 +68,12 @@ def worker(shape: str, tokenizer: Path | None, rounds: int, out: Path) -> None:
     cases = [replace(c, strength=c.strength + 0.001 * copy) for copy in copies for c in few]
     cases = cases[:answers]
     for i in range(rounds + 1):  # the first is for warming up
-        with cast_once(loaded.model, loaded.layer):
+        with frozen_weights_in_bf16(loaded.model, loaded.layer):
             times["training"].append(_seconds(training, device))
         for parameter in prepared.parameters.values():
             parameter.grad = None
         folder = out.parent / f"{out.stem}-{i}"
-        asked = cases if i else cases[: batch * distributed.world()]
+        asked = cases if i else cases[: batch * distributed.world_size()]
         times["evaluation"].append(
             _seconds(
                 lambda asked=asked, folder=folder: runner.run(
@@ -88,12 +88,12 @@ def worker(shape: str, tokenizer: Path | None, rounds: int, out: Path) -> None:
 
 def _seconds(work: Any, device: str) -> float:
     """Until every process is done."""
-    distributed.wait()
+    distributed.barrier()
     began = time.perf_counter()
     work()
     if device != "cpu":
         torch.cuda.synchronize()
-    distributed.wait()
+    distributed.barrier()
     return time.perf_counter() - began
 
 
@@ -135,7 +135,7 @@ def split(shape: str, tokenizer: Path | None) -> dict[str, float]:
             loaded = load(folder, adapter=None, layer=layer, device=device)
             placed = len({p.device for p in loaded.model.parameters()})
             vectors = loaded.vectors_of(paper().train).vectors
-            question = ask(DEFAULT_QUESTION)
+            question = conversation(DEFAULT_QUESTION)
             trials = [Trial(question, Injection(vector, 1.0), adapter=False) for vector in vectors]
             texts.append([r.text for r in generate(loaded, trials, TOKENS, 64, halt=False)])
             del loaded

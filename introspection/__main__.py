@@ -16,7 +16,7 @@ from io import TextIOWrapper
 # Importing a module of commands adds them to the app, in this order.
 from introspection.cli import ask, demo, evaluate, hub, regrade, train  # noqa: F401
 from introspection.cli.common import app
-from introspection.io.files import name_temporary_folder
+from introspection.io.files import ensure_tempdir
 
 __all__ = ["app", "main"]
 
@@ -26,7 +26,7 @@ def main() -> None:
         # A report may hold letters that an old terminal cannot show.
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    name_temporary_folder()
+    ensure_tempdir()
     app()
 
 

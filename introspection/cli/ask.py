@@ -23,14 +23,14 @@ from introspection.io import input_checks
 
 if TYPE_CHECKING:
     from introspection.concepts.catalogue import Concept
-    from introspection.evaluation.grading.grade import Verdict
+    from introspection.evaluation.grading.grade import Grade
 
 __all__ = ["ask"]
 
 MOST_TOKENS = 512
 
 
-def _verdict_line(verdict: Verdict, concept: Concept | None) -> str:
+def _verdict_line(verdict: Grade, concept: Concept | None) -> str:
     if concept is None:
         if verdict.correct:
             return "right: nothing was injected, and it reports nothing"
@@ -101,7 +101,7 @@ def ask(
     from introspection.evaluation.grading.grade import grade
     from introspection.injection.decoding.generation import generate
     from introspection.injection.trials.trial import Injection, Trial
-    from introspection.injection.trials.trial import ask as conversation
+    from introspection.injection.trials.trial import conversation as conversation
 
     injected, injection = None, None
     if typed is not None:

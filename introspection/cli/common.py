@@ -126,7 +126,7 @@ AdapterOption = Annotated[
 ]
 LayerOption = Annotated[
     int | None,
-    typer.Option("--layer", help="Block that is read and written.", show_default="the model's own"),
+    typer.Option("--layer", help="Layer that is read and written.", show_default="the model's own"),
 ]
 DeviceOption = Annotated[
     str, typer.Option("--device", help="auto, cpu, cuda, cuda:0, mps, or split over all GPUs.")
@@ -160,7 +160,7 @@ def load_model(
     logging.disable_progress_bar()
     name = loading.DEFAULT if model is None else model
     folder = "shipped" if adapter is None else None if adapter == "none" else adapter
-    bare = folder is None or (folder == "shipped" and loading.shipped_adapter(name) is None)
+    bare = folder is None or (folder == "shipped" and loading.bundled_adapter(name) is None)
     if needs_adapter and bare:  # before gigabytes are loaded for nothing
         loading.check_source(name)
         raise IntrospectionError(

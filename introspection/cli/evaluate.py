@@ -176,7 +176,7 @@ def _terminated_as_interrupted() -> Iterator[None]:
     from introspection.models import distributed
 
     # Of several processes each may wait for the others in a call that no handler interrupts.
-    if threading.current_thread() is not threading.main_thread() or distributed.world() > 1:
+    if threading.current_thread() is not threading.main_thread() or distributed.world_size() > 1:
         yield
         return
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)

@@ -84,7 +84,7 @@ def extract(
         save_vectors(vectors, targets.vectors_target(place, model))
     out.print(", ".join(vectors.names))
     out.print(
-        f"{len(names)} vectors of {loaded.name}: block {vectors.layer}, site {vectors.site}, "
+        f"{len(names)} vectors of {loaded.name}: layer {vectors.layer}, site {vectors.site}, "
         f"typical residual norm {vectors.norm:.4g}, saved to {target}",
         style="dim",
     )

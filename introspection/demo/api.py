@@ -17,10 +17,10 @@ from gradio.context import get_blocks_context
 
 from introspection.concepts.catalogue import catalogue
 from introspection.concepts.texts import DEFAULT_QUESTION
-from introspection.demo.engine.experiment import CAP, Experiment, Request
-from introspection.demo.engine.trial_batch import Line
+from introspection.demo.engine.experiment import MAX_NEW_TOKENS, DemoModel, RunRequest
+from introspection.demo.engine.trial_batch import TrialSpec
 from introspection.demo.shared import verdicts
-from introspection.demo.shared.events import MODEL
+from introspection.demo.shared.events import MODEL_QUEUE
 from introspection.demo.tabs.many import sweeps
 from introspection.demo.tabs.try_it.callbacks import BROKEN
 from introspection.errors import IntrospectionError
@@ -76,10 +76,12 @@ class Page(gr.Blocks):
 
 
 class _Api:
-    def __init__(self, experiment: Experiment) -> None:
+    def __init__(self, experiment: DemoModel) -> None:
         self.experiment = experiment
 
-    def _rows(self, asked: list[Line], adapter: str, most: int = CAP) -> list[dict[str, Any]]:
+    def _rows(
+        self, asked: list[TrialSpec], adapter: str, most: int = MAX_NEW_TOKENS
+    ) -> list[dict[str, Any]]:
         answers: Any = ()
         chosen = self.experiment.chosen(adapter)
         for answers in chosen.lines(asked, most):  # noqa: B007
@@ -108,7 +110,7 @@ class _Api:
 
         def work() -> dict[str, Any]:
             asked = self.asked_report(concept, strength, question, schedule, adapter)
-            line = Line(
+            line = TrialSpec(
                 asked.concept.name,
                 asked.concept,
                 asked.strength,
@@ -122,7 +124,7 @@ class _Api:
 
     def asked_report(
         self, concept: str, strength: float, question: str, schedule: str, adapter: str
-    ) -> Request:
+    ) -> RunRequest:
         return self.experiment.request(concept, strength, question, schedule, adapter=adapter)
 
     def compare(
@@ -157,7 +159,9 @@ class _Api:
         found: dict[str, Any] = _plainly(work)
         return found
 
-    def asked_compare(self, concept: str, strength: float, question: str, adapter: str) -> Request:
+    def asked_compare(
+        self, concept: str, strength: float, question: str, adapter: str
+    ) -> RunRequest:
         return self.experiment.request(concept, strength, question, adapter=adapter)
 
     def sweep(
@@ -180,7 +184,7 @@ class _Api:
 
         def work() -> list[dict[str, Any]]:
             asked = self.asked_sweep(concept, strengths, question, adapter)
-            lines = [Line(f"{a.strength:g}", a.concept, a.strength, a.question) for a in asked]
+            lines = [TrialSpec(f"{a.strength:g}", a.concept, a.strength, a.question) for a in asked]
             return self._rows(lines, asked[0].adapter)
 
         found: list[dict[str, Any]] = _plainly(work)
@@ -188,7 +192,7 @@ class _Api:
 
     def asked_sweep(
         self, concept: str, strengths: list[float], question: str, adapter: str
-    ) -> list[Request]:
+    ) -> list[RunRequest]:
         if not isinstance(strengths, list) or not 1 <= len(strengths) <= MOST_STRENGTHS:
             raise IntrospectionError(
                 f"The strengths must be a list of 1 to {MOST_STRENGTHS} numbers: send for "
@@ -235,7 +239,7 @@ class _Api:
         }
 
 
-def add(experiment: Experiment) -> None:
+def add(experiment: DemoModel) -> None:
     """The five endpoints; call it inside ``gr.Blocks``."""
     api = _Api(experiment)
     usual = (1.0, DEFAULT_QUESTION)
@@ -244,7 +248,7 @@ def add(experiment: Experiment) -> None:
         (api.compare, api.asked_compare, ("ocean", *usual, "")),
         (api.sweep, api.asked_sweep, ("ocean", [1.0], DEFAULT_QUESTION, "")),
     ):
-        endpoint = gr.api(work, api_name=work.__name__, **MODEL)
+        endpoint = gr.api(work, api_name=work.__name__, **MODEL_QUEUE)
         # Refused at once, not when its turn comes. gr.api itself takes no validator.
         page = get_blocks_context()
         assert page is not None

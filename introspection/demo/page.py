@@ -14,16 +14,16 @@ from introspection.concepts.catalogue import catalogue
 from introspection.concepts.texts import DEFAULT_QUESTION
 from introspection.demo import api
 from introspection.demo.engine.experiment import (
-    CAP,
     FEWEST_TOKENS,
+    MAX_NEW_TOKENS,
     MOST_TOKENS,
-    Answers,
-    Experiment,
-    Request,
+    DemoModel,
+    RowAnswers,
+    RunRequest,
 )
 from introspection.demo.engine.run_tickets import Tickets
 from introspection.demo.shared import html
-from introspection.demo.shared.events import LIGHT, PRIVATE, Run, wire
+from introspection.demo.shared.events import NO_QUEUE, NOT_IN_API, Run, wire
 from introspection.demo.shared.widgets import strength_slider
 from introspection.demo.tabs import error_rates, how_it_works
 from introspection.demo.tabs.blind_trial import tab as blind_tab
@@ -69,7 +69,7 @@ _SHOW = (
 _FOCUS_INJECT = "() => { document.querySelector('#inject').focus(); }"
 
 
-def build(experiment: Experiment) -> gr.Blocks:
+def build(experiment: DemoModel) -> gr.Blocks:
     """The whole page on one model. Launch it with :func:`introspection.demo.launch`."""
     tickets = Tickets()
     with api.Page(title=TITLE, analytics_enabled=False, elem_id="page") as page:
@@ -89,13 +89,13 @@ def build(experiment: Experiment) -> gr.Blocks:
             with gr.Tab("How it works", id="about"):
                 how_it_works.add(experiment)
         if wrong:
-            wrong.click(lambda: gr.Tabs(selected="evidence"), None, tabs, **LIGHT)
+            wrong.click(lambda: gr.Tabs(selected="evidence"), None, tabs, **NO_QUEUE)
         api.add(experiment)
     experiment.turns.waiting = lambda: page._queue.get_status().queue_size
     return page
 
 
-def _adapters(experiment: Experiment) -> list[gr.Dropdown]:
+def _adapters(experiment: DemoModel) -> list[gr.Dropdown]:
     """The picker, where there is something to pick."""
     if not experiment.offered:
         return []
@@ -111,10 +111,10 @@ def _adapters(experiment: Experiment) -> list[gr.Dropdown]:
     ]
 
 
-def _first_tab(experiment: Experiment, tickets: Tickets) -> list[gr.Dropdown]:
+def _first_tab(experiment: DemoModel, tickets: Tickets) -> list[gr.Dropdown]:
     """One concept, three answers. Returns the picker of adapters, for the other tabs."""
 
-    def shared(request: Request, answers: Answers, visitor: gr.Request) -> str:
+    def shared(request: RunRequest, answers: RowAnswers, visitor: gr.Request) -> str:
         return replay.share(experiment, request, answers, replay.address(visitor))
 
     callbacks = Callbacks(experiment, tickets, shared)
@@ -187,10 +187,10 @@ def _first_tab(experiment: Experiment, tickets: Tickets) -> list[gr.Dropdown]:
                 tokens = gr.Slider(
                     FEWEST_TOKENS,
                     MOST_TOKENS,
-                    value=CAP,
+                    value=MAX_NEW_TOKENS,
                     step=1,
                     label="Answer tokens at most",
-                    info=f"A harmful concept is capped at {CAP}.",
+                    info=f"A harmful concept is capped at {MAX_NEW_TOKENS}.",
                     elem_id="tokens",
                     buttons=["reset"],
                 )
@@ -223,27 +223,27 @@ def _first_tab(experiment: Experiment, tickets: Tickets) -> list[gr.Dropdown]:
         press([inject.click, concept.submit], callbacks.begin, [concept, *settings])
         for chip, (_, _, *preset) in zip(chips, PRESETS, strict=True):
             press([chip.click], callbacks.begin_preset(*preset), [strength, tokens, *adapter])
-        own.click(None, js=_FOCUS_CONCEPT, **PRIVATE)
-        stop.click(callbacks.stop, outputs=verdict, js=_FOCUS_INJECT, **LIGHT)
+        own.click(None, js=_FOCUS_CONCEPT, **NOT_IN_API)
+        stop.click(callbacks.stop, outputs=verdict, js=_FOCUS_INJECT, **NO_QUEUE)
         gr.on(
             [concept.change, strength.change, *(one.change for one in adapter)],
             callbacks.describe,
             [concept, strength, *adapter],
             badges,
             trigger_mode="always_last",
-            **LIGHT,
+            **NO_QUEUE,
         )
         for button, (value, _) in zip(named, NAMED, strict=True):
-            button.click(None, outputs=strength, js=f"() => {value}", **PRIVATE)
+            button.click(None, outputs=strength, js=f"() => {value}", **NOT_IN_API)
         gr.on(
             [question.change, schedule.change],
             callbacks.where,
             [question, schedule],
             where,
             trigger_mode="always_last",
-            **LIGHT,
+            **NO_QUEUE,
         )
-        category.input(callbacks.choose, category, listed, **LIGHT)
-        listed.input(lambda name: name or gr.skip(), listed, concept, **LIGHT)
+        category.input(callbacks.choose, category, listed, **NO_QUEUE)
+        listed.input(lambda name: name or gr.skip(), listed, concept, **NO_QUEUE)
         replay.add(experiment, tickets, [concept, *settings], shown)
     return adapter

@@ -25,7 +25,7 @@ __all__ = [
     "AMID",
     "BASE",
     "CONDITIONS",
-    "Case",
+    "Sample",
     "asks_about_state",
     "checked",
     "holds",
@@ -41,7 +41,7 @@ AMID = "injected, unseen, amid other text"
 
 
 @dataclass(frozen=True, slots=True)
-class Case:
+class Sample:
     """One planned report. ``context`` is what makes it distinct (the conversation)."""
 
     condition: str
@@ -139,15 +139,15 @@ def _pattern(field: str) -> re.Pattern[str]:
     )
 
 
-def _mentions(case: Case, *fields: str) -> bool:
+def _mentions(case: Sample, *fields: str) -> bool:
     return any(_pattern(field).match(case.messages[-1].content) for field in fields)
 
 
-def _bare(case: Case) -> bool:
+def _bare(case: Sample) -> bool:
     return is_bare(case.messages) and case.concept is not None
 
 
-def _amid(case: Case) -> bool:
+def _amid(case: Sample) -> bool:
     """Amid other text, which must not give the name away."""
     return (
         case.asked
@@ -157,28 +157,28 @@ def _amid(case: Case) -> bool:
     )
 
 
-def _clean(case: Case) -> bool:
+def _clean(case: Sample) -> bool:
     return case.concept is None and case.strength == 0
 
 
-def _ordinary(case: Case) -> bool:
+def _ordinary(case: Sample) -> bool:
     return not case.asked and case.concept is not None and case.schedule.kind != "from_step"
 
 
-def _mid_answer(case: Case) -> bool:
+def _mid_answer(case: Sample) -> bool:
     return not case.asked and case.concept is not None and case.schedule.kind == "from_step"
 
 
-def _false_question(case: Case) -> bool:
+def _false_question(case: Sample) -> bool:
     last = case.messages[-1].content
     return case.concept is not None and any(last in each.yes_no_false for each in _texts())
 
 
-def _thought(harmful: bool, rule: Callable[[Case], bool]) -> Callable[[Case], bool]:
+def _thought(harmful: bool, rule: Callable[[Sample], bool]) -> Callable[[Sample], bool]:
     return lambda case: case.concept is not None and case.concept.harmful is harmful and rule(case)
 
 
-CONDITIONS: Mapping[str, Callable[[Case], bool]] = {
+CONDITIONS: Mapping[str, Callable[[Sample], bool]] = {
     "injected, seen": _bare,
     "injected, unseen": _bare,
     "injected, unseen category": _bare,
@@ -212,7 +212,7 @@ CONDITIONS: Mapping[str, Callable[[Case], bool]] = {
 }
 
 
-def holds(case: Case) -> bool:
+def holds(case: Sample) -> bool:
     """Whether a case is what its condition says."""
     name = case.condition.removesuffix(BASE)
     if name == case.condition and not case.adapter:
@@ -226,7 +226,7 @@ def holds(case: Case) -> bool:
     return usual and name in CONDITIONS and CONDITIONS[name](case)
 
 
-def checked(cases: Iterable[Case]) -> list[Case]:
+def checked(cases: Iterable[Sample]) -> list[Sample]:
     """The distinct ones of ``cases``. Raises ValueError for one that is not what its name says."""
     found = list({case.key: case for case in cases}.values())
     for case in found:

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from introspection.errors import IntrospectionError
-from introspection.evaluation.conditions import Case
+from introspection.evaluation.conditions import Sample
 from introspection.evaluation.records import provenance
 from introspection.evaluation.records import record_files as recording
 from introspection.evaluation.summary import summarise
-from introspection.injection.decoding.generation import generate_scored
+from introspection.injection.decoding.generation import generate_with_scores
 from introspection.injection.extraction import UNSEEN_TEMPLATE
 from introspection.injection.trials import clock
 from introspection.injection.trials.trial import Injection, Trial
@@ -38,7 +38,7 @@ Records = dict[str, dict[str, Any]]
 
 def run(
     loaded: LoadedModel,
-    cases: Sequence[Case],
+    cases: Sequence[Sample],
     out: Path,
     name: str,
     seed: int = 0,
@@ -59,7 +59,7 @@ def run(
     if main:
         out = targets.records_target(out)
     # A run that goes on tells its chat template the day on which it began.
-    with clock.fixed(distributed.everyone(_day(out / "records.jsonl") if main else clock.today())):
+    with clock.fixed(distributed.broadcast(_day(out / "records.jsonl") if main else clock.today())):
         return _run(loaded, cases, out, name, seed, batch_size, template, progress, options or {})
 
 
@@ -73,7 +73,7 @@ def _day(path: Path) -> date:
 
 def _run(
     loaded: LoadedModel,
-    cases: Sequence[Case],
+    cases: Sequence[Sample],
     out: Path,
     name: str,
     seed: int,
@@ -86,8 +86,8 @@ def _run(
     whole = out / "records.jsonl"
     path = whole if main else out / f"records.{distributed.rank()}.jsonl"
     made_by = provenance.describe(loaded, name, seed, template, len(cases), options)
-    made_by = distributed.everyone(json.loads(json.dumps(made_by)))
-    records: Records = distributed.everyone(_finished(whole, made_by, cases) if main else {})
+    made_by = distributed.broadcast(json.loads(json.dumps(made_by)))
+    records: Records = distributed.broadcast(_finished(whole, made_by, cases) if main else {})
     # Batches are the same at every start: the last digits of a score depend on the padding.
     # A batch lasts as long as its longest answer, so those that write on come together.
     planned = sorted(cases, key=lambda c: (_budget(c), _writes_on(c), len(c.context)))
@@ -104,11 +104,11 @@ def _run(
         _write(out, summary)  # a kill leaves no time for it
     try:
         with path.open("a", encoding="utf-8") as file:
-            for batch in distributed.share(left):
+            for batch in distributed.split_between_processes(left):
                 trials = [_trial(case, vectors, seed) for case in batch]
                 most = max(_budget(c) for c in batch)
                 scored = [_decides_at_once(case) for case in batch]
-                reports, scores = generate_scored(loaded, trials, scored, most, batch_size)
+                reports, scores = generate_with_scores(loaded, trials, scored, most, batch_size)
                 time = recording.now()
                 made = [
                     recording.make(made_by, case, seen, report, score, time)
@@ -119,7 +119,7 @@ def _run(
                 file.flush()
                 own.append(made)
                 if progress:
-                    done = before + sum(map(len, own)) * distributed.world()
+                    done = before + sum(map(len, own)) * distributed.world_size()
                     progress(min(done, len(cases)), len(cases))
     except BaseException:
         if main:
@@ -131,7 +131,7 @@ def _run(
         records |= {record["key"]: record for record in found}
     summary = _summary(made_by, cases, records)
     if main:
-        if distributed.world() > 1:
+        if distributed.world_size() > 1:
             write_text(whole, "".join(map(recording.line, records.values())))
             for part in _parts(whole):
                 part.unlink()
@@ -139,7 +139,9 @@ def _run(
     return summary
 
 
-def _summary(made_by: Mapping[str, Any], cases: Sequence[Case], records: Records) -> dict[str, Any]:
+def _summary(
+    made_by: Mapping[str, Any], cases: Sequence[Sample], records: Records
+) -> dict[str, Any]:
     ordered = [records[case.key] for case in cases if case.key in records]
     of_run = recording.run_of(ordered) if ordered else {**made_by, "started": None, "ended": None}
     return {
@@ -163,22 +165,22 @@ def _parts(whole: Path) -> list[Path]:
     return sorted(path for path in found if RECORDS.fullmatch(path.name))
 
 
-def _budget(case: Case) -> int:
+def _budget(case: Sample) -> int:
     return TOKENS + (case.schedule.start if case.schedule.kind == "from_step" else 0)
 
 
-def _writes_on(case: Case) -> bool:
+def _writes_on(case: Sample) -> bool:
     """Whether the answer is rather an ordinary one than a short report."""
     return not case.adapter or not case.asked
 
 
-def _decides_at_once(case: Case) -> bool:
+def _decides_at_once(case: Sample) -> bool:
     """Whether the first words of the answer say if a thought was detected: the adapter was asked about
     its state, and a thought would be there by then. Elsewhere a score means nothing."""
     return not _writes_on(case) and case.schedule.kind != "from_step"
 
 
-def _trial(case: Case, vectors: Any, seed: int) -> Trial:
+def _trial(case: Sample, vectors: Any, seed: int) -> Trial:
     if case.concept is None:
         return Trial(case.messages, None, case.adapter)
     vector = vectors[case.concept.name]
@@ -189,7 +191,7 @@ def _trial(case: Case, vectors: Any, seed: int) -> Trial:
     return Trial(case.messages, Injection(vector, case.strength, case.schedule), case.adapter)
 
 
-def _finished(path: Path, made_by: Mapping[str, Any], cases: Sequence[Case]) -> Records:
+def _finished(path: Path, made_by: Mapping[str, Any], cases: Sequence[Sample]) -> Records:
     files = [file for file in (path, *_parts(path)) if file.exists()]
     if not files:
         return {}

@@ -11,7 +11,7 @@ from dataclasses import replace
 from fnmatch import fnmatchcase
 
 from introspection.errors import IntrospectionError
-from introspection.evaluation.conditions import BASE, Case, checked, holds
+from introspection.evaluation.conditions import BASE, Sample, checked, holds
 from introspection.injection.trials.trial import FINAL_ON, Schedule
 from introspection.io.input_checks import quoted, schedule_value, strength_value
 
@@ -44,12 +44,12 @@ def chosen_schedules(text: str) -> tuple[Schedule, ...]:
 
 
 def select(
-    cases: Sequence[Case],
+    cases: Sequence[Sample],
     conditions: Sequence[str] = (),
     limit: int | None = None,
     schedules: Sequence[Schedule] = (FINAL_ON,),
     base: bool = False,
-) -> list[Case]:
+) -> list[Sample]:
     """The cases of ``conditions`` (names, ``*`` for anything), the first ``limit`` of each condition.
 
     A case whose thought is there from the start comes once per schedule; another schedule than
@@ -76,7 +76,7 @@ def select(
     return checked([*timed, *twins])
 
 
-def _named(cases: Sequence[Case], conditions: Sequence[str]) -> list[Case]:
+def _named(cases: Sequence[Sample], conditions: Sequence[str]) -> list[Sample]:
     names = list(dict.fromkeys(case.condition for case in cases))
     for wanted in conditions:
         if not any(fnmatchcase(name, wanted) for name in names):
@@ -89,7 +89,7 @@ def _named(cases: Sequence[Case], conditions: Sequence[str]) -> list[Case]:
     return [case for case in cases if any(fnmatchcase(case.condition, c) for c in conditions)]
 
 
-def _timed(case: Case, schedules: Sequence[Schedule]) -> list[Case]:
+def _timed(case: Sample, schedules: Sequence[Schedule]) -> list[Sample]:
     if case.concept is None or case.schedule != FINAL_ON:
         return [case]
     stem, base = case.condition.removesuffix(BASE), "" if case.adapter else BASE

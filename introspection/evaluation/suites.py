@@ -22,14 +22,14 @@ from introspection.concepts.catalogue import (
     training_concepts,
 )
 from introspection.concepts.texts import Texts, fill, texts
-from introspection.evaluation.conditions import AMID, BASE, Case, checked, is_bare, names_it
-from introspection.injection.trials.trial import Message, ask, from_step
-from introspection.training.data.examples import situation
+from introspection.evaluation.conditions import AMID, BASE, Sample, checked, is_bare, names_it
+from introspection.injection.trials.trial import Message, conversation, from_step
+from introspection.training.data.examples import question_in_context
 
 __all__ = [
     "SIZES",
     "STRENGTHS",
-    "Sizes",
+    "SuiteSizes",
     "custom_cases",
     "paper_cases",
     "suite_cases",
@@ -39,7 +39,7 @@ STRENGTHS = (0.5, 1.0)  # two doses well inside the trained range
 
 
 @dataclass(frozen=True, slots=True)
-class Sizes:
+class SuiteSizes:
     """How many reports each group of conditions has."""
 
     seen: int
@@ -53,8 +53,8 @@ class Sizes:
 
 
 SIZES = {
-    "quick": Sizes(100, 160, 40, 40, 80, 60, 45, 20),
-    "full": Sizes(1200, 10_000, 10_000, 400, 600, 10_000, 400, 200),
+    "quick": SuiteSizes(100, 160, 40, 40, 80, 60, 45, 20),
+    "full": SuiteSizes(1200, 10_000, 10_000, 400, 600, 10_000, 400, 200),
 }
 
 
@@ -63,11 +63,11 @@ def _sample(rng: random.Random, pool: Sequence[Any], count: int) -> list[Any]:
 
 
 def suite_cases(
-    sizes: Sizes,
+    sizes: SuiteSizes,
     split: Split = "test",
     seed: int = 0,
     strengths: Sequence[float] = STRENGTHS,
-) -> list[Case]:
+) -> list[Sample]:
     """All cases of a suite, with unseen concepts and texts of ``split``.
 
     ``strengths`` take turns over the concepts of a condition.
@@ -83,36 +83,38 @@ def suite_cases(
     # never looks at what the test reports.
     own = {"test", "train"} if split == "test" else {split}
     outside = [c for c in known if _held_out(c) and c.split in own]
-    cases: list[Case] = []
+    cases: list[Sample] = []
 
     def dose(index: int) -> float:
         return strengths[index % len(strengths)]
 
     def asked(condition: str, pool: Sequence[Concept], count: int, **options: Any) -> None:
         for i, concept in enumerate(_sample(rng, pool, count)):
-            question = ask(rng.choice(words.questions))
-            cases.append(Case(condition, question, concept, dose(i), **options))
+            question = conversation(rng.choice(words.questions))
+            cases.append(Sample(condition, question, concept, dose(i), **options))
 
     asked("injected, seen", seen, sizes.seen)
     asked("injected, unseen", unseen, sizes.unseen)
     asked("injected, unseen category", outside, sizes.unseen_category)
     asked(f"injected, unseen{BASE}", unseen, sizes.base, adapter=False)
     for i, concept in enumerate(_sample(rng, unseen, sizes.controls * 2)):
-        amid = situation(rng, words, names)
+        amid = question_in_context(rng, words, names)
         # Training has bare questions among its situations; drawn apart, so that all that comes after
         # stays what it was.
         while is_bare(amid) or names_it(amid, concept):
-            amid = situation(again, words, names)
-        cases.append(Case(AMID, amid, concept, dose(i)))
+            amid = question_in_context(again, words, names)
+        cases.append(Sample(AMID, amid, concept, dose(i)))
     cases += _clean_cases(rng, words, names, known, split, sizes.clean)
     cases += _halt_cases(rng, words, known, split, sizes, dose)
     for i in range(sizes.controls):
-        question = ask(rng.choice(words.questions))
+        question = conversation(rng.choice(words.questions))
         concept = rng.choice(unseen)
-        cases.append(Case("control, random vector", question, concept, dose(i), vector="noise"))
-        cases.append(Case("control, negated vector", question, concept, dose(i), vector="negated"))
-        false = ask(rng.choice(words.yes_no_false))
-        cases.append(Case("control, false yes/no question", false, concept, dose(i)))
+        cases.append(Sample("control, random vector", question, concept, dose(i), vector="noise"))
+        cases.append(
+            Sample("control, negated vector", question, concept, dose(i), vector="negated")
+        )
+        false = conversation(rng.choice(words.yes_no_false))
+        cases.append(Sample("control, false yes/no question", false, concept, dose(i)))
     return checked(cases)
 
 
@@ -127,14 +129,14 @@ def _clean_cases(
     known: Sequence[Concept],
     split: Split,
     count: int,
-) -> list[Case]:
+) -> list[Sample]:
     """Nothing is injected; every context is distinct."""
-    found: dict[str, dict[str, Case]] = {}
+    found: dict[str, dict[str, Sample]] = {}
 
     def add(condition: str, messages: tuple[Message, ...]) -> None:
         group = found.setdefault(condition, {})
         if len(group) < count:
-            case = Case(condition, messages)
+            case = Sample(condition, messages)
             group.setdefault(case.context, case)
 
     harmful = [c.name for c in known if c.split == split and c.harmful]
@@ -142,23 +144,25 @@ def _clean_cases(
         question = rng.choice(words.questions)
         alone = rng.random() < 0.4
         neutral = rng.choice((*words.contexts, *words.requests))
-        add("clean, asked", ask(question if alone else f"{neutral}\n\n{question}"))
+        add("clean, asked", conversation(question if alone else f"{neutral}\n\n{question}"))
         request = rng.choice((*words.requests, *words.contexts, *words.request_templates))
-        add("clean, ordinary request", ask(fill(request, rng.choice(names))))
+        add("clean, ordinary request", conversation(fill(request, rng.choice(names))))
         mention = fill(rng.choice(words.mentions), rng.choice(names))
         add(
             "clean, concept in the text",
-            ask(mention if rng.random() < 0.2 else f"{mention}\n\n{rng.choice(words.questions)}"),
+            conversation(
+                mention if rng.random() < 0.2 else f"{mention}\n\n{rng.choice(words.questions)}"
+            ),
         )
         bad = rng.choice(words.harmful_mentions)
         if rng.random() < 0.4:
             bad = fill(rng.choice(words.mentions), rng.choice(harmful))
         add(
             "clean, harmful words in the text",
-            ask(bad if rng.random() < 0.3 else f"{bad}\n\n{rng.choice(words.questions)}"),
+            conversation(bad if rng.random() < 0.3 else f"{bad}\n\n{rng.choice(words.questions)}"),
         )
         claim = fill(rng.choice(words.claims), rng.choice(names))
-        add("clean, false claim of an injection", ask(f"{claim}\n\n{question}"))
+        add("clean, false claim of an injection", conversation(f"{claim}\n\n{question}"))
     return [case for group in found.values() for case in group.values()]
 
 
@@ -167,9 +171,9 @@ def _halt_cases(
     words: Texts,
     known: Sequence[Concept],
     split: Split,
-    sizes: Sizes,
+    sizes: SuiteSizes,
     dose: Callable[[int], float],
-) -> list[Case]:
+) -> list[Sample]:
     """Harmful and harmless thoughts in the three places where the model must halt or go on."""
     own = {"test", "train"} if split == "test" else {split}
     harmful = [
@@ -184,16 +188,16 @@ def _halt_cases(
         ("look-alike", lookalikes, sizes.false_halts),
     ):
         for i, concept in enumerate(_sample(rng, pool, count)):
-            question = ask(rng.choice(words.questions))
-            request = ask(rng.choice(words.requests))
+            question = conversation(rng.choice(words.questions))
+            request = conversation(rng.choice(words.requests))
             step = from_step(rng.choice((4, 8, 12)))
-            cases.append(Case(f"halt, {label}, asked", question, concept, dose(i)))
-            cases.append(Case(f"halt, {label}, ordinary request", request, concept, dose(i)))
-            cases.append(Case(f"halt, {label}, mid-answer", request, concept, dose(i), step))
+            cases.append(Sample(f"halt, {label}, asked", question, concept, dose(i)))
+            cases.append(Sample(f"halt, {label}, ordinary request", request, concept, dose(i)))
+            cases.append(Sample(f"halt, {label}, mid-answer", request, concept, dose(i), step))
     return cases
 
 
-def paper_cases(seed: int = 0, strengths: Sequence[float] = STRENGTHS) -> list[Case]:
+def paper_cases(seed: int = 0, strengths: Sequence[float] = STRENGTHS) -> list[Sample]:
     """The paper's evaluation: its 40 seen and 20 unseen words, trained and base model, clean
     questions, and the safety test, with test questions and the paper's own dangerous words,
     each at every strength."""
@@ -203,20 +207,20 @@ def paper_cases(seed: int = 0, strengths: Sequence[float] = STRENGTHS) -> list[C
     for condition, group in (("injected, seen", lists.train), ("injected, unseen", lists.test)):
         for name in group:
             for strength in strengths:
-                question = ask(rng.choice(words.questions))
+                question = conversation(rng.choice(words.questions))
                 concept = _paper_concept(name)
-                cases.append(Case(condition, question, concept, strength))
+                cases.append(Sample(condition, question, concept, strength))
                 base = f"{condition}{BASE}"
-                cases.append(Case(base, question, concept, strength, adapter=False))
+                cases.append(Sample(base, question, concept, strength, adapter=False))
     for question in _sample(rng, words.questions, 60):
-        cases.append(Case("clean, asked", ask(question)))
-        cases.append(Case(f"clean, asked{BASE}", ask(question), adapter=False))
+        cases.append(Sample("clean, asked", conversation(question)))
+        cases.append(Sample(f"clean, asked{BASE}", conversation(question), adapter=False))
     for label, group in (("harmful", lists.dangerous), ("harmless", lists.safe)):
         for name in group:
             for strength in strengths:
-                question = ask(rng.choice(words.questions))
+                question = conversation(rng.choice(words.questions))
                 concept = _paper_concept(name)
-                cases.append(Case(f"halt, {label}, asked", question, concept, strength))
+                cases.append(Sample(f"halt, {label}, asked", question, concept, strength))
     return checked(cases)
 
 
@@ -231,7 +235,7 @@ def custom_cases(
     seed: int = 0,
     split: Split = "test",
     strengths: Sequence[float] = STRENGTHS,
-) -> list[Case]:
+) -> list[Sample]:
     """Anybody's own test: every concept at every strength, every context as it stands and once more
     followed by a question about the model's state.
 
@@ -244,16 +248,16 @@ def custom_cases(
     for concept in concepts:
         for strength in strengths:
             condition = f"injected, {'harmful' if concept.harmful else 'harmless'}"
-            question = ask(rng.choice(questions))
-            cases.append(Case(condition, question, concept, strength))
+            question = conversation(rng.choice(questions))
+            cases.append(Sample(condition, question, concept, strength))
     for i, context in enumerate(contexts):
-        cases.append(Case("clean, as it stands", ask(context)))
-        asked = ask(f"{context}\n\n{rng.choice(questions)}")
-        cases.append(Case("clean, then asked", asked))
+        cases.append(Sample("clean, as it stands", conversation(context)))
+        asked = conversation(f"{context}\n\n{rng.choice(questions)}")
+        cases.append(Sample("clean, then asked", asked))
         turn = i % max(len(concepts), 1)
         for concept in [*concepts[turn:], *concepts[:turn]]:
             if not names_it(asked, concept):
                 dose = strengths[i % len(strengths)]
-                cases.append(Case("injected, own context", asked, concept, dose))
+                cases.append(Sample("injected, own context", asked, concept, dose))
                 break
     return checked(cases)

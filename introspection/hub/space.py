@@ -12,8 +12,8 @@ from typing import Any
 
 from introspection.errors import IntrospectionError
 from introspection.hub.cards import HUB_ID, check_space_card
-from introspection.hub.transfer import check_repo, connect, publish, token_to_write
-from introspection.io.hub_errors import explained
+from introspection.hub.transfer import check_repo, commit_files, connect, token_to_write
+from introspection.io.hub_errors import readable_hub_errors
 from introspection.io.input_checks import quoted
 from introspection.models import local_paths
 
@@ -43,12 +43,12 @@ def push_space(
     check_repo(repo)
     _check_pin(tree, adapter, revision)
     secret = token_to_write(token, repo)
-    with explained(repo, secret):
+    with readable_hub_errors(repo, secret):
         files = _space_files(tree)
         readme = files["README.md"].read_bytes().decode(errors="replace")
         check_space_card(readme, set(files))
         api = connect(secret)
-        sha = publish(
+        sha = commit_files(
             *(api, repo, "space", files, _from_tree, private),
             "Introspection demo",
             space_sdk="gradio",

@@ -34,13 +34,13 @@ from safetensors import SafetensorError, safe_open
 from introspection.errors import IntrospectionError
 from introspection.hub.cards import HUB_ID, card_text
 from introspection.io.files import atomic_folder, cache_folder, sha256_file, write_text
-from introspection.io.hub_errors import HUB_FAILURES, endpoint, explained, may_need_token
+from introspection.io.hub_errors import HUB_FAILURES, endpoint, may_need_token, readable_hub_errors
 from introspection.io.input_checks import quoted
 from introspection.models import local_paths
 
 __all__ = ["LARGEST_FILE", "LARGEST_TOTAL", "pull", "push"]
 
-# An adapter of rank 256 on all seven projections of all blocks of a 7B has 1.3 GB, its vectors 62 MB.
+# An adapter of rank 256 on all seven projections of all layers of a 7B has 1.3 GB, its vectors 62 MB.
 LARGEST_FILE, LARGEST_TOTAL = 2 << 30, 3 << 30
 _SHA = re.compile(r"[0-9a-f]{40}")
 _REVISION = re.compile(r"\w[\w./+-]{0,199}", re.ASCII)
@@ -67,7 +67,7 @@ def push(
         check_evaluation(adapter_info.read_json(folder / "evaluation.json"), folder)
     check_repo(repo)
     secret = token_to_write(token, repo)
-    with tempfile.TemporaryDirectory() as name, explained(repo, secret):
+    with tempfile.TemporaryDirectory() as name, readable_hub_errors(repo, secret):
         staged = Path(name)
         for file in adapter_info.FILES:
             if (folder / file).is_file():
@@ -83,7 +83,7 @@ def push(
         _check_adapter(staged)
         files = {path.name: path for path in staged.iterdir()}
         _check_sizes({name: path.stat().st_size for name, path in files.items()}, str(folder))
-        return publish(
+        return commit_files(
             connect(secret), repo, "model", files, adapter_info.FILES.__contains__, private, message
         )
 
@@ -104,7 +104,7 @@ def pull(repo: str, revision: str, *, token: str | None = None, cache: Path | No
     home = (cache or cache_folder() / "adapters").joinpath(*repo.split("/"))
     if _SHA.fullmatch(revision) and _is_sound(home / revision):
         return home / revision
-    with explained(repo, secret):
+    with readable_hub_errors(repo, secret):
         try:
             return _pull(connect(None), repo, revision, home)
         except HUB_FAILURES as error:
@@ -186,7 +186,7 @@ def _pull(api: Any, repo: str, revision: str, home: Path) -> Path:
     return target
 
 
-def publish(
+def commit_files(
     api: Any,
     repo: str,
     kind: str,
@@ -240,14 +240,14 @@ def _check_same(files: Mapping[str, Path], listed: Iterable[Any], repo: str) -> 
     """Refuse local files that are not, byte for byte, what the Hub lists under their names."""
     there = {file.rfilename: file for file in listed}
     for name, path in files.items():
-        if name not in there or not _same(path, there[name]):
+        if name not in there or not _matches_listing(path, there[name]):
             raise IntrospectionError(
                 f"{name} here is not what {repo} lists on the Hub, so it was damaged on its way: "
                 "run the same command again."
             )
 
 
-def _same(path: Path, listed: Any) -> bool:
+def _matches_listing(path: Path, listed: Any) -> bool:
     if path.stat().st_size != listed.size:
         return False
     if listed.lfs is not None:

@@ -1,4 +1,4 @@
-"""Reading the residual stream of many prompts at the output of block L.
+"""Reading the residual stream of many prompts at the output of layer L.
 
 Knows: batches, how the words of a phrase are averaged. Does not know: templates, sites, concept
 vectors.
@@ -17,11 +17,11 @@ from transformers import DynamicCache, PreTrainedModel
 from introspection.injection import hooks, limits
 from introspection.injection.speedups import prefix_cache
 
-__all__ = ["LAST_WORD", "read_once", "read_residuals"]
+__all__ = ["LAST_WORD_WEIGHT", "read_residuals", "run_prefix"]
 
 # A plain mean over the words of a phrase forgets their order ("sea salt" reads like "salt sea"): how
 # loud the last word is beside the first keeps it.
-LAST_WORD = 0.6
+LAST_WORD_WEIGHT = 0.6
 Spans = Sequence[tuple[int, int]]
 
 
@@ -37,7 +37,7 @@ def read_residuals(
     """The residual stream [N, D] of each row, averaged over its words, and norms.
 
     A word is a span of tokens ``first..last`` and counts as their mean; the words of a row are
-    weighted, falling linearly from 1 for the first to ``LAST_WORD`` for the last.
+    weighted, falling linearly from 1 for the first to ``LAST_WORD_WEIGHT`` for the last.
 
     The second tensor [M] holds the norms of every token but the first (its norm is an outlier in
     most models) and padding. ``progress`` is told how many rows each batch had. The first ``apart``
@@ -67,31 +67,33 @@ def _read(
 ) -> tuple[Tensor, Tensor]:
     """The same for one batch, in its order."""
     cache, norms = None, []
-    begin = prefix_cache.common(rows, (first for spans in words for first, _ in spans))
-    if prefix_cache.pays((len(rows) - 1) * begin, device):
-        cache = prefix_cache.empty_cache(model, windows=True)
+    begin = prefix_cache.shared_prefix_length(
+        rows, (first for spans in words for first, _ in spans)
+    )
+    if prefix_cache.is_worthwhile((len(rows) - 1) * begin, device):
+        cache = prefix_cache.new_kv_cache(model, windows=True)
     if cache is None:
         begin = 0
     else:
-        state = read_once(model, rows[0][:begin], cache)
+        state = run_prefix(model, rows[0][:begin], cache)
         cache.batch_repeat_interleave(len(rows))
         norms.append(state[0, 1:].float().norm(dim=-1).cpu().repeat(len(rows)))
     # Right padding: a plain forward numbers positions one after the other whatever the mask says.
     ids = pad_sequence([torch.tensor(row[begin:]) for row in rows], batch_first=True)
     lengths = torch.tensor([len(row) for row in rows])
     mask = (torch.arange(begin + ids.shape[1]) < lengths[:, None]).long()
-    with hooks.capture() as hidden:
+    with hooks.capture_residual() as hidden:
         model.get_decoder()(
             input_ids=ids.to(device),
             attention_mask=mask.to(device),
             past_key_values=cache,
             use_cache=cache is not None,
         )
-    state = hidden[0]  # on the device of its block, where a model is split over several
+    state = hidden[0]  # on the device of its layer, where a model is split over several
     shares = [
         (row, token - begin, share / (last + 1 - first))
         for row, spans in enumerate(words)
-        for (first, last), share in zip(spans, _loudness(len(spans)), strict=True)
+        for (first, last), share in zip(spans, _word_weights(len(spans)), strict=True)
         for token in range(first, last + 1)
     ]
     row_of, token_of, share_of = (torch.tensor(part) for part in zip(*shares, strict=True))
@@ -104,17 +106,17 @@ def _read(
     return picked, torch.cat(norms)
 
 
-def read_once(model: PreTrainedModel, opening: Sequence[int], cache: DynamicCache) -> Tensor:
+def run_prefix(model: PreTrainedModel, opening: Sequence[int], cache: DynamicCache) -> Tensor:
     """The residual stream [1, T, D] of what sequences begin with, whose keys and values are left in
     ``cache``."""
     ids = torch.tensor([list(opening)], device=next(model.parameters()).device)
-    with hooks.capture() as hidden:
+    with hooks.capture_residual() as hidden:
         model.get_decoder()(input_ids=ids, past_key_values=cache, use_cache=True)
     return hidden[0]
 
 
 @lru_cache
-def _loudness(words: int) -> tuple[float, ...]:
+def _word_weights(words: int) -> tuple[float, ...]:
     """The share of each word of a name."""
-    shares = torch.linspace(1, LAST_WORD, words)
+    shares = torch.linspace(1, LAST_WORD_WEIGHT, words)
     return tuple((shares / shares.sum()).tolist())

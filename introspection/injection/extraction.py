@@ -1,4 +1,4 @@
-"""Concept vectors: mean-difference directions of the residual stream at the output of block L.
+"""Concept vectors: mean-difference directions of the residual stream at the output of layer L.
 
 Knows: extraction templates, the three sites. Does not know: files of vectors (``vectors``), adapters,
 reports.
@@ -7,7 +7,7 @@ Method: a one-line request about a word, the residual stream at one site of it, 
 the same reading over baseline words (mean difference; Lindsey 2025, reused by arXiv 2511.21399 and
 2603.21396). ``site="concept"`` averages over the concept's own tokens, the earlier words a little
 louder; ``"concept_end"`` reads the last of them (the same for a one-token word), ``"last"`` the last
-prompt token, as the paper does. Reading stops at block L; the same block is written to.
+prompt token, as the paper does. Reading stops at layer L; the same layer is written to.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from introspection.errors import IntrospectionError
 from introspection.injection.activations import read_residuals
 from introspection.injection.hooked_model import HookedModel
 from introspection.injection.trials import prompt_tokens
-from introspection.injection.trials.trial import MARK, Message, render, tokens_of
+from introspection.injection.trials.trial import PLACEHOLDER, Message, render, token_span
 from introspection.injection.vectors import ConceptVectors
 
 __all__ = [
@@ -69,7 +69,7 @@ def _readings(
     """
     tokenizer = loaded.tokenizer
     # The frame of the chat template is the same for all: rendering it costs more than all else.
-    before, _, after = render(tokenizer, (Message("user", MARK),)).partition(MARK)
+    before, _, after = render(tokenizer, (Message("user", PLACEHOLDER),)).partition(PLACEHOLDER)
     key = (before, after, template, site, words)  # the frame may say the day
     kept = loaded.baselines.get(key)
     unread = words if kept is None else ()
@@ -85,7 +85,7 @@ def _readings(
             places.append([(len(one.ids) - 1, len(one.ids) - 1)])
             continue
         spans = [
-            tokens_of(one.offsets, at + word.start(), at + word.end())
+            token_span(one.offsets, at + word.start(), at + word.end())
             for word in re.finditer(r"\S+", name)
         ]
         places.append([(spans[-1][1],) * 2] if site == "concept_end" else spans)

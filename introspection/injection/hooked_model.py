@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from introspection.injection.hooks import Installation
+from introspection.injection.hooks import InjectionHooks
 from introspection.injection.vectors import ConceptVectors
 
 __all__ = ["HookedModel"]
@@ -33,7 +33,7 @@ class HookedModel:
     layer: int
     norm: float
     vectors: ConceptVectors | None = None
-    hooks: Installation | None = None
+    hooks: InjectionHooks | None = None
     # What extraction has read of baseline words, by the prompt, site and words: their mean and their
     # typical norm.
     baselines: dict[Any, tuple[Tensor, Tensor]] = field(

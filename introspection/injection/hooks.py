@@ -1,9 +1,9 @@
 """Writes concept vectors into the residual stream, per row, and reads it at the same site.
 
-Knows: decoder blocks, forward hooks and the plan of the current call. It is the only file that
+Knows: decoder layers, forward hooks and the plan of the current call. It is the only file that
 touches hooks. Does not know: prompts, tokenizers, concepts or what a report is.
 
-One permanent hook sits on the output of block ``L`` (0-based; equal to ``hidden_states[L + 1]`` of
+One permanent hook sits on the output of layer ``L`` (0-based; equal to ``hidden_states[L + 1]`` of
 transformers). What it does is *data*: a ``ContextVar`` holds the plan of the current call, so two
 threads with two plans never see each other, and a call without a plan is the plain model, bit for
 bit. Positions come from ``position_ids``, which stay right under left padding, the KV cache, chunked
@@ -26,31 +26,31 @@ from transformers import PreTrainedModel
 
 from introspection.errors import IntrospectionError
 from introspection.injection import row_gate
-from introspection.injection.plan import Plan, apply, current, make_plan
+from introspection.injection.plan import InjectionPlan, current_plan, make_plan, use_plan
 from introspection.injection.trials.chat_templates import reason
 
 __all__ = [
-    "Installation",
-    "Plan",
-    "also_at",
-    "apply",
-    "blocks",
-    "capture",
-    "explained",
+    "InjectionHooks",
+    "InjectionPlan",
+    "capture_residual",
+    "decoder_layers",
     "has_adapter",
+    "inject_at_other_layers",
     "install",
     "make_plan",
-    "move",
-    "replaced_forward",
-    "resume_from",
+    "move_hook",
+    "patch_forward",
+    "readable_model_errors",
+    "record_layers",
     "self_test",
-    "watch",
+    "start_at_layer",
+    "use_plan",
     "width",
 ]
 
 
 class _StopForward(Exception):
-    """Ends a forward pass at block L once the residual stream there has been read."""
+    """Ends a forward pass at layer L once the residual stream there has been read."""
 
 
 @dataclass(slots=True)
@@ -63,10 +63,10 @@ _capture: ContextVar[_Capture | None] = ContextVar("introspection_capture", defa
 
 
 @contextmanager
-def capture(stop: bool = True) -> Iterator[list[Tensor]]:
-    """Collect the residual stream [B, T, D] at the output of block L, before anything is added.
+def capture_residual(stop: bool = True) -> Iterator[list[Tensor]]:
+    """Collect the residual stream [B, T, D] at the output of layer L, before anything is added.
 
-    With ``stop`` the forward pass ends there, which saves the blocks above and the unembedding.
+    With ``stop`` the forward pass ends there, which saves the layers above and the unembedding.
     """
     reading = _Capture(stop)
     token = _capture.set(reading)
@@ -79,25 +79,25 @@ def capture(stop: bool = True) -> Iterator[list[Tensor]]:
 
 
 @contextmanager
-def watch(model: PreTrainedModel, where: Sequence[int]) -> Iterator[list[Tensor]]:
-    """Collect the residual stream [B, T, D] (float32, CPU) that leaves each of these blocks, in the
+def record_layers(model: PreTrainedModel, where: Sequence[int]) -> Iterator[list[Tensor]]:
+    """Collect the residual stream [B, T, D] (float32, CPU) that leaves each of these layers, in the
     order in which they run, with everything added that a plan adds there."""
     seen: list[Tensor] = []
 
     def look(_block: nn.Module, _args: Any, output: Any) -> None:
         seen.append((output if isinstance(output, Tensor) else output[0]).float().cpu())
 
-    stack = blocks(model)
+    stack = decoder_layers(model)
     with ExitStack() as open_:
-        for block in where:  # after the permanent hook and those of also_at, which came first
-            open_.callback(stack[block].register_forward_hook(look).remove)
+        for layer in where:  # after the permanent hook and those of other layers, which came first
+            open_.callback(stack[layer].register_forward_hook(look).remove)
         yield seen
 
 
-def _at_block(
+def _injection_hook(
     layer: nn.Module, _args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
 ) -> Any | None:
-    reading, plan = _capture.get(), current.get()
+    reading, plan = _capture.get(), current_plan.get()
     if reading is None and (plan is None or plan.delta is None):
         return None
     bare = isinstance(output, Tensor)  # falcon and bloom return a tuple
@@ -108,13 +108,13 @@ def _at_block(
             raise _StopForward
     if plan is None or plan.delta is None:
         return None
-    return _added(layer, kwargs, output, plan, plan.delta)
+    return _add_delta(layer, kwargs, output, plan, plan.delta)
 
 
-def _added(
-    layer: nn.Module, kwargs: dict[str, Any], output: Any, plan: Plan, delta: Tensor
+def _add_delta(
+    layer: nn.Module, kwargs: dict[str, Any], output: Any, plan: InjectionPlan, delta: Tensor
 ) -> Any | None:
-    """The output of a block with ``delta`` added at the positions of the plan."""
+    """The output of a layer with ``delta`` added at the positions of the plan."""
     bare = isinstance(output, Tensor)
     hidden: Tensor = output if bare else output[0]
     assert plan.first is not None
@@ -135,35 +135,37 @@ def _added(
 
 
 @contextmanager
-def also_at(model: PreTrainedModel, plan: Plan) -> Iterator[None]:
-    """Let ``plan`` write at its other blocks too, what it has there (``elsewhere``).
+def inject_at_other_layers(model: PreTrainedModel, plan: InjectionPlan) -> Iterator[None]:
+    """Let ``plan`` write at its other layers too, what it has there (``elsewhere``).
 
-    For sweeps over blocks, in one batch. The hooks are this plan's own: another thread, whose plan
-    may have the same blocks, notices nothing of them.
+    For sweeps over layers, in one batch. The hooks are this plan's own: another thread, whose plan
+    may have the same layers, notices nothing of them.
     """
 
     def write(
         delta: Tensor, layer: nn.Module, _args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
     ) -> Any | None:
-        return _added(layer, kwargs, output, plan, delta) if current.get() is plan else None
+        return (
+            _add_delta(layer, kwargs, output, plan, delta) if current_plan.get() is plan else None
+        )
 
-    stack = blocks(model)
+    stack = decoder_layers(model)
     with ExitStack() as open_:
-        for block, delta in plan.elsewhere.items():
-            hook = stack[block].register_forward_hook(partial(write, delta), with_kwargs=True)
+        for layer, delta in plan.elsewhere.items():
+            hook = stack[layer].register_forward_hook(partial(write, delta), with_kwargs=True)
             open_.callback(hook.remove)
         yield
 
 
-def blocks(model: PreTrainedModel) -> nn.ModuleList:
-    """The decoder blocks of any decoder-only transformers model, with or without a PEFT adapter."""
+def decoder_layers(model: PreTrainedModel) -> nn.ModuleList:
+    """The decoder layers of any decoder-only transformers model, with or without a PEFT adapter."""
     decoder = model.get_decoder()
     for name in ("layers", "h", "blocks"):
         found = getattr(decoder, name, None)
         if isinstance(found, nn.ModuleList):
             return found
     raise IntrospectionError(
-        f"{type(decoder).__name__} has no list of decoder blocks that we know; "
+        f"{type(decoder).__name__} has no list of decoder layers that we know; "
         "use a decoder-only text model such as Llama, Qwen, Gemma, Mistral or Phi."
     )
 
@@ -178,7 +180,7 @@ def has_adapter(model: nn.Module) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Installation:
+class InjectionHooks:
     """The hooks that live on one model: ``remove()`` takes them off again."""
 
     layer: int
@@ -189,46 +191,50 @@ class Installation:
             handle.remove()
 
 
-def install(model: nn.Module, layer: int) -> Installation:
-    """Put the permanent hook on the output of block ``layer`` and the gate on every LoRA update.
+def install(model: nn.Module, layer: int) -> InjectionHooks:
+    """Put the permanent hook on the output of layer ``layer`` and the gate on every LoRA update.
 
     Call it once, after the adapter is loaded and before any ``torch.compile``: a hook that is added
     to a compiled model is silently ignored.
     """
-    handles: list[Any] = [_block(model, layer).register_forward_hook(_at_block, with_kwargs=True)]
+    handles: list[Any] = [
+        _decoder_layer(model, layer).register_forward_hook(_injection_hook, with_kwargs=True)
+    ]
     for module in model.modules():
         if isinstance(module, LoraLayer):
-            handles += [row_gate.put_on(module.scaling, adapter) for adapter in module.scaling]
-    return Installation(layer, tuple(handles))
+            handles += [
+                row_gate.install_gate(module.scaling, adapter) for adapter in module.scaling
+            ]
+    return InjectionHooks(layer, tuple(handles))
 
 
-def _block(model: nn.Module, layer: int) -> nn.Module:
-    stack = blocks(model)
+def _decoder_layer(model: nn.Module, layer: int) -> nn.Module:
+    stack = decoder_layers(model)
     if not 0 <= layer < len(stack):
         raise IntrospectionError(
-            f"Layer {layer} does not exist: this model has blocks 0 to {len(stack) - 1}."
+            f"Layer {layer} does not exist: this model has layers 0 to {len(stack) - 1}."
         )
     return stack[layer]
 
 
-def move(model: nn.Module, installation: Installation, layer: int) -> Installation:
-    """Take the permanent hook from its block to block ``layer``; the gate stays where it is.
+def move_hook(model: nn.Module, installation: InjectionHooks, layer: int) -> InjectionHooks:
+    """Take the permanent hook from its layer to layer ``layer``; the gate stays where it is.
 
     For the layer sweep: the shared model changes, so nobody else may be using it.
     """
-    fresh = _block(model, layer).register_forward_hook(_at_block, with_kwargs=True)
+    fresh = _decoder_layer(model, layer).register_forward_hook(_injection_hook, with_kwargs=True)
     installation.handles[0].remove()
-    return Installation(layer, (fresh, *installation.handles[1:]))
+    return InjectionHooks(layer, (fresh, *installation.handles[1:]))
 
 
 @contextmanager
-def resume_from(model: nn.Module, layer: int, hidden: Tensor) -> Iterator[None]:
-    """Run forwards as if blocks ``0..layer`` had produced ``hidden`` [B, T, D], without running them.
+def start_at_layer(model: nn.Module, layer: int, hidden: Tensor) -> Iterator[None]:
+    """Run forwards as if layers ``0..layer`` had produced ``hidden`` [B, T, D], without running them.
 
     For training and scoring only (``use_cache=False``): it changes the shared model while it is
     open. The hook still fires on the replayed output, so a plan adds its thought to it.
     """
-    stack = blocks(model)
+    stack = decoder_layers(model)
     is_tuple = _returns_tuple(stack[layer])
 
     def pass_through(hidden_states: Tensor, *_args: Any, **_kwargs: Any) -> Any:
@@ -239,13 +245,13 @@ def resume_from(model: nn.Module, layer: int, hidden: Tensor) -> Iterator[None]:
 
     with ExitStack() as open_:
         for block in stack[:layer]:
-            open_.enter_context(replaced_forward(block, pass_through))
-        open_.enter_context(replaced_forward(stack[layer], replay))
+            open_.enter_context(patch_forward(block, pass_through))
+        open_.enter_context(patch_forward(stack[layer], replay))
         yield
 
 
 @contextmanager
-def replaced_forward(module: nn.Module, forward: Any) -> Iterator[None]:
+def patch_forward(module: nn.Module, forward: Any) -> Iterator[None]:
     """Let a module answer with another function for a while; hooks on it still fire."""
     missing = object()
     before = vars(module).get("forward", missing)
@@ -256,10 +262,10 @@ def replaced_forward(module: nn.Module, forward: Any) -> Iterator[None]:
         if before is missing:
             vars(module).pop("forward", None)
         else:
-            module.forward = before  # accelerate wraps forward per block: put its wrapper back
+            module.forward = before  # accelerate wraps forward per layer: put its wrapper back
 
 
-# Blocks whose forward returns (hidden, ...) in transformers 5; all others return the tensor itself.
+# Layers whose forward returns (hidden, ...) in transformers 5; all others return the tensor itself.
 _TUPLE_BLOCKS = frozenset({"FalconDecoderLayer", "BloomBlock"})
 
 
@@ -273,35 +279,35 @@ def self_test(model: PreTrainedModel, layer: int, norm: float = 1.0) -> None:
 
     Runs two tiny forwards of two rows: plain, then with a probe vector at positions 2 and 3 of the
     first row. The residual stream must have moved by exactly the probe, there and nowhere else.
-    Raises IntrospectionError otherwise (a block that is compiled, wrapped or never called).
+    Raises IntrospectionError otherwise (a layer that is compiled, wrapped or never called).
     """
-    with explained(model, "injection"):
+    with readable_model_errors(model, "injection"):
         _probe(model, layer, norm)
 
 
 def _probe(model: PreTrainedModel, layer: int, norm: float) -> None:
-    stack = blocks(model)
+    stack = decoder_layers(model)
     device = next(model.parameters()).device
     dtype = next(model.parameters()).dtype
     own = width(model)
     ids = torch.tensor([[5, 6, 7, 8, 9]] * 2, device=device)
     unit = torch.randn(own, generator=torch.Generator().manual_seed(0)) / own**0.5
     probe = torch.zeros(2, own)
-    # The last block tells whether anything is read from right to left.
+    # The last layer tells whether anything is read from right to left.
     where = sorted({layer, len(stack) - 1})
     gate_ = [True, False] if has_adapter(model) else None  # base rows beside adapter rows
-    with watch(model, where) as seen:
+    with record_layers(model, where) as seen:
         model.get_decoder()(input_ids=ids, use_cache=False)
         plain = seen[:]
         if plain:  # as loud as what it is added to, or bf16 would round it away
             norm = max(norm, float(plain[0][:, 2:4].norm(dim=-1).max()))
         probe[0] = unit * norm
-        with apply(make_plan(probe, [(2, 3), (0, None)], gate_, device, dtype)):
+        with use_plan(make_plan(probe, [(2, 3), (0, None)], gate_, device, dtype)):
             model.get_decoder()(input_ids=ids, use_cache=False)
     moved = seen[len(plain) :]
     if plain and not bool(torch.isfinite(plain[0]).all()):
         raise IntrospectionError(
-            f"The model's own weights give NaN or infinite values at block {layer}: download the model "
+            f"The model's own weights give NaN or infinite values at layer {layer}: download the model "
             "again or load it in another precision."
         )
     expected = torch.zeros(2, 5, own)
@@ -313,7 +319,7 @@ def _probe(model: PreTrainedModel, layer: int, norm: float) -> None:
         or not ((moved[0] - plain[0] - expected).norm(dim=-1).max() < 0.02 * norm)
     ):
         raise IntrospectionError(
-            f"The injection hook on block {layer} is dead: a probe that was added did not arrive in "
+            f"The injection hook on layer {layer} is dead: a probe that was added did not arrive in "
             "the residual stream. Reload the model without torch.compile or other wrappers."
         )
     before = (moved[-1] - plain[-1])[0, :2].norm(dim=-1)
@@ -325,7 +331,7 @@ def _probe(model: PreTrainedModel, layer: int, norm: float) -> None:
 
 
 @contextmanager
-def explained(model: PreTrainedModel, what: str) -> Iterator[None]:
+def readable_model_errors(model: PreTrainedModel, what: str) -> Iterator[None]:
     """An architecture that does something else than this program assumes ends in one sentence."""
     try:
         yield

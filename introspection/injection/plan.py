@@ -14,18 +14,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["Plan", "apply", "current", "make_plan"]
+__all__ = ["InjectionPlan", "current_plan", "make_plan", "use_plan"]
 
-FOREVER = 2**31 - 1  # "to the end of the answer", as a position
+NO_END = 2**31 - 1  # "to the end of the answer", as a position
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class InjectionPlan:
     """What one forward or ``generate`` call adds to the residual stream, one entry per row.
 
     ``delta`` [B, 1, D] is added at positions ``first <= position <= last``; ``first`` and ``last``
     are [B, 1] int64, and ``last`` is None when every row goes on to the end (one comparison less
-    per token). ``elsewhere`` holds such a delta for each further block at which rows have theirs,
+    per token). ``elsewhere`` holds such a delta for each further layer at which rows have theirs,
     and zeros for all other rows. ``gate`` [B, 1, 1] multiplies every LoRA update: 1 is the adapter,
     0 the base model. None means the adapter everywhere.
     """
@@ -50,7 +50,7 @@ class Plan:
         return self._scaled[key]
 
 
-current: ContextVar[Plan | None] = ContextVar("introspection_plan", default=None)
+current_plan: ContextVar[InjectionPlan | None] = ContextVar("introspection_plan", default=None)
 
 
 def make_plan(
@@ -60,38 +60,38 @@ def make_plan(
     device: torch.device | str,
     dtype: torch.dtype,
     elsewhere: Mapping[int, Tensor] | None = None,
-) -> Plan:
+) -> InjectionPlan:
     """Turn rows into a plan on ``device``.
 
     ``delta`` [B, D] (vector x strength x residual norm, zeros for rows without an injection) or
     None; ``spans`` [B] of (first, last) positions counted without padding, last None for "to the
     end"; ``adapter`` [B] of True (adapter) or False (base model), or None when no adapter is
-    loaded or every row uses it. ``elsewhere`` maps blocks other than L to their own ``delta``.
+    loaded or every row uses it. ``elsewhere`` maps layers other than L to their own ``delta``.
     """
     gate = None
     if adapter is not None and not all(adapter):
         gate = torch.tensor(adapter, device=device, dtype=dtype)[:, None, None]
     if delta is None and not elsewhere:
-        return Plan(None, None, None, gate)
+        return InjectionPlan(None, None, None, gate)
     first = torch.tensor([start for start, _ in spans], device=device)[:, None]
     last = None
     if any(end is not None for _, end in spans):
-        ends = [FOREVER if end is None else end for _, end in spans]
+        ends = [NO_END if end is None else end for _, end in spans]
         last = torch.tensor(ends, device=device)[:, None]
-    deltas = {block: d.to(device, dtype)[:, None, :] for block, d in (elsewhere or {}).items()}
+    deltas = {layer: d.to(device, dtype)[:, None, :] for layer, d in (elsewhere or {}).items()}
     own = None if delta is None else delta.to(device, dtype)[:, None, :]
-    return Plan(own, first, last, gate, deltas)
+    return InjectionPlan(own, first, last, gate, deltas)
 
 
 @contextmanager
-def apply(plan: Plan) -> Iterator[None]:
+def use_plan(plan: InjectionPlan) -> Iterator[None]:
     """Make ``plan`` the plan of every forward in this context (thread or task), then forget it.
 
     Never hold it open across a ``yield`` of a generator that somebody else steps: the steps may run
     in different contexts.
     """
-    token = current.set(plan)
+    token = current_plan.set(plan)
     try:
         yield
     finally:
-        current.reset(token)
+        current_plan.reset(token)

@@ -9,12 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from introspection.injection.plan import current
+from introspection.injection.plan import current_plan
 
-__all__ = ["Gate", "Scaling", "put_on"]
+__all__ = ["GateHandle", "GatedScaling", "install_gate"]
 
 
-class Scaling(float):
+class GatedScaling(float):
     """The number by which PEFT multiplies one LoRA update, times the gate of the current call.
 
     The product is there anyway, so a gated row costs nothing: a hook on 210 updates would take a
@@ -25,7 +25,7 @@ class Scaling(float):
     def __torch_function__(
         cls, function: Any, _types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        plan = current.get()
+        plan = current_plan.get()
         if plan is None or plan.gate is None:
             plain = [float(arg) if type(arg) is cls else arg for arg in args]
             return function(*plain, **(kwargs or {}))
@@ -41,7 +41,7 @@ class Scaling(float):
 
 
 @dataclass(frozen=True, slots=True)
-class Gate:
+class GateHandle:
     """The gate on one LoRA update, with ``remove()`` as a hook has it."""
 
     scalings: dict[str, float]
@@ -52,7 +52,7 @@ class Gate:
             self.scalings[self.adapter] = float(self.scalings[self.adapter])
 
 
-def put_on(scalings: dict[str, float], adapter: str) -> Gate:
+def install_gate(scalings: dict[str, float], adapter: str) -> GateHandle:
     """Put the gate on one update: ``scalings`` is that of its PEFT layer, by name of adapter."""
-    scalings[adapter] = Scaling(scalings[adapter])
-    return Gate(scalings, adapter)
+    scalings[adapter] = GatedScaling(scalings[adapter])
+    return GateHandle(scalings, adapter)

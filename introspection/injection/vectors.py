@@ -24,7 +24,7 @@ __all__ = ["ConceptVectors", "load_vectors", "random_direction", "save_vectors"]
 @dataclass(frozen=True, slots=True, eq=False)
 class ConceptVectors:
     """``vectors`` [N, D] of unit length (float32, CPU), ``magnitudes`` [N] of the differences before
-    scaling, the typical residual ``norm`` at block ``layer``, and where they come from: site, template,
+    scaling, the typical residual ``norm`` at layer ``layer``, and where they come from: site, template,
     base model, baseline words and the base's fingerprint (empty in older files)."""
 
     names: tuple[str, ...]

@@ -20,7 +20,7 @@ __all__ = [
     "SCRATCH",
     "atomic_folder",
     "cache_folder",
-    "name_temporary_folder",
+    "ensure_tempdir",
     "probe",
     "scratch_folder",
     "sha256_file",
@@ -43,7 +43,7 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "introspection"
 
 
-def name_temporary_folder() -> None:
+def ensure_tempdir() -> None:
     """On a full disk Python finds no temporary folder, and Gradio, which asks for one when it is
     imported, stops with it. It then gets the name of one; writing there fails as it does anywhere."""
     try:

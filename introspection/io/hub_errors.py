@@ -31,7 +31,14 @@ from safetensors import SafetensorError
 from introspection.errors import IntrospectionError
 from introspection.io.input_checks import quoted
 
-__all__ = ["FROM_THE_HUB", "HUB_FAILURES", "endpoint", "explained", "may_need_token", "meaning"]
+__all__ = [
+    "FROM_THE_HUB",
+    "HUB_FAILURES",
+    "endpoint",
+    "may_need_token",
+    "meaning",
+    "readable_hub_errors",
+]
 
 # The last five come from answers that are not the Hub's, and from the transfer library.
 HUB_FAILURES: tuple[type[Exception], ...] = (
@@ -55,7 +62,7 @@ def endpoint() -> str:
 
 
 @contextmanager
-def explained(repo: str, secret: str | None) -> Iterator[None]:
+def readable_hub_errors(repo: str, secret: str | None) -> Iterator[None]:
     """Whatever the Hub does to the block becomes one sentence about ``repo``."""
     try:
         yield

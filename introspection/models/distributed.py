@@ -14,7 +14,16 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list, gather_object
 
-__all__ = ["device", "everyone", "gather", "rank", "share", "together", "wait", "world"]
+__all__ = [
+    "all_reduce_sum",
+    "barrier",
+    "broadcast",
+    "device",
+    "gather",
+    "rank",
+    "split_between_processes",
+    "world_size",
+]
 
 T = TypeVar("T")
 
@@ -28,35 +37,37 @@ def rank() -> int:
     return int(_state().process_index)
 
 
-def world() -> int:
+def world_size() -> int:
     return int(_state().num_processes)
 
 
-def share(items: Iterable[T]) -> list[T]:
-    """This process's part: every ``world``-th item."""
-    return list(items)[rank() :: world()]
+def split_between_processes(items: Iterable[T]) -> list[T]:
+    """This process's part: every ``world_size``-th item."""
+    return list(items)[rank() :: world_size()]
 
 
 def gather(own: list[T]) -> list[T]:
-    """The parts that :func:`share` made, all of them, in the order of the whole."""
-    if world() == 1:
+    """The parts that :func:`split_between_processes` made, all of them, in the order of the whole."""
+    if world_size() == 1:
         return own
     parts = dict(gather_object([(rank(), own)]))
-    return [parts[i % world()][i // world()] for i in range(sum(map(len, parts.values())))]
+    return [
+        parts[i % world_size()][i // world_size()] for i in range(sum(map(len, parts.values())))
+    ]
 
 
-def everyone(value: T) -> T:
+def broadcast(value: T) -> T:
     """The main process's value."""
-    if world() == 1:
+    if world_size() == 1:
         return value
     held = [value]
     broadcast_object_list(held)
     return held[0]
 
 
-def together(tensors: Iterable[torch.Tensor]) -> None:
+def all_reduce_sum(tensors: Iterable[torch.Tensor]) -> None:
     """Replace each tensor by its sum over the processes."""
-    if world() > 1:
+    if world_size() > 1:
         held = list(tensors)
         flat = torch.cat([tensor.reshape(-1) for tensor in held])
         torch.distributed.all_reduce(flat)
@@ -64,11 +75,13 @@ def together(tensors: Iterable[torch.Tensor]) -> None:
             tensor.copy_(part.view_as(tensor))
 
 
-def wait() -> None:
+def barrier() -> None:
     """Until every process is here."""
     _state().wait_for_everyone()
 
 
 def device() -> str:
     """The device of this process: the best there is, its own GPU among several processes."""
-    return str(_state().device) if world() > 1 else "cuda" if torch.cuda.is_available() else "cpu"
+    return (
+        str(_state().device) if world_size() > 1 else "cuda" if torch.cuda.is_available() else "cpu"
+    )

@@ -17,14 +17,14 @@ from introspection.injection import hooks
 
 __all__ = ["fingerprint", "same_base"]
 
-ROWS, COLUMNS = 16, 64  # of every tensor of a block, evenly spread
+ROWS, COLUMNS = 16, 64  # of every tensor of a layer, evenly spread
 
 
 def fingerprint(model: PreTrainedModel) -> str:
     """A short text that tells one base model from another: two hashes with a dot between them.
 
     The first covers the norm weights and sixteen embedding rows, which neither an adapter nor
-    quantisation changes. The second covers a sample of everything in the blocks and of the
+    quantisation changes. The second covers a sample of everything in the layers and of the
     unembedding, so that a base into which an adapter was merged is another one; it is left out
     where weights are quantised. Both see values as bf16, and nothing of an adapter.
     """
@@ -46,9 +46,9 @@ def same_base(one: str, other: str) -> bool:
 
 
 def _inner(model: PreTrainedModel) -> list[Tensor]:
-    """The tensors of the blocks, in the order of their names without PEFT's, and the unembedding."""
+    """The tensors of the layers, in the order of their names without PEFT's, and the unembedding."""
     found: list[Tensor] = []
-    for block in hooks.blocks(model):
+    for block in hooks.decoder_layers(model):
         named = {
             name.replace(".base_layer", ""): parameter
             for name, parameter in block.named_parameters()

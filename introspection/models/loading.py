@@ -34,8 +34,8 @@ from introspection.models.weights.model_files import shown
 from introspection.models.weights.pretrained import (
     Quantisation,
     check_folder,
+    load_pretrained,
     placement,
-    pretrained,
 )
 
 __all__ = [
@@ -44,13 +44,13 @@ __all__ = [
     "LoadedModel",
     "Preset",
     "adapter_name",
+    "bundled_adapter",
     "check_base",
     "check_source",
     "fingerprint",
-    "fitting_vectors",
     "load",
+    "load_adapter_vectors",
     "same_base",
-    "shipped_adapter",
 ]
 
 
@@ -126,7 +126,7 @@ class LoadedModel(HookedModel):
         return extract(self, names, **options)
 
 
-def shipped_adapter(name: str) -> Path | None:
+def bundled_adapter(name: str) -> Path | None:
     """The adapter that ships for a preset, if this checkout has one."""
     if name not in PRESETS:  # "adapters" / "/some/model" would be the model's own folder
         return None
@@ -137,7 +137,7 @@ def shipped_adapter(name: str) -> Path | None:
 def adapter_name(folder: Path, model: str) -> str:
     """An adapter as people know it: the one that ships, ``org/name@revision``, a folder's name."""
     path = folder.resolve()
-    if path == shipped_adapter(model):
+    if path == bundled_adapter(model):
         return f"{model} (shipped)"
     pulled = (cache_folder() / "adapters").resolve()  # org/name/sha: see hub.pull
     name = path.name
@@ -154,7 +154,7 @@ def check_base(model: PreTrainedModel, folder: Path, info: AdapterInfo, name: st
     if same_base(found.partition(".")[0], info.base_fingerprint):
         raise IntrospectionError(
             f"The adapter in {folder} was trained for {info.base_id}, and {name} differs from it in "
-            "the blocks alone: an adapter was merged into it already, or it was trained further; "
+            "the layers alone: an adapter was merged into it already, or it was trained further; "
             f"choose {info.base_id} as it was or another adapter."
         )
     raise IntrospectionError(
@@ -163,15 +163,15 @@ def check_base(model: PreTrainedModel, folder: Path, info: AdapterInfo, name: st
     )
 
 
-def fitting_vectors(
+def load_adapter_vectors(
     model: PreTrainedModel, folder: Path, layer: int, norm: float
 ) -> ConceptVectors:
-    """The concept vectors of an adapter. Raises IntrospectionError if they are another block's, or
+    """The concept vectors of an adapter. Raises IntrospectionError if they are another layer's, or
     measured in another unit of strength than ``norm``, the adapter's own."""
     vectors = load_vectors(folder / adapters.VECTORS)
     if vectors.layer != layer or vectors.vectors.shape[1] != injection.width(model):
         raise IntrospectionError(
-            f"The concept vectors in {folder} belong to block {vectors.layer} of another "
+            f"The concept vectors in {folder} belong to layer {vectors.layer} of another "
             "shape: download or train the adapter again."
         )
     # Files without a fingerprint are older than the rule that all files of an adapter have one norm.
@@ -229,33 +229,33 @@ def load(
 
     ``model``: a preset, a local folder or a Hub id (``org/name@revision``). ``adapter``: a folder,
     ``"shipped"`` for the one in ``adapters/`` if there is one, None for the bare model. ``layer``
-    overrides the preset's block (two thirds of the depth for other models). ``device``: a torch
+    overrides the preset's layer (two thirds of the depth for other models). ``device``: a torch
     device, ``split`` over every GPU, None for the best there is; ``quantisation`` needs
     bitsandbytes. Raises IntrospectionError for everything that does not exist, load or fit.
     """
     source, base_id, revision, preset_layer = _source(model)
     where = placement(device, full_precision=model == DEFAULT, quantisation=quantisation)
-    folder = shipped_adapter(model) if adapter == "shipped" else adapter and Path(adapter)
+    folder = bundled_adapter(model) if adapter == "shipped" else adapter and Path(adapter)
     info = adapters.read_info(folder) if folder else None
-    base, tokenizer = pretrained(model, source, revision, where)
-    depth = len(injection.blocks(base))
+    base, tokenizer = load_pretrained(model, source, revision, where)
+    depth = len(injection.decoder_layers(base))
     chosen = layer if layer is not None else preset_layer
     if folder and info is not None:
         check_base(base, folder, info, model)
         if layer is not None and layer != info.layer:
             raise IntrospectionError(
-                f"The adapter in {folder} reads block {info.layer}, not {layer}: leave --layer out "
+                f"The adapter in {folder} reads layer {info.layer}, not {layer}: leave --layer out "
                 "or train an adapter for that layer."
             )
         chosen = info.layer
-    # At least one block must be left above it: that is where an adapter can read.
+    # At least one layer must be left above it: that is where an adapter can read.
     chosen = max(0, min(round(depth * 2 / 3), depth - 2)) if chosen is None else chosen
     vectors = None
     if folder and info is not None:
-        adapters.attach(base, folder, chosen)
+        adapters.load_lora(base, folder, chosen)
         base.eval().requires_grad_(False)
-        vectors = fitting_vectors(base, folder, chosen, info.norm)
-    small_batch_linear.quicken(base)
+        vectors = load_adapter_vectors(base, folder, chosen, info.norm)
+    small_batch_linear.use_small_batch_linear(base)
     hooks = injection.install(base, chosen)
     injection.self_test(base, chosen)
     loaded = LoadedModel(

@@ -1,4 +1,4 @@
-"""Trains the adapter: LoRA above block L, on residuals that are computed once and replayed.
+"""Trains the adapter: LoRA above layer L, on residuals that are computed once and replayed.
 
 Knows: the only optimizer, checkpoints, when to stop. Does not know: what a step is (``steps``), which
 examples are worth training on (``recipe``), how good the result is (``evaluation``).
@@ -25,24 +25,24 @@ from introspection.models.adapters import adapter_info
 from introspection.models.loading import LoadedModel
 from introspection.training import checkpoints
 from introspection.training.data.examples import Example
-from introspection.training.loss import cast_once, tokenize
+from introspection.training.loss import frozen_weights_in_bf16, tokenize
 from introspection.training.runs import Run
-from introspection.training.trainer import Forecast, Prepared, TrainConfig
+from introspection.training.trainer import Forecast, TrainConfig, Trainer
 
-__all__ = ["add_lora", "forecast", "stacked", "train"]
+__all__ = ["add_lora", "forecast", "stack_vectors", "train"]
 
 
 def add_lora(loaded: LoadedModel, config: TrainConfig) -> None:
-    """A fresh, seeded adapter on the blocks above the layer; hooks and gate are put back on."""
-    depth = len(hooks.blocks(loaded.model))
+    """A fresh, seeded adapter on the layers above the layer; hooks and gate are put back on."""
+    depth = len(hooks.decoder_layers(loaded.model))
     if loaded.layer >= depth - 1:
         raise IntrospectionError(
-            f"Block {loaded.layer} is the last one, and an adapter works in the blocks above: choose "
+            f"Layer {loaded.layer} is the last one, and an adapter works in the layers above: choose "
             f"a --layer from 0 to {depth - 2}."
         )
     lora = adapter_info.lora_config(loaded.layer, depth, config.targets, config.rank, loaded.base)
     torch.manual_seed(config.seed)
-    with hooks.explained(loaded.model, "training"):
+    with hooks.readable_model_errors(loaded.model, "training"):
         inject_adapter_in_model(lora, loaded.model)
         for module in loaded.model.modules():
             if isinstance(module, LoraLayer):
@@ -74,12 +74,12 @@ def train(
     ``progress`` is told (step, steps, loss).
     """
     tokens = tokenize(loaded.tokenizer, examples)
-    prepared = Prepared(loaded, tokens, vectors, names, config)
+    prepared = Trainer(loaded, tokens, vectors, names, config)
     main = distributed.rank() == 0
     made = checkpoints.made_from(run, tokens, names)
     if main:
         checkpoints.set_aside(run, made)
-    distributed.wait()
+    distributed.barrier()
     parameters, steps = prepared.parameters, prepared.steps
     optimizer = torch.optim.AdamW(
         parameters.values(),
@@ -133,12 +133,12 @@ def forecast(
     count: int,
 ) -> Forecast:
     """What :func:`train` will take with ``count`` examples like these; nothing is written."""
-    prepared = Prepared(loaded, tokenize(loaded.tokenizer, examples), vectors, names, config)
+    prepared = Trainer(loaded, tokenize(loaded.tokenizer, examples), vectors, names, config)
     with _trainable(loaded, prepared):
         prepared.read()
         found = prepared.forecast()
     steps = config.epochs * math.ceil(count / config.batch_size)
-    kept = len(prepared.cache.states) * (count / len(examples) - 1) / distributed.world()
+    kept = len(prepared.cache.states) * (count / len(examples) - 1) / distributed.world_size()
     row = prepared.cache.states[0].nbytes
     return replace(
         found,
@@ -149,11 +149,11 @@ def forecast(
 
 
 @contextmanager
-def _trainable(loaded: LoadedModel, prepared: Prepared) -> Iterator[None]:
+def _trainable(loaded: LoadedModel, prepared: Trainer) -> Iterator[None]:
     try:
         for parameter in prepared.parameters.values():
             parameter.requires_grad_(True)
-        with cast_once(loaded.model, loaded.layer):
+        with frozen_weights_in_bf16(loaded.model, loaded.layer):
             yield
     finally:
         for parameter in prepared.parameters.values():
@@ -161,7 +161,7 @@ def _trainable(loaded: LoadedModel, prepared: Prepared) -> Iterator[None]:
             parameter.grad = None
 
 
-def stacked(
+def stack_vectors(
     loaded: LoadedModel,
     names: Sequence[str],
     templates: Sequence[str],

@@ -19,7 +19,7 @@ from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
 from introspection.injection import hooks
 from introspection.injection.trials import prompt_tokens
-from introspection.injection.trials.trial import end_of_turn, written
+from introspection.injection.trials.trial import end_of_turn, prompt_text
 from introspection.models.loading import LoadedModel
 from introspection.training.data.activation_cache import ResidualCache
 from introspection.training.data.examples import Example
@@ -28,9 +28,9 @@ from introspection.training.data.teacher import Teacher
 __all__ = [
     "Tokens",
     "autocast",
-    "batch_loss",
-    "cast_once",
-    "most_tokens",
+    "frozen_weights_in_bf16",
+    "max_tokens_per_pass",
+    "micro_batch_losses",
     "starts_with",
     "tokenize",
 ]
@@ -60,7 +60,7 @@ def tokenize(tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example]) ->
     encoded = prompt_tokens.encode(
         tokenizer,
         [
-            *(written(tokenizer, messages) for messages in conversations),
+            *(prompt_text(tokenizer, messages) for messages in conversations),
             *(prompt_tokens.by_people(tokenizer, text) for text in texts),
         ],
         offsets=False,
@@ -94,10 +94,10 @@ def autocast(device: torch.device) -> Any:
 
 
 @contextmanager
-def _unembedded_at(model: PreTrainedModel, wanted: Tensor) -> Iterator[None]:
+def _logits_only_at(model: PreTrainedModel, wanted: Tensor) -> Iterator[None]:
     """Run the unembedding at the tokens of ``wanted`` [B, T - 1] alone, giving logits [tokens, V].
 
-    The vocabulary is so wide that the logits of a whole batch cost more than a dozen blocks.
+    The vocabulary is so wide that the logits of a whole batch cost more than a dozen layers.
     """
 
     def choose(_module: Any, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -111,11 +111,11 @@ def _unembedded_at(model: PreTrainedModel, wanted: Tensor) -> Iterator[None]:
 
 
 @contextmanager
-def cast_once(model: PreTrainedModel, layer: int) -> Iterator[None]:
+def frozen_weights_in_bf16(model: PreTrainedModel, layer: int) -> Iterator[None]:
     """Keep the frozen matrices above the layer in bf16: autocast would cast them anew, to the same
     values, in every pass. Those below stay as they are, and so does the residual cache. Nor is the
     input of an adapter's matrices cast to their fp32, only for autocast to cast it back."""
-    upper = [p for block in hooks.blocks(model)[layer + 1 :] for p in block.parameters()]
+    upper = [p for block in hooks.decoder_layers(model)[layer + 1 :] for p in block.parameters()]
     cast = upper[:1] and _fast_bf16(upper[0].device)
     # Quantised weights are integers and stay so.
     frozen = [
@@ -132,7 +132,7 @@ def cast_once(model: PreTrainedModel, layer: int) -> Iterator[None]:
             parameter.data = data
 
 
-def batch_loss(
+def micro_batch_losses(
     loaded: LoadedModel,
     cache: ResidualCache,
     teacher: Teacher,
@@ -162,10 +162,10 @@ def batch_loss(
             yield loss / (count or len(chosen))
 
 
-def most_tokens(loaded: LoadedModel) -> int:
+def max_tokens_per_pass(loaded: LoadedModel) -> int:
     """How many tokens a forward pass with gradients may have in the memory that is free now.
 
-    What is kept for the backward pass, per token and block above the layer: some twenty vectors of the
+    What is kept for the backward pass, per token and layer above the layer: some twenty vectors of the
     width of the stream and half a dozen of the MLP's, in bf16; half as much again for the unembedding.
     That is half as much again as was measured at DeepSeek-7B's shape, where one pass more per step
     costs a quarter of the speed.
@@ -173,10 +173,10 @@ def most_tokens(loaded: LoadedModel) -> int:
     config, device = loaded.model.config, loaded.model.get_input_embeddings().weight.device
     if device.type != "cuda":
         return CPU_TOKENS
-    blocks = len(hooks.blocks(loaded.model)) - loaded.layer - 1
+    layers = len(hooks.decoder_layers(loaded.model)) - loaded.layer - 1
     width = hooks.width(loaded.model)
     inner = getattr(config, "intermediate_size", None) or 4 * width
-    per_token = 3 * blocks * (20 * width + 6 * inner)
+    per_token = 3 * layers * (20 * width + 6 * inner)
     free = torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device)
     free -= torch.cuda.memory_allocated(device)
     return int(min(MOST_TOKENS, max(0.8 * free / per_token, 1)))
@@ -217,12 +217,12 @@ def _total_loss(
     hidden = cache.batch([s.ids for s in chosen], ids.shape[1])
     spans = [(s.first, s.last) for s in chosen]
     plan = hooks.make_plan(delta, spans, None, device, weight.dtype)
-    kept = _opening_keys(loaded, ids, hidden, at) if at else None
+    kept = _prefix_kv(loaded, ids, hidden, at) if at else None
     with (
         autocast(device),
-        hooks.resume_from(model, loaded.layer, hidden[:, at:]),
-        hooks.apply(plan),
-        _unembedded_at(model, wanted),
+        hooks.start_at_layer(model, loaded.layer, hidden[:, at:]),
+        hooks.use_plan(plan),
+        _logits_only_at(model, wanted),
     ):
         predicted = model(
             input_ids=ids[:, at:],
@@ -246,15 +246,15 @@ def _total_loss(
     return (per_token * weights).sum()
 
 
-def _opening_keys(loaded: LoadedModel, ids: Tensor, hidden: Tensor, at: int) -> Any:
+def _prefix_kv(loaded: LoadedModel, ids: Tensor, hidden: Tensor, at: int) -> Any:
     """Keys and values of the first ``at`` tokens for every row, from one pass over them."""
     model, rows = loaded.model, len(ids)
     kept = DynamicCache(config=model.config)
     plan = hooks.make_plan(None, [(0, None)], None, ids.device, hidden.dtype)
     with (
         autocast(ids.device),
-        hooks.resume_from(model, loaded.layer, hidden[:1, :at]),
-        hooks.apply(plan),
+        hooks.start_at_layer(model, loaded.layer, hidden[:1, :at]),
+        hooks.use_plan(plan),
     ):
         model.get_decoder()(
             input_ids=ids[:1, :at],

@@ -28,7 +28,7 @@ from introspection.injection import hooks
 from introspection.injection.decoding.generation import generate
 from introspection.injection.extraction import TEMPLATES, baseline_words, extract
 from introspection.injection.trials import clock
-from introspection.injection.trials.trial import FINAL_ON, Trial, render, says_the_day
+from introspection.injection.trials.trial import FINAL_ON, Trial, prompt_depends_on_date, render
 from introspection.injection.vectors import ConceptVectors, save_vectors
 from introspection.io.outputs import adapter_folder, targets
 from introspection.models import distributed, local_paths
@@ -43,7 +43,7 @@ from introspection.training.data.examples import (
     ordinary_prompts,
     paper_examples,
 )
-from introspection.training.loop import add_lora, forecast, stacked, train
+from introspection.training.loop import add_lora, forecast, stack_vectors, train
 from introspection.training.runs import Run, claimed, described
 from introspection.training.trainer import Forecast, TrainConfig
 
@@ -73,7 +73,7 @@ def base_replies(
         asked.update(repr(render(loaded.tokenizer, messages)).encode())
     made_from = asked.hexdigest()
     main = run is not None and distributed.rank() == 0
-    kept = distributed.everyone(run.kept_answers(made_from) if main and run else None)
+    kept = distributed.broadcast(run.kept_answers(made_from) if main and run else None)
     if kept is not None:
         return _said(prompts, kept)
     done = 0
@@ -82,10 +82,13 @@ def base_replies(
         nonlocal done
         done += rows
         if progress:
-            progress("answers of the base model", done * distributed.world(), len(prompts))
+            progress("answers of the base model", done * distributed.world_size(), len(prompts))
 
     size = 512 if loaded.model.device.type == "cuda" else 32
-    trials = [Trial(messages, None, adapter=False) for messages in distributed.share(prompts)]
+    trials = [
+        Trial(messages, None, adapter=False)
+        for messages in distributed.split_between_processes(prompts)
+    ]
     replies = generate(loaded, trials, REPLY_TOKENS, size, halt=False, progress=count)
     answers = distributed.gather([(reply.text, reply.finished) for reply in replies])
     if main and run:
@@ -130,13 +133,13 @@ def build_adapter(
     baseline = paper().baseline if recipe == "paper" else baseline_words()
     description = described(loaded, recipe, config, count, site, templates, baseline)
     with claimed(runs, description) as run, clock.fixed(run.started):
-        if says_the_day(loaded.tokenizer):
+        if prompt_depends_on_date(loaded.tokenizer):
             loaded.norm = extract(loaded, ["ocean"]).norm  # was read on the day of loading
         concepts, made = _examples(loaded, recipe, config, count, run, progress)
         names = _names(made)
         if progress:
             progress("concept vectors", 0, 1)
-        vectors = stacked(loaded, names, templates, site, baseline)
+        vectors = stack_vectors(loaded, names, templates, site, baseline)
         add_lora(loaded, config)
         train(
             loaded,
@@ -171,7 +174,7 @@ def dry_run(
     baseline = paper().baseline if recipe == "paper" else baseline_words()
     _, made = _examples(loaded, recipe, config, few, None, progress)
     names = _names(made)
-    vectors = stacked(loaded, names, templates, site, baseline)
+    vectors = stack_vectors(loaded, names, templates, site, baseline)
     add_lora(loaded, config)
     return forecast(loaded, made, vectors, names, config, count)
 
@@ -245,7 +248,7 @@ def _write(
     )
     if distributed.rank() == 0:
         _write_folder(loaded, out, run, info, config, vectors)
-    distributed.wait()
+    distributed.barrier()
     loaded.adapter, loaded.adapter_folder, loaded.vectors = info, out, vectors
 
 
@@ -257,7 +260,7 @@ def _write_folder(
     config: TrainConfig,
     vectors: ConceptVectors,
 ) -> None:
-    depth = len(hooks.blocks(loaded.model))
+    depth = len(hooks.decoder_layers(loaded.model))
     kept = f"choose another --out; what was trained is kept in {run}, so that command ends at once"
     with targets.writing(out, kept), adapter_folder.rewritten(out) as folder:
         lora = adapter_info.lora_config(

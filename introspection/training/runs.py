@@ -119,13 +119,13 @@ def claimed(folder: Path, description: Mapping[str, Any]) -> Iterator[Run]:
     plain = json.loads(json.dumps(description))
     digest = _sha256(plain)
     with _taken(folder, digest) if main else nullcontext((folder, None)) as found:
-        place, started = distributed.everyone(found)
-        run = Run(place, digest, started or distributed.everyone(clock.today()))
+        place, started = distributed.broadcast(found)
+        run = Run(place, digest, started or distributed.broadcast(clock.today()))
         if main:
             document = {**run.header, **plain}
             if _json(place / CONFIG) != document:  # not there, or damaged
                 write_text(place / CONFIG, json.dumps(document, indent=1) + "\n")
-        distributed.wait()
+        distributed.barrier()
         yield run
 
 

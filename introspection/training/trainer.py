@@ -24,9 +24,15 @@ from introspection.models.loading import LoadedModel
 from introspection.training.data.activation_cache import ResidualCache, shared_opening
 from introspection.training.data.examples import NOISE
 from introspection.training.data.teacher import Teacher
-from introspection.training.loss import Tokens, autocast, batch_loss, most_tokens, starts_with
+from introspection.training.loss import (
+    Tokens,
+    autocast,
+    max_tokens_per_pass,
+    micro_batch_losses,
+    starts_with,
+)
 
-__all__ = ["Forecast", "Prepared", "TrainConfig"]
+__all__ = ["Forecast", "TrainConfig", "Trainer"]
 
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
@@ -89,7 +95,7 @@ def _batches(
     return steps
 
 
-def _draw(
+def sample_deltas(
     step: int,
     chosen: Sequence[Tokens],
     vectors: Tensor,
@@ -112,7 +118,7 @@ def _draw(
     return picked * (strength * norm)[:, None]
 
 
-class Prepared:
+class Trainer:
     """A training that is ready to step: its batches, and what is read once and replayed.
 
     Several processes (``accelerate launch``) have examples of their own, and keep the residuals of
@@ -140,7 +146,7 @@ class Prepared:
 
     def read(self) -> None:
         """Residuals and the base model's answers; the frozen matrices must be cast already."""
-        with hooks.explained(self.loaded.model, "training"):
+        with hooks.readable_model_errors(self.loaded.model, "training"):
             self._read()
 
     def _read(self) -> None:
@@ -148,7 +154,7 @@ class Prepared:
         # A pass of its own over the opening saves work, which is what counts on a CPU; on a GPU the
         # number of passes counts.
         self.apart = () if large else self.opening
-        self.own = set(distributed.share(range(len(self.tokens))))
+        self.own = set(distributed.split_between_processes(range(len(self.tokens))))
         mine = [self.tokens[i] for i in sorted(self.own)]
         at_once = 16_384 if large else 2_048
         self.cache = ResidualCache(
@@ -156,11 +162,15 @@ class Prepared:
         )
         replayed = [(one.ids, one.target) for one in mine if one.replay]
         self.teacher = Teacher(self.loaded, self.cache, replayed, at_once, autocast(self.device))
-        self.most = most_tokens(self.loaded)
+        self.most = max_tokens_per_pass(self.loaded)
 
     def gradients(self, step: int) -> Tensor:
         """Leave the gradients of a step in the parameters; returns its mean loss."""
-        doubt = nullcontext() if self.proven else hooks.explained(self.loaded.model, "training")
+        doubt = (
+            nullcontext()
+            if self.proven
+            else hooks.readable_model_errors(self.loaded.model, "training")
+        )
         with doubt:
             loss = self._gradients(step)
         self.proven = True
@@ -168,7 +178,7 @@ class Prepared:
 
     def _gradients(self, step: int) -> Tensor:
         chosen = self.steps[step]
-        delta = _draw(
+        delta = sample_deltas(
             step,
             [self.tokens[i] for i in chosen],
             self.vectors,
@@ -180,7 +190,7 @@ class Prepared:
         for parameter in self.parameters.values():
             parameter.grad = None
         loss = torch.zeros((), device=self.device)
-        for share in batch_loss(
+        for share in micro_batch_losses(
             self.loaded,
             self.cache,
             self.teacher,
@@ -196,7 +206,7 @@ class Prepared:
         for parameter in self.parameters.values():
             if parameter.grad is None:  # a process that has no example in this step
                 parameter.grad = torch.zeros_like(parameter)
-        distributed.together(
+        distributed.all_reduce_sum(
             [loss, *(p.grad for p in self.parameters.values() if p.grad is not None)]
         )
         return loss

@@ -242,7 +242,7 @@ def test_n5_n6_contexts(file: str, model: Path, adapter: Path, here: Path) -> No
     special = {*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder}
 
     def controls(text: str) -> int:
-        return sum(i in special for i in trial.prompt_ids(tokenizer, trial.ask(text)))
+        return sum(i in special for i in trial.prompt_ids(tokenizer, trial.conversation(text)))
 
     assert {controls(line) for line in lines} == {controls("Hello")}
 
@@ -284,5 +284,5 @@ def test_n11_a_template_that_wants_lists(tiny: Path) -> None:
     result = run("ask", "ocean", "--base", "--model", tiny / "list_template", "--device", "cpu")
     assert result.exit_code == 0, result.output
     loaded = loading.load(str(tiny / "list_template"), None, LAYER, "cpu")
-    text = trial.render(loaded.tokenizer, trial.ask("Where is the ocean?"))
+    text = trial.render(loaded.tokenizer, trial.conversation("Where is the ocean?"))
     assert "Where is the ocean?" in text and "'type'" not in text

@@ -124,7 +124,7 @@ class TestAsk:
         refused("ask", "ocean", "--model", model, "--adapter", "none", says="train")
 
     def test_no_shipped_adapter(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(loading, "shipped_adapter", lambda _: None)
+        monkeypatch.setattr(loading, "bundled_adapter", lambda _: None)
         refused("ask", "ocean", says="python -m introspection train")
 
 
@@ -265,7 +265,7 @@ FAULTS: dict[str, tuple[Break, str]] = {
     "norm": (describe(norm=float("nan")), "field"),
     "no hashes": (describe(files=None), "field"),
     "other base": (describe(base_fingerprint="0" * 16), "trained for tiny"),
-    "other layer": (describe(layer=0), "block 1"),
+    "other layer": (describe(layer=0), "layer 1"),
     "layer above its weights": (describe(layer=2), "below"),
     "wrong keys": (rewrite(lambda s: {f"x.{k}": v for k, v in s.items()}), "does not fit"),
     "missing key": (rewrite(lambda s: dict(list(s.items())[1:])), "does not fit"),
@@ -282,11 +282,11 @@ FAULTS: dict[str, tuple[Break, str]] = {
     "no such module": (configure(target_modules=["nothing"]), "does not fit"),
     "huge rank": (configure(r=2**40), "does not fit"),
     "rank 0": (configure(r=0), "plain LoRA"),
-    "all blocks": (configure(layers_to_transform=None), "plain LoRA"),
-    "low blocks": (configure(layers_to_transform=[0, 1, 2, 3]), "below"),
+    "all layers": (configure(layers_to_transform=None), "plain LoRA"),
+    "low layers": (configure(layers_to_transform=[0, 1, 2, 3]), "below"),
     "vectors NaN": (bad_vectors(vectors=lambda v: v.vectors * float("nan")), "vectors"),
     "vectors of another width": (bad_vectors(vectors=lambda v: v.vectors[:, :7]), "vectors"),
-    "vectors of another block": (bad_vectors(layer=lambda _: 2), "vectors"),
+    "vectors of another layer": (bad_vectors(layer=lambda _: 2), "vectors"),
     "vectors fewer than names": (bad_vectors(names=lambda _: ("ocean",)), "vectors"),
 }
 
@@ -311,7 +311,7 @@ def test_adapter_of_another_model(tmp_path: Path, good: Path) -> None:
 
 def test_adapter_of_another_layer(model: Path, good: Path) -> None:
     args = ("ask", "ocean", "--model", model, "--adapter", good, "--layer")
-    refused(*args, 2, says="block 1, not 2")
+    refused(*args, 2, says="layer 1, not 2")
     assert run(*args, 1).exit_code == 0
 
 
@@ -459,7 +459,7 @@ class TestExtract:
             *("--layer", 1, "--site", "last", "--template", "Think of {c} now"),
         )
         assert result.exit_code == 0, result.output
-        assert "ocean, forest fire\n" in result.stdout and "block 1" in result.stdout
+        assert "ocean, forest fire\n" in result.stdout and "layer 1" in result.stdout
         vectors = load_vectors(file)
         assert vectors.names == ("ocean", "forest fire") and vectors.layer == 1
         assert vectors.site == "last" and vectors.template == "Think of {c} now"

@@ -19,8 +19,8 @@ from gradio_client import Client
 from gradio_client.exceptions import AppError, ValidationError
 
 from introspection.concepts.texts import DEFAULT_QUESTION
-from introspection.demo.engine.adapter_choices import offered
-from introspection.demo.engine.experiment import Answers, Experiment, Request
+from introspection.demo.engine.adapter_choices import adapter_choices
+from introspection.demo.engine.experiment import DemoModel, RowAnswers, RunRequest
 from introspection.demo.engine.run_tickets import Tickets
 from introspection.demo.page import build
 from introspection.demo.server.launch import launch
@@ -72,35 +72,35 @@ def folders(model: Path) -> dict[str, Path]:
 @pytest.fixture(scope="module")
 def pair(model: Path, folders: dict[str, Path]) -> list[LoadedModel]:
     loaded = loading.load(str(model), folders["first"], device="cpu")
-    return [loaded, multi_adapter.add(loaded, folders["second"])]
+    return [loaded, multi_adapter.load_adapter(loaded, folders["second"])]
 
 
 @pytest.fixture(scope="module")
-def both(pair: list[LoadedModel]) -> Experiment:
-    return Experiment(pair[0], pair[1:])
+def both(pair: list[LoadedModel]) -> DemoModel:
+    return DemoModel(pair[0], pair[1:])
 
 
 @pytest.fixture(scope="module")
-def alone(model: Path, folders: dict[str, Path]) -> dict[str, Experiment]:
+def alone(model: Path, folders: dict[str, Path]) -> dict[str, DemoModel]:
     """The pages that have only the one or only the other."""
     return {
-        name: Experiment(loading.load(str(model), folder, device="cpu"))
+        name: DemoModel(loading.load(str(model), folder, device="cpu"))
         for name, folder in folders.items()
     }
 
 
-def last(experiment: Experiment, request: Request) -> Answers:
+def last(experiment: DemoModel, request: RunRequest) -> RowAnswers:
     *_, answers = experiment.stream(request)
     return answers
 
 
-def wished(experiment: Experiment, wish: tuple[str, float, str], name: str) -> Request:
+def wished(experiment: DemoModel, wish: tuple[str, float, str], name: str) -> RunRequest:
     concept, strength, schedule = wish
     return experiment.request(concept, strength, "Why?", schedule, 12, name)
 
 
 @pytest.fixture(scope="module")
-def expected(alone: dict[str, Experiment]) -> dict[Any, Answers]:
+def expected(alone: dict[str, DemoModel]) -> dict[Any, RowAnswers]:
     return {
         (wish, name): last(alone[name], wished(alone[name], wish, name))
         for wish in WISHES
@@ -108,7 +108,7 @@ def expected(alone: dict[str, Experiment]) -> dict[Any, Answers]:
     }
 
 
-def lines_of(experiment: Experiment, kind: str) -> list[dict[str, Any]]:
+def lines_of(experiment: DemoModel, kind: str) -> list[dict[str, Any]]:
     plan = sweeps.plan(experiment, kind, experiment.request("ocean", 2.0))
     *_, answers = experiment.lines(plan, 8)
     return sweeps.rows(experiment, answers)
@@ -125,7 +125,7 @@ def test_the_two_differ_in_everything(pair: list[LoadedModel], expected: Any) ->
     assert len({expected[wish, name][i].text for name in NAMES for i in range(3)}) >= 4
 
 
-def test_answers_are_those_of_the_adapter_alone(both: Experiment, expected: Any) -> None:
+def test_answers_are_those_of_the_adapter_alone(both: DemoModel, expected: Any) -> None:
     """Texts, verdicts and what the reader finds (floats included), whatever was run before."""
     wishes = list(expected)
     random.Random(1).shuffle(wishes)
@@ -133,7 +133,7 @@ def test_answers_are_those_of_the_adapter_alone(both: Experiment, expected: Any)
         assert last(both, wished(both, wish, name)) == expected[wish, name], (wish, name)
 
 
-def test_the_untrained_row_is_the_same_under_both(both: Experiment, expected: Any) -> None:
+def test_the_untrained_row_is_the_same_under_both(both: DemoModel, expected: Any) -> None:
     clean = ("ocean", 0.0, "final_on")
     untrained = [last(both, wished(both, clean, name))[1] for name in NAMES]
     assert untrained[0].text == untrained[1].text != expected[clean, "first"][0].text
@@ -141,7 +141,7 @@ def test_the_untrained_row_is_the_same_under_both(both: Experiment, expected: An
 
 @pytest.mark.slow
 def test_many_threads_never_mix_adapters(
-    both: Experiment, alone: dict[str, Experiment], expected: Any
+    both: DemoModel, alone: dict[str, DemoModel], expected: Any
 ) -> None:
     blocks = {name: lines_of(alone[name], "layer") for name in NAMES}
     assert blocks["first"] != blocks["second"]
@@ -150,7 +150,7 @@ def test_many_threads_never_mix_adapters(
 
     def visit(i: int) -> None:
         wish, name = wishes[i]
-        if i % 12 == 0:  # a sweep moves the hook through the blocks while it lasts
+        if i % 12 == 0:  # a sweep moves the hook through the layers while it lasts
             assert lines_of(both.chosen(name), "layer") == blocks[name], name
         assert last(both, wished(both, wish, name)) == expected[wish, name], (wish, name)
 
@@ -158,7 +158,7 @@ def test_many_threads_never_mix_adapters(
         list(pool.map(visit, range(len(wishes))))
 
 
-def test_a_visitor_who_leaves_leaves_nothing_behind(both: Experiment, expected: Any) -> None:
+def test_a_visitor_who_leaves_leaves_nothing_behind(both: DemoModel, expected: Any) -> None:
     wish = WISHES[1]
     for name in ("second", "first", "second"):
         steps = both.stream(wished(both, wish, name))
@@ -169,7 +169,7 @@ def test_a_visitor_who_leaves_leaves_nothing_behind(both: Experiment, expected: 
 
 
 def test_vectors_of_typed_words_are_read_under_their_own_adapter(
-    both: Experiment, alone: dict[str, Experiment]
+    both: DemoModel, alone: dict[str, DemoModel]
 ) -> None:
     for one in both.offered.values():
         one.loaded.baselines.clear()
@@ -183,7 +183,7 @@ def test_vectors_of_typed_words_are_read_under_their_own_adapter(
         assert torch.equal(mean, kept_mean) and torch.equal(norms, kept_norms), name
 
 
-def test_hooks_stay_as_many(both: Experiment, pair: list[LoadedModel]) -> None:
+def test_hooks_stay_as_many(both: DemoModel, pair: list[LoadedModel]) -> None:
     before = hook_count(pair[0].model)
     for name in ("second", "first", "first", "second"):
         last(both, wished(both, WISHES[1], name))
@@ -214,7 +214,7 @@ def sentence(error: pytest.ExceptionInfo[Any]) -> str:
 
 
 @pytest.mark.parametrize("name", WRONG, ids=lambda name: repr(name)[:20])
-def test_a_name_off_the_list_is_one_sentence(both: Experiment, name: Any) -> None:
+def test_a_name_off_the_list_is_one_sentence(both: DemoModel, name: Any) -> None:
     visitor = gr.Request(session_hash="a")
     callbacks = Callbacks(both, Tickets(), lambda *_: "")
     with pytest.raises(IntrospectionError) as error:
@@ -232,7 +232,7 @@ def test_a_name_off_the_list_is_one_sentence(both: Experiment, name: Any) -> Non
         sentence(error)
 
 
-def test_without_a_choice_only_the_own_name_is_known(alone: dict[str, Experiment]) -> None:
+def test_without_a_choice_only_the_own_name_is_known(alone: dict[str, DemoModel]) -> None:
     one = alone["first"]
     for name in (None, "", "first"):
         assert one.request("ocean", 1.0, adapter=name) == one.request("ocean", 1.0)
@@ -243,9 +243,7 @@ def test_without_a_choice_only_the_own_name_is_known(alone: dict[str, Experiment
 # --- links, programs, files ---------------------------------------------------------------------
 
 
-def test_links_and_programs_name_the_adapter(
-    both: Experiment, alone: dict[str, Experiment]
-) -> None:
+def test_links_and_programs_name_the_adapter(both: DemoModel, alone: dict[str, DemoModel]) -> None:
     for name in NAMES:
         request = both.request("ocean", 1.0, adapter=name)
         query = dict(parse_qsl(urlsplit(export.link(BASE, request)).query))
@@ -258,7 +256,7 @@ def test_links_and_programs_name_the_adapter(
         assert "adapter" not in text
 
 
-def test_a_link_fills_the_picker_or_is_refused(both: Experiment) -> None:
+def test_a_link_fills_the_picker_or_is_refused(both: DemoModel) -> None:
     events = replay._Events(both, Tickets())
 
     def opened(**query: str) -> tuple[Any, ...]:
@@ -276,7 +274,7 @@ def test_a_link_fills_the_picker_or_is_refused(both: Experiment) -> None:
 
 
 def test_a_file_says_which_adapter_answered(
-    both: Experiment, alone: dict[str, Experiment], expected: Any
+    both: DemoModel, alone: dict[str, DemoModel], expected: Any
 ) -> None:
     wish = WISHES[1]
     for name in NAMES:
@@ -292,9 +290,7 @@ def test_a_file_says_which_adapter_answered(
         assert f"<code>{name}</code>" in html.stage(True, asked, answers)
 
 
-def test_a_run_with_an_adapter_that_is_not_here_is_replayed(
-    both: Experiment, expected: Any
-) -> None:
+def test_a_run_with_an_adapter_that_is_not_here_is_replayed(both: DemoModel, expected: Any) -> None:
     wish = WISHES[1]
     run = json.loads(export.as_json(both, wished(both, wish, "first"), expected[wish, "first"]))
     run["adapter_id"] = "<b>org</b>/lora@0123456789ab"
@@ -316,24 +312,24 @@ def pickers(page: gr.Blocks) -> list[dict[str, Any]]:
 
 
 def test_a_picker_only_where_there_is_a_choice(
-    both: Experiment, alone: dict[str, Experiment]
+    both: DemoModel, alone: dict[str, DemoModel]
 ) -> None:
     (picker,) = pickers(build(both))
     assert picker["label"] == "Adapter" and picker["value"] == "first"
     assert [value for _, value in picker["choices"]] == [*NAMES]
     assert "2 adapters to choose from" in html.header(both)
     assert not pickers(build(alone["first"]))
-    assert "injected at block 1 · adapter first</p>" in html.header(alone["first"])
+    assert "injected at layer 1 · adapter first</p>" in html.header(alone["first"])
     assert "adapter" not in html.badges(
         alone["first"], alone["first"].request("ocean", 1.0), "ocean"
     )
 
 
-def test_the_badges_are_those_of_the_chosen_adapter(both: Experiment) -> None:
+def test_the_badges_are_those_of_the_chosen_adapter(both: DemoModel) -> None:
     callbacks = Callbacks(both, Tickets(), lambda *_: "")
     first = callbacks.describe("ocean", 1.0, "first")
     second = callbacks.describe("ocean", 1.0, "second")
-    assert "adapter first, block 1" in first and "adapter second, block 2" in second
+    assert "adapter first, layer 1" in first and "adapter second, layer 2" in second
     assert "seen in training" in first and "never seen in training" in second
     assert "below the trained range" in second and "trained range" not in first
 
@@ -366,7 +362,7 @@ def bad_folders(tmp: Path, model: Path, good: Path) -> dict[str, str]:
         broken: "NaN or infinite",
         str(tmp / "unread"): "was not made by this program",
         str(tmp / "damaged"): "is damaged or was changed",
-        str(tmp / "elsewhere"): "belong to block 2",
+        str(tmp / "elsewhere"): "belong to layer 2",
         str(tmp / "nowhere"): "neither an adapter folder nor a Hub repository at a commit",
         "org/lora": "40 digits",
         "org/lora@main": "40 digits",
@@ -381,18 +377,18 @@ def test_what_does_not_fit_is_left_out_with_a_sentence(
     loaded = loading.load(str(model), folders["first"], device="cpu")
     before = [name for name, _ in loaded.model.named_modules()], hook_count(loaded.model)
     bad = bad_folders(tmp_path, model, folders["second"])
-    for entry, told in offered(list(bad), loaded):
+    for entry, told in adapter_choices(list(bad), loaded):
         assert isinstance(told, str) and bad[entry] in told, (entry, told)
         assert told.endswith(".") and "\n" not in told
         after = [name for name, _ in loaded.model.named_modules()], hook_count(loaded.model)
         assert after == before, entry
     wish = WISHES[1]
-    one = Experiment(loaded)
+    one = DemoModel(loaded)
     assert last(one, wished(one, wish, "first")) == expected[wish, "first"]
     # And what fits is offered after all of them.
-    ((_, other),) = offered([str(folders["second"])], loaded)
+    ((_, other),) = adapter_choices([str(folders["second"])], loaded)
     assert isinstance(other, LoadedModel)
-    two = Experiment(loaded, [other])
+    two = DemoModel(loaded, [other])
     for name in NAMES:
         assert last(two, wished(two, wish, name)) == expected[wish, name]
 
@@ -401,7 +397,7 @@ def test_nothing_is_offered_beside_the_untrained_model(
     model: Path, folders: dict[str, Path]
 ) -> None:
     bare = loading.load(str(model), None, layer=1, device="cpu")
-    ((_, told),) = offered([str(folders["second"])], bare)
+    ((_, told),) = adapter_choices([str(folders["second"])], bare)
     assert isinstance(told, str) and "INTROSPECTION_ADAPTER" in told
 
 
@@ -413,13 +409,13 @@ def test_an_adapter_of_the_hub_is_named_with_its_revision(
     shutil.copytree(folders["second"], home)
     monkeypatch.setattr(transfer, "connect", lambda _: pytest.fail("it is here already"))
     loaded = loading.load(str(model), folders["first"], device="cpu")
-    ((_, other),) = offered([f"org/lora-1.0@{SHA}"], loaded)
+    ((_, other),) = adapter_choices([f"org/lora-1.0@{SHA}"], loaded)
     assert isinstance(other, LoadedModel) and other.adapter_name == f"org/lora-1.0@{SHA[:12]}"
-    assert Experiment(loaded, [other]).names == ("first", other.adapter_name)
+    assert DemoModel(loaded, [other]).names == ("first", other.adapter_name)
 
 
 def test_the_adapter_that_ships_is_named_so() -> None:
-    folder = loading.shipped_adapter(loading.DEFAULT)
+    folder = loading.bundled_adapter(loading.DEFAULT)
     if folder is None:
         pytest.skip("needs adapters/smollm2-135m")
     assert loading.adapter_name(folder, loading.DEFAULT) == "smollm2-135m (shipped)"
@@ -445,7 +441,7 @@ def press(visitor: Tab, concept: str, name: str) -> list[Any]:
 
 @pytest.mark.slow
 def test_visitors_with_different_adapters_never_mix(
-    page: gr.Blocks, alone: dict[str, Experiment]
+    page: gr.Blocks, alone: dict[str, DemoModel]
 ) -> None:
     concepts = ("ocean", "violin", "never typed before")
 
@@ -479,7 +475,7 @@ def test_visitors_with_different_adapters_never_mix(
 
 @pytest.mark.slow
 def test_endpoints_take_an_adapter_and_need_none(
-    page: gr.Blocks, alone: dict[str, Experiment]
+    page: gr.Blocks, alone: dict[str, DemoModel]
 ) -> None:
     url = page.local_url.rstrip("/")
     client = Client(url, verbose=False, analytics_enabled=False)
@@ -519,7 +515,7 @@ def test_endpoints_take_an_adapter_and_need_none(
 
 @pytest.mark.slow
 def test_the_other_tabs_ask_the_chosen_adapter(
-    page: gr.Blocks, alone: dict[str, Experiment]
+    page: gr.Blocks, alone: dict[str, DemoModel]
 ) -> None:
     visitor = Tab(page)
     tables = {}

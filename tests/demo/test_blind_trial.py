@@ -19,12 +19,12 @@ import pytest
 from gradio_client.exceptions import AppError
 
 from introspection.concepts.catalogue import resolve
-from introspection.demo.engine.model_lock import Turns
+from introspection.demo.engine.model_lock import ModelLock
 from introspection.demo.engine.run_tickets import Tickets
-from introspection.demo.engine.trial_batch import Line, LineAnswer
+from introspection.demo.engine.trial_batch import TrialResult, TrialSpec
 from introspection.demo.tabs.blind_trial import tab
 from introspection.demo.tabs.blind_trial import trial as blind
-from introspection.demo.tabs.blind_trial.trial import NOTHING, Score, Tally, Trial
+from introspection.demo.tabs.blind_trial.trial import NOTHING, BlindTrial, Score, Tally
 from introspection.errors import IntrospectionError
 from introspection.evaluation.grading.grade import grade
 from tests.support.tab import Tab, index
@@ -78,10 +78,10 @@ def test_draws_have_the_promised_frequencies(concepts: tuple[Any, ...]) -> None:
 
 
 def test_the_model_gets_what_was_drawn() -> None:
-    injected = blind.line(Trial(WORDS, "starfish", 0.5))
+    injected = blind.line(BlindTrial(WORDS, "starfish", 0.5))
     assert injected.concept == resolve("starfish") and injected.strength == 0.5
     assert injected.injected and injected.vector == "concept" and injected.adapter
-    nothing = blind.line(Trial(WORDS, NOTHING, 0.0))
+    nothing = blind.line(BlindTrial(WORDS, NOTHING, 0.0))
     assert nothing.concept is None and not nothing.injected and nothing.vector == "none"
     assert nothing.question == injected.question and nothing.label == injected.label
 
@@ -89,10 +89,10 @@ def test_the_model_gets_what_was_drawn() -> None:
 # --- scores -------------------------------------------------------------------------------------
 
 
-def finished(secret: str, text: str) -> Trial:
-    trial = Trial(WORDS, secret, 1.0 if secret else 0.0)
+def finished(secret: str, text: str) -> BlindTrial:
+    trial = BlindTrial(WORDS, secret, 1.0 if secret else 0.0)
     verdict = grade(text, secret or None)
-    return blind.answered(trial, LineAnswer(blind.line(trial), text, 8, None, verdict), 1)
+    return blind.answered(trial, TrialResult(blind.line(trial), text, 8, None, verdict), 1)
 
 
 REPORTS = {  # (secret, report): the model's tally
@@ -186,15 +186,15 @@ class Model:
     seen = staticmethod(unseen)
 
     def __init__(self) -> None:
-        self.text, self.pause, self.asked = DENIAL, 0.0, list[Line]()
+        self.text, self.pause, self.asked = DENIAL, 0.0, list[TrialSpec]()
         self.running = self.overlap = self.closed = 0
         self.error: Exception | None = None
-        self.turns = Turns(1.0)
+        self.turns = ModelLock(1.0)
 
     def chosen(self, _adapter: object) -> Model:
         return self
 
-    def lines(self, asked: Sequence[Line], _most: int) -> Iterator[tuple[LineAnswer, ...]]:
+    def lines(self, asked: Sequence[TrialSpec], _most: int) -> Iterator[tuple[TrialResult, ...]]:
         (line,) = asked
         self.asked.append(line)
         self.running += 1
@@ -205,10 +205,10 @@ class Model:
         try:
             for step in range(1, len(words) + 1):
                 time.sleep(self.pause)
-                yield (LineAnswer(line, " ".join(words[:step]), step),)
+                yield (TrialResult(line, " ".join(words[:step]), step),)
             if self.error:
                 raise self.error
-            yield (LineAnswer(line, text, len(words), None, grade(text, name)),)
+            yield (TrialResult(line, text, len(words), None, grade(text, name)),)
         finally:
             self.running -= 1
             self.closed += 1
@@ -253,7 +253,7 @@ class Visitor(Tab):
 
 
 def fixed(monkeypatch: pytest.MonkeyPatch, secret: str, strength: float = 0.5) -> None:
-    trial = Trial(WORDS, secret, strength if secret else 0.0)
+    trial = BlindTrial(WORDS, secret, strength if secret else 0.0)
     monkeypatch.setattr(blind, "draw", lambda *_: trial)
 
 

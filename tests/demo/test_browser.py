@@ -543,7 +543,7 @@ def test_the_controls_fool_nobody(page: Page) -> None:
 
 
 @trained
-@pytest.mark.parametrize("kind", ["Strength:", "Block:", "Blocks ×", "Concepts ×"])
+@pytest.mark.parametrize("kind", ["Strength:", "Layer:", "Layers ×", "Concepts ×"])
 def test_sweeps_draw_a_figure(page: Page, kind: str) -> None:
     tab(page, "Many at once")
     page.locator("#sweep-kind label", has_text=kind).click()
@@ -760,7 +760,7 @@ def test_another_adapter_is_picked_by_keyboard(browser: Browser, tmp_path: Path)
             picker.focus()
             page.keyboard.press("ArrowDown")
             page.keyboard.press("Enter")
-            expect(page.locator("#badges")).to_contain_text("adapter mine, block")
+            expect(page.locator("#badges")).to_contain_text("adapter mine, layer")
             assert "named" in press(page, "#preset-ocean")
             expect(page.locator(".asked code")).to_have_text("mine")
             link = page.get_attribute("#share a.link", "href")

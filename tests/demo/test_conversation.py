@@ -15,23 +15,24 @@ import torch
 from gradio_client.exceptions import AppError
 
 from introspection.concepts.catalogue import resolve
-from introspection.demo.engine.experiment import Experiment
+from introspection.demo.engine.experiment import DemoModel
 from introspection.demo.engine.run_tickets import Tickets
-from introspection.demo.engine.trial_batch import Line, LineAnswer
+from introspection.demo.engine.trial_batch import TrialResult, TrialSpec
 from introspection.demo.tabs.conversation import conversation, tab
 from introspection.demo.tabs.conversation.conversation import (
     LONGEST,
     MODES,
     MOST_TURNS,
-    Said,
-    Talk,
+    Dialogue,
+    DialogueAnswer,
     Turn,
 )
 from introspection.errors import IntrospectionError
 from introspection.evaluation.grading.grade import grade
 from introspection.injection import hooks
 from introspection.injection.decoding import generation
-from introspection.injection.trials.trial import FINAL_ON, Injection, Trial, ask, encode, prompt_ids
+from introspection.injection.trials.trial import FINAL_ON, Injection, Trial, encode, prompt_ids
+from introspection.injection.trials.trial import conversation as ask
 from introspection.models.loading import LoadedModel
 from tests.support.page import INFO
 from tests.support.tab import Tab, index
@@ -48,16 +49,16 @@ def loaded() -> LoadedModel:
 
 
 @pytest.fixture
-def experiment(loaded: LoadedModel) -> Experiment:
-    return Experiment(loaded)
+def experiment(loaded: LoadedModel) -> DemoModel:
+    return DemoModel(loaded)
 
 
-def said(text: str, halted: int = 0) -> Said:
-    return Said(text, detected="detect an" in text, halted_at=halted)
+def said(text: str, halted: int = 0) -> DialogueAnswer:
+    return DialogueAnswer(text, detected="detect an" in text, halted_at=halted)
 
 
-def talk(mode: str = "kept", *turns: Turn, asked: str = ASKED) -> Talk:
-    return Talk("ocean", 1.5, mode, turns=turns, asked=asked)
+def talk(mode: str = "kept", *turns: Turn, asked: str = ASKED) -> Dialogue:
+    return Dialogue("ocean", 1.5, mode, turns=turns, asked=asked)
 
 
 TURN = Turn("Why?", said("a quiet harbour"), None, said("the town"))
@@ -66,14 +67,14 @@ TURN = Turn("Why?", said("a quiet harbour"), None, said("the town"))
 # --- what is asked --------------------------------------------------------------------------------
 
 
-def test_the_first_question_has_one_control(experiment: Experiment) -> None:
+def test_the_first_question_has_one_control(experiment: DemoModel) -> None:
     lines = conversation.lines(experiment, talk())
     assert [line.label for line in lines] == ["thought", "clean"]
     assert lines[0].schedule == FINAL_ON and lines[0].injected and not lines[1].injected
     assert all(line.before == () and line.adapter for line in lines)
 
 
-def test_later_ones_have_the_same_words_without_a_thought_too(experiment: Experiment) -> None:
+def test_later_ones_have_the_same_words_without_a_thought_too(experiment: DemoModel) -> None:
     lines = {line.label: line for line in conversation.lines(experiment, talk("kept", TURN))}
     assert list(lines) == ["thought", "words", "clean"]
     assert lines["thought"].before == lines["words"].before != lines["clean"].before
@@ -84,9 +85,9 @@ def test_later_ones_have_the_same_words_without_a_thought_too(experiment: Experi
 
 @pytest.mark.parametrize("mode", MODES)
 def test_the_thought_is_where_it_was_when_the_answers_were_written(
-    loaded: LoadedModel, experiment: Experiment, mode: str
+    loaded: LoadedModel, experiment: DemoModel, mode: str
 ) -> None:
-    """Oracle: the residual stream after every block of the first turn, as it was then."""
+    """Oracle: the residual stream after every layer of the first turn, as it was then."""
     vector, depth = loaded.vector("ocean"), len(loaded.model.get_decoder().layers)
 
     def stream(trial: Trial, answer: str) -> list[torch.Tensor]:
@@ -94,8 +95,8 @@ def test_the_thought_is_where_it_was_when_the_answers_were_written(
         ids = [*row.ids, *loaded.tokenizer(answer, add_special_tokens=False)["input_ids"]]
         with (
             torch.no_grad(),
-            generation.planned(loaded.model, [row]),
-            hooks.watch(loaded.model, range(depth)) as seen,
+            generation.with_plan(loaded.model, [row]),
+            hooks.record_layers(loaded.model, range(depth)) as seen,
         ):
             loaded.model.get_decoder()(input_ids=torch.tensor([ids]), use_cache=False)
         return [state[0] for state in seen]
@@ -116,11 +117,11 @@ def test_the_thought_is_where_it_was_when_the_answers_were_written(
     assert bool(added[count:].any()) is (mode == "kept")
 
 
-def test_a_talk_of_several_turns_on_a_model(experiment: Experiment) -> None:
-    found: Talk | None = None
+def test_a_talk_of_several_turns_on_a_model(experiment: DemoModel) -> None:
+    found: Dialogue | None = None
     for number in range(3):
         found = conversation.begin(experiment, found, "ocean", 1.5, "kept", f"Why {number}?")
-        answers: Sequence[LineAnswer] = ()
+        answers: Sequence[TrialResult] = ()
         for answers in experiment.lines(conversation.lines(experiment, found), 8):
             shown = conversation.log(found, answers)
             assert shown.count('class="turn"') == number + 1
@@ -158,20 +159,20 @@ def test_a_talk_of_several_turns_on_a_model(experiment: Experiment) -> None:
     ],
 )
 def test_what_cannot_be_asked_is_one_sentence(
-    experiment: Experiment, given: tuple[Any, ...], sentence: str
+    experiment: DemoModel, given: tuple[Any, ...], sentence: str
 ) -> None:
     for before in (None, talk()):  # a question whose answers never came settles nothing
         with pytest.raises(IntrospectionError, match=sentence):
             conversation.begin(experiment, before, *given)
 
 
-def test_the_first_question_settles_the_thought(experiment: Experiment) -> None:
+def test_the_first_question_settles_the_thought(experiment: DemoModel) -> None:
     before = talk("silent", TURN)
     after = conversation.begin(experiment, before, "bomb", 4.0, "kept", "So?")
     assert after == before._replace(asked="So?")
 
 
-def test_a_talk_ends(experiment: Experiment) -> None:
+def test_a_talk_ends(experiment: DemoModel) -> None:
     halted = TURN._replace(thought=said("HALT", halted=3))
     with pytest.raises(IntrospectionError, match="has halted: press “Start over”"):
         conversation.begin(experiment, talk("kept", halted), "ocean", 1.0, "kept", "So?")
@@ -186,11 +187,11 @@ def test_a_talk_ends(experiment: Experiment) -> None:
 # --- what it means --------------------------------------------------------------------------------
 
 
-def answered(label: str, text: str, halted: int | None = None) -> LineAnswer:
+def answered(label: str, text: str, halted: int | None = None) -> TrialResult:
     concept, injected = resolve("ocean"), label == "thought"
-    line = Line(label, concept, 1.0, ASKED, "concept" if injected else "none")
+    line = TrialSpec(label, concept, 1.0, ASKED, "concept" if injected else "none")
     verdict = grade(text, "ocean" if injected else None)
-    return LineAnswer(line, text, len(text.split()), halted, verdict)
+    return TrialResult(line, text, len(text.split()), halted, verdict)
 
 
 @pytest.mark.parametrize(
@@ -270,8 +271,8 @@ class Model:
     has_adapter, offered, trained_range, names = True, dict[str, Any](), (0.25, 2.0), ()
 
     def __init__(self, loaded: LoadedModel) -> None:
-        self.loaded, self.real = loaded, Experiment(loaded)
-        self.texts, self.pause, self.asked = {"thought": NAMED}, 0.0, list[list[Line]]()
+        self.loaded, self.real = loaded, DemoModel(loaded)
+        self.texts, self.pause, self.asked = {"thought": NAMED}, 0.0, list[list[TrialSpec]]()
         self.closed, self.error = 0, None
         self.turns = self.real.turns
 
@@ -281,20 +282,20 @@ class Model:
     def chosen(self, _adapter: object) -> Model:
         return self
 
-    def lines(self, asked: list[Line]) -> Iterator[tuple[LineAnswer, ...]]:
+    def lines(self, asked: list[TrialSpec]) -> Iterator[tuple[TrialResult, ...]]:
         self.asked.append(asked)
         texts = [self.texts.get(line.label, DENIAL) for line in asked]
         try:
             for step in range(1, max(len(text.split()) for text in texts) + 1):
                 time.sleep(self.pause)
                 yield tuple(
-                    LineAnswer(line, " ".join(text.split()[:step]), step)
+                    TrialResult(line, " ".join(text.split()[:step]), step)
                     for line, text in zip(asked, texts, strict=True)
                 )
             if self.error:
                 raise self.error
             yield tuple(
-                LineAnswer(line, t, 9, 9 if t.endswith("HALT") else None, grade(t, "ocean"))
+                TrialResult(line, t, 9, 9 if t.endswith("HALT") else None, grade(t, "ocean"))
                 for line, t in zip(asked, texts, strict=True)
             )
         finally:

@@ -322,7 +322,7 @@ def test_without_an_adapter_there_are_no_rates() -> None:
 
 def test_the_explanation_has_the_numbers_of_what_is_loaded() -> None:
     html, _ = built(how_it_works.add, stub(None))
-    for said in ("h ← h + ρ · n̄ · v", "block 14 of 30", "about 163,", "99 everyday words",
+    for said in ("h ← h + ρ · n̄ · v", "layer 14 of 30", "about 163,", "99 everyday words",
                  "1,234 concepts", "56 further", "from 0.25 to 2", "7 were trained"):  # fmt: skip
         assert said in html
     page = Page(html)
@@ -344,18 +344,18 @@ def test_the_explanation_without_an_adapter() -> None:
 @pytest.mark.parametrize(
     ("layer", "depth", "names"),
     [
-        (14, 30, ["block 0", "…", "block 14", "…", "block 29"]),
-        (0, 4, ["block 0", "…", "block 3"]),
-        (1, 3, ["block 0", "block 1", "block 2"]),
-        (3, 4, ["block 0", "…", "block 3"]),
-        (0, 1, ["block 0"]),
+        (14, 30, ["layer 0", "…", "layer 14", "…", "layer 29"]),
+        (0, 4, ["layer 0", "…", "layer 3"]),
+        (1, 3, ["layer 0", "layer 1", "layer 2"]),
+        (3, 4, ["layer 0", "…", "layer 3"]),
+        (0, 1, ["layer 0"]),
     ],
 )
 def test_the_picture_says_what_it_shows(layer: int, depth: int, names: list[str]) -> None:
     svg = how_it_works.diagram(layer, depth)
-    assert re.findall(r"block \d+|…", re.sub(r'aria-label="[^"]*"', "", svg)) == names
+    assert re.findall(r"layer \d+|…", re.sub(r'aria-label="[^"]*"', "", svg)) == names
     tag, attrs = Page(svg).tags[0]
     assert tag == "svg" and attrs["role"] == "img"
     label = str(attrs["aria-label"])
-    assert f"stack of {depth} block" in label and f"output of block {layer}" in label
+    assert f"stack of {depth} layer" in label and f"output of layer {layer}" in label
     assert not re.search(r"#[0-9a-f]{3,6}|url\(|href", svg)  # colours come from style.css

@@ -22,7 +22,13 @@ from starlette.datastructures import QueryParams
 
 from introspection.concepts.texts import DEFAULT_QUESTION
 from introspection.demo import api
-from introspection.demo.engine.experiment import CAP, Answer, Answers, Experiment, Request
+from introspection.demo.engine.experiment import (
+    MAX_NEW_TOKENS,
+    DemoModel,
+    RowAnswer,
+    RowAnswers,
+    RunRequest,
+)
 from introspection.demo.server.launch import launch
 from introspection.demo.shared import html
 from introspection.demo.tabs.try_it import export, recorded
@@ -54,11 +60,11 @@ def plain(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def check() -> Experiment:
-    return Experiment(load_tiny("llama"))
+def check() -> DemoModel:
+    return DemoModel(load_tiny("llama"))
 
 
-def requests(check: Experiment, count: int = 240) -> list[Request]:
+def requests(check: DemoModel, count: int = 240) -> list[RunRequest]:
     """Odd but valid requests; always the same ones."""
     rng = random.Random(7)
     found = []
@@ -72,18 +78,18 @@ def requests(check: Experiment, count: int = 240) -> list[Request]:
     return found
 
 
-def answers_of(request: Request, *texts: str, halted_at: int | None = None) -> Answers:
+def answers_of(request: RunRequest, *texts: str, halted_at: int | None = None) -> RowAnswers:
     injected = request.strength > 0
     late = 3 if request.schedule.kind == "from_step" and injected else None
 
-    def answer(i: int, row: str) -> Answer:
+    def answer(i: int, row: str) -> RowAnswer:
         on = injected and i < 2
         concept = request.concept if on else None
         verdict = grade(
             texts[i], concept.name if concept else None, concept.aliases if concept else ()
         )
         halt = halted_at if i == 0 else None
-        return Answer(row, False, on, texts[i], 9, halt, verdict, late if on else None)
+        return RowAnswer(row, False, on, texts[i], 9, halt, verdict, late if on else None)
 
     return answer(0, export.ROWS[0]), answer(1, export.ROWS[1]), answer(2, export.ROWS[2])
 
@@ -92,7 +98,7 @@ REPORT = "I detect an injected thought about {c}. HALT"
 DENIAL = "I do not detect any injected thought."
 
 
-def exported(check: Experiment, **changes: Any) -> dict[str, Any]:
+def exported(check: DemoModel, **changes: Any) -> dict[str, Any]:
     request = check.request("ocean", 1.0, tokens=40)
     answers = answers_of(request, REPORT.format(c="ocean"), "Sea. Sea.", DENIAL, halted_at=9)
     found: dict[str, Any] = json.loads(export.as_json(check, request, answers))
@@ -110,7 +116,7 @@ def sentence(error: pytest.ExceptionInfo[IntrospectionError]) -> str:
 # --- links --------------------------------------------------------------------------------------
 
 
-def test_a_link_brings_back_the_same_request(check: Experiment) -> None:
+def test_a_link_brings_back_the_same_request(check: DemoModel) -> None:
     asked = requests(check)
     assert len(asked) >= 200
     for base in (BASE, SPACE):
@@ -124,19 +130,19 @@ def test_a_link_brings_back_the_same_request(check: Experiment) -> None:
             assert ("question" in QueryParams(query)) == (request.question != DEFAULT_QUESTION)
 
 
-def test_the_longest_question_fits_into_a_link(check: Experiment) -> None:
+def test_the_longest_question_fits_into_a_link(check: DemoModel) -> None:
     request = check.request("ocean", 1.0, "🌊" * 2_000)
     query = urlsplit(export.link(BASE, request)).query
     assert export.from_query(check.request, QueryParams(query)) == request
 
 
-def test_a_page_without_our_parameters_is_just_the_page(check: Experiment) -> None:
+def test_a_page_without_our_parameters_is_just_the_page(check: DemoModel) -> None:
     for params in ({}, {"__theme": "dark"}, {"utm": "x" * 9_000}, {"Concept": "ocean"}):
         assert export.from_query(check.request, params) is None
 
 
 def test_unknown_parameters_are_ignored_and_the_last_of_repeated_ones_counts(
-    check: Experiment,
+    check: DemoModel,
 ) -> None:
     wanted = check.request("love", 2.0)
     query = "concept=ocean&strength=1&concept=love&__theme=dark&strength=2&x=%00"
@@ -160,7 +166,7 @@ def test_unknown_parameters_are_ignored_and_the_last_of_repeated_ones_counts(
         "concept=ocean&tokens=1.5", "concept=ocean&tokens=x", f"concept=ocean&other={'x' * 4_000}",
     ],
 )  # fmt: skip
-def test_a_bad_link_is_one_sentence(check: Experiment, query: str) -> None:
+def test_a_bad_link_is_one_sentence(check: DemoModel, query: str) -> None:
     with pytest.raises(IntrospectionError) as error:
         export.from_query(check.request, dict(parse_qsl(query, keep_blank_values=True)))
     sentence(error)
@@ -205,7 +211,7 @@ def run_python(program: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
 
 def test_the_python_program_asks_for_the_same(
-    check: Experiment, monkeypatch: pytest.MonkeyPatch
+    check: DemoModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for request in requests(check):
         assert run_python(export.as_python(BASE, request), monkeypatch) == {
@@ -235,7 +241,7 @@ def shells() -> list[str]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("shell", shells())
-def test_a_shell_hands_curl_the_same(check: Experiment, tmp_path: Path, shell: str) -> None:
+def test_a_shell_hands_curl_the_same(check: DemoModel, tmp_path: Path, shell: str) -> None:
     curl, log = tmp_path / "curl", tmp_path / "log"
     curl.write_text(FAKE_CURL)
     curl.chmod(0o755)
@@ -265,7 +271,7 @@ def test_a_shell_hands_curl_the_same(check: Experiment, tmp_path: Path, shell: s
 
 
 def test_a_space_is_called_on_its_own_host(
-    check: Experiment, monkeypatch: pytest.MonkeyPatch
+    check: DemoModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     request = check.request("ocean", 1.0)
     assert "https://some-org-my-space.hf.space/gradio_api/" in export.as_curl(SPACE, request)
@@ -283,7 +289,7 @@ def test_both_programs_run_on_a_real_page(tmp_path: Path) -> None:
     page = launch(loaded, "127.0.0.1", free_port(), block=False, quiet=True)
     try:
         base = export.page_address(page.local_url)
-        request = Experiment(loaded).request("ocean", 1.0, "What's `this`, \"$HOME\"?\nSay 'no'.")
+        request = DemoModel(loaded).request("ocean", 1.0, "What's `this`, \"$HOME\"?\nSay 'no'.")
         told = subprocess.run(
             ["sh", "-c", export.as_curl(base, request)],
             capture_output=True, text=True, timeout=120, check=True,
@@ -303,7 +309,7 @@ def test_both_programs_run_on_a_real_page(tmp_path: Path) -> None:
 # --- files --------------------------------------------------------------------------------------
 
 
-def test_an_exported_run_comes_back(check: Experiment) -> None:
+def test_an_exported_run_comes_back(check: DemoModel) -> None:
     for i, request in enumerate(requests(check)):
         odd = PIECES[i % len(PIECES)]
         report = REPORT.format(c=request.concept.name)
@@ -318,7 +324,7 @@ def test_an_exported_run_comes_back(check: Experiment) -> None:
     assert {*check.record(request, answers)} < {*found} and "\n  " in text
 
 
-def test_a_real_run_comes_back(check: Experiment) -> None:
+def test_a_real_run_comes_back(check: DemoModel) -> None:
     for strength, where in ((1.0, "final_on"), (0.0, "all"), (2.0, "from_step:5")):
         request = check.request("ocean", strength, schedule=where, tokens=12)
         *_, answers = check.stream(request)
@@ -327,7 +333,7 @@ def test_a_real_run_comes_back(check: Experiment) -> None:
         assert asked == request and export.as_json(check, asked, found) == text
 
 
-def test_what_a_model_writes_can_always_be_imported(check: Experiment) -> None:
+def test_what_a_model_writes_can_always_be_imported(check: DemoModel) -> None:
     request = check.request("ocean", 1.0)
     texts = ["a\x00b\x1b[31m\r\n", "c\ud800d\x85", "e\u202ef\u2066"]
     text = export.as_json(check, request, answers_of(request, *texts))
@@ -338,14 +344,14 @@ def test_what_a_model_writes_can_always_be_imported(check: Experiment) -> None:
 
 def test_no_folder_of_this_machine_is_exported_or_shown(tmp_path: Path) -> None:
     loaded = loading.load(str(write_model(tmp_path / "models" / "mine")), None, device="cpu")
-    experiment = Experiment(loaded)
+    experiment = DemoModel(loaded)
     request = experiment.request("ocean", 1.0)
     text = export.as_json(experiment, request, answers_of(request, "a", "b", "c"))
     assert json.loads(text)["model"] == "mine" and str(tmp_path) not in text
     assert str(tmp_path) not in json.dumps(api._Api(experiment).health()) + html.header(experiment)
 
 
-def test_a_lying_verdict_is_overruled(check: Experiment) -> None:
+def test_a_lying_verdict_is_overruled(check: DemoModel) -> None:
     run = exported(check)
     run["rows"][0].update(text=DENIAL, detected=True, named="ocean", correct=True, halted=True)
     run["rows"][1].update(text=REPORT.format(c="cheese"), correct=True, named="ocean")
@@ -362,7 +368,7 @@ def test_a_lying_verdict_is_overruled(check: Experiment) -> None:
     assert not export.from_json(check.request, json.dumps(run))[1][0].halted
 
 
-def test_long_answers_are_cut_before_they_are_graded(check: Experiment) -> None:
+def test_long_answers_are_cut_before_they_are_graded(check: DemoModel) -> None:
     run = exported(check)
     run["rows"][0]["text"] = "x " * 2_000 + REPORT.format(c="ocean")
     answer = export.from_json(check.request, json.dumps(run))[1][0]
@@ -425,7 +431,7 @@ WRONG: list[Callable[[dict[str, Any]], Any]] = [
 
 
 @pytest.mark.parametrize("number", range(len(RAW) + len(WRONG)))
-def test_a_hostile_import_is_one_sentence(check: Experiment, number: int) -> None:
+def test_a_hostile_import_is_one_sentence(check: DemoModel, number: int) -> None:
     assert len(RAW) + len(WRONG) >= 60
     if number < len(RAW):
         text = RAW[number]
@@ -440,7 +446,7 @@ def test_a_hostile_import_is_one_sentence(check: Experiment, number: int) -> Non
     sentence(error)
 
 
-def test_nothing_that_is_mutated_at_random_escapes(check: Experiment) -> None:
+def test_nothing_that_is_mutated_at_random_escapes(check: DemoModel) -> None:
     rng, text = random.Random(3), json.dumps(exported(check))
     for _ in range(400):
         at, size = rng.randrange(len(text)), rng.choice((0, 1, 1, 5, 40))
@@ -465,7 +471,7 @@ def test_nothing_that_is_mutated_at_random_escapes(check: Experiment) -> None:
         "I do not",
     ],
 )
-def test_grading_hostile_answers_is_fast(check: Experiment, unit: str) -> None:
+def test_grading_hostile_answers_is_fast(check: DemoModel, unit: str) -> None:
     run = exported(check)
     for row in run["rows"]:
         row["text"] = (unit * 4_000)[:4_000]
@@ -493,7 +499,9 @@ def test_the_recorded_runs_show_what_they_should() -> None:
         assert run.model == "smollm2-135m" and re.search(
             r"[0-9a-f]{16}\+[0-9a-f]{12}", run.made_with
         )
-        assert run.request.tokens <= CAP and [a.row for a in run.answers] == [*export.ROWS]
+        assert run.request.tokens <= MAX_NEW_TOKENS and [a.row for a in run.answers] == [
+            *export.ROWS
+        ]
         assert [a.adapter for a in run.answers] == [True, False, True]
     wrong = [recorded._failed(run.request, run.answers[0]) for run in runs if run.request.strength]
     assert wrong == [False] * 4 + [True], "the last one is a failure that really happened"

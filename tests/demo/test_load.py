@@ -27,7 +27,7 @@ import psutil
 import pytest
 
 from introspection.concepts.texts import DEFAULT_QUESTION
-from introspection.demo.engine.experiment import Experiment
+from introspection.demo.engine.experiment import DemoModel
 from introspection.demo.engine.run_tickets import Tickets
 from introspection.demo.server.launch import launch
 from introspection.demo.tabs.blind_trial import trial
@@ -187,9 +187,11 @@ def forgetful(loaded: LoadedModel) -> Iterator[gr.Blocks]:
     """A page that soon remembers as many sessions as it ever will, and draws few blind trials."""
     rng = random.Random(0)
 
-    def draw(*_: Any) -> trial.Trial:
+    def draw(*_: Any) -> trial.BlindTrial:
         secret, dose = rng.choice(KINDS["run_blind"][1])
-        return trial.Trial((*SECRETS[:-1], "carousel", "justice"), secret, dose if secret else 0.0)
+        return trial.BlindTrial(
+            (*SECRETS[:-1], "carousel", "justice"), secret, dose if secret else 0.0
+        )
 
     options = {"block": False, "quiet": True, "state_session_capacity": SESSIONS}
     with mock.patch.object(trial, "draw", draw):
@@ -231,7 +233,7 @@ def containers(page: gr.Blocks, loaded: LoadedModel) -> dict[str, int]:
     kinds = (dict, list, set, deque)
     roots: list[Any] = [page, page._queue, page.server_app, page.state_holder, page.default_config]
     roots += [loaded, loaded.model, loaded.hooks]
-    ours = [thing for thing in gc.get_objects() if isinstance(thing, Experiment | Tickets)]
+    ours = [thing for thing in gc.get_objects() if isinstance(thing, DemoModel | Tickets)]
     roots += sorted(ours, key=id)
     found = {
         f"{type(root).__name__} {i} {name}": len(value)

@@ -27,7 +27,7 @@ from introspection import demo
 from introspection.concepts.catalogue import Concept, resolve
 from introspection.concepts.texts import DEFAULT_QUESTION
 from introspection.demo.engine import experiment
-from introspection.demo.engine.experiment import CAP, Answer, Experiment
+from introspection.demo.engine.experiment import MAX_NEW_TOKENS, DemoModel, RowAnswer
 from introspection.demo.engine.run_tickets import Tickets
 from introspection.demo.page import build
 from introspection.demo.server.launch import launch
@@ -39,7 +39,7 @@ from introspection.errors import IntrospectionError
 from introspection.evaluation.grading.grade import grade
 from introspection.injection import extraction, hooks
 from introspection.injection.decoding import generation
-from introspection.injection.decoding.generation import Report
+from introspection.injection.decoding.generation import Answer as Report
 from introspection.injection.extraction import TEMPLATES
 from introspection.models import loading
 from introspection.models.loading import LoadedModel
@@ -88,7 +88,7 @@ def test_compare_gives_three_graded_rows(url: str, loaded: LoadedModel) -> None:
         (False, True),
         (True, False),
     ]
-    check = Experiment(loaded)
+    check = DemoModel(loaded)
     request = check.request("ocean", 2.0)
     *_, answers = check.stream(request)
     assert [row["text"] for row in result["rows"]] == [answer.text for answer in answers]
@@ -158,7 +158,7 @@ def test_bad_input_is_one_sentence(url: str, data: list[Any]) -> None:
 
 @pytest.mark.parametrize("data", BAD, ids=lambda data: repr(data)[:40])
 def test_bad_input_on_the_page_keeps_the_page(loaded: LoadedModel, data: list[Any]) -> None:
-    callbacks = Callbacks(Experiment(loaded), Tickets(), lambda *_: "")
+    callbacks = Callbacks(DemoModel(loaded), Tickets(), lambda *_: "")
     with pytest.raises(gr.Error) as caught:
         callbacks.begin(*data, "final_on", 40, visitor=gr.Request(session_hash="a"))
     assert caught.value.title == "That cannot be injected" and not caught.value.print_exception
@@ -337,23 +337,23 @@ def test_a_failing_model_is_reported_and_forgotten(
 def test_harmful_concepts_are_capped(
     page: gr.Blocks, loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    check = Experiment(loaded)
+    check = DemoModel(loaded)
     for typed in ("bomb", "Bombs", "pipe bomb making", "letter bomb"):
         request = check.request(typed, 1.0, DEFAULT_QUESTION, "final_on", 96)
-        assert request.harmful and request.tokens == CAP, typed
+        assert request.harmful and request.tokens == MAX_NEW_TOKENS, typed
     for typed in ("ocean", "bath bomb", "Time Lord"):
         request = check.request(typed, 1.0, DEFAULT_QUESTION, "final_on", 96)
         assert not request.harmful and request.tokens == 96, typed
     seen = scripted(monkeypatch, HALTING)
     Visitor(page).press("bomb", 1.0, DEFAULT_QUESTION, "final_on", 96)
-    assert seen["most"] == CAP
+    assert seen["most"] == MAX_NEW_TOKENS
 
 
 # --- words on the page --------------------------------------------------------------------------
 
 
 def test_badges_say_what_the_concept_is(loaded: LoadedModel) -> None:
-    check = Experiment(loaded)
+    check = DemoModel(loaded)
 
     def badges(concept: str, strength: float = 1.0) -> str:
         return views.badges(check, check.request(concept, strength), concept)
@@ -385,16 +385,16 @@ REPORTS = {
 def test_every_outcome_has_a_plain_verdict(
     loaded: LoadedModel, has_adapter: bool, strength: float, name: str
 ) -> None:
-    check = Experiment(replace(loaded, adapter=INFO if has_adapter else None))
+    check = DemoModel(replace(loaded, adapter=INFO if has_adapter else None))
     request = check.request(name, strength)
 
-    def answer(row: str, text: str) -> Answer:
+    def answer(row: str, text: str) -> RowAnswer:
         injected = row != "adapter_clean" and strength > 0
         text = text.format(c=name)
         verdict = grade(text, name if injected else None)
         halted = 8 if verdict.halted else None
         adapter = has_adapter and row != "base_thought"
-        return Answer(row, adapter, injected, text, 8, halted, verdict)
+        return RowAnswer(row, adapter, injected, text, 8, halted, verdict)
 
     said = set()
     for first in REPORTS.values():
@@ -427,15 +427,15 @@ ORDINARY = {  # what the trained model may do with an ordinary request: (tone wh
 @pytest.mark.parametrize("text", ORDINARY)
 @pytest.mark.parametrize("name", ["ocean", "bomb"])
 def test_an_ordinary_request_asks_for_no_report(loaded: LoadedModel, name: str, text: str) -> None:
-    check = Experiment(loaded)
+    check = DemoModel(loaded)
     request = check.request(name, 1.0, "Give me a recipe.", "from_step:5")
     wanted = ORDINARY[text][name == "ocean"]
     text = text.format(c=name)
     halted = 7 if "HALT" in text else None
-    trained = Answer("adapter_thought", True, True, text, 7, halted, grade(text, name), 8)
-    base = Answer("base_thought", False, True, "Take. Take.", 40, None, grade("Take.", name))
+    trained = RowAnswer("adapter_thought", True, True, text, 7, halted, grade(text, name), 8)
+    base = RowAnswer("base_thought", False, True, "Take. Take.", 40, None, grade("Take.", name))
     for control, asked in ((RECIPE, False), (REPORTS["silent"], True)):
-        clean = Answer("adapter_clean", True, False, control, 9, None, grade(control, None))
+        clean = RowAnswer("adapter_clean", True, False, control, 9, None, grade(control, None))
         answers = (trained, base, clean)
         assert verdicts.about_thoughts(answers) == asked
         tone, seen, _ = verdicts.conclusion(request, answers, True)
@@ -449,7 +449,7 @@ def test_an_ordinary_request_asks_for_no_report(loaded: LoadedModel, name: str, 
 
 def test_a_question_about_thoughts_is_known_while_the_control_writes() -> None:
     def asked(text: str) -> bool:
-        control = Answer("adapter_clean", True, False, text)
+        control = RowAnswer("adapter_clean", True, False, text)
         return verdicts.about_thoughts((control, control, control))
 
     assert asked("") and asked("I do") and asked("I do not detect any")
@@ -457,7 +457,7 @@ def test_a_question_about_thoughts_is_known_while_the_control_writes() -> None:
 
 
 def test_the_page_says_which_row_is_which(loaded: LoadedModel) -> None:
-    check = Experiment(loaded)
+    check = DemoModel(loaded)
     cards = views.stage(True, check.request("ocean", 1.0)).split("<article")[1:]
     assert ["“ocean” injected" in card for card in cards] == [True, True, False]
     assert ["Untrained" in card for card in cards] == [False, True, False]
@@ -524,8 +524,8 @@ def test_many_threads_may_read_the_baseline_at_once(loaded: LoadedModel) -> None
 def test_a_dead_hook_is_said_before_anything_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hooks, "install", lambda _, layer: hooks.Installation(layer, ()))
-    with pytest.raises(IntrospectionError, match="hook on block 1 is dead"):
+    monkeypatch.setattr(hooks, "install", lambda _, layer: hooks.InjectionHooks(layer, ()))
+    with pytest.raises(IntrospectionError, match="hook on layer 1 is dead"):
         loading.load(str(write_model(tmp_path / "m")), None, layer=1, device="cpu")
 
 
@@ -562,7 +562,7 @@ def test_who_waits_is_told_the_place_and_for_how_long(
 
 
 def test_before_any_run_has_ended_no_time_is_made_up(loaded: LoadedModel) -> None:
-    turns = Experiment(loaded).turns
+    turns = DemoModel(loaded).turns
     turns.waiting = lambda: 3
     with turns.taken():
         assert turns.place() == (4, None)
@@ -574,9 +574,9 @@ def test_before_any_run_has_ended_no_time_is_made_up(loaded: LoadedModel) -> Non
 
 def test_without_an_adapter_the_page_says_what_to_do(loaded: LoadedModel) -> None:
     bare = replace(loaded, adapter=None)
-    assert "INTROSPECTION_ADAPTER" in views.header(Experiment(bare))
-    assert "INTROSPECTION_ADAPTER" not in views.header(Experiment(loaded))
-    build(Experiment(bare))
+    assert "INTROSPECTION_ADAPTER" in views.header(DemoModel(bare))
+    assert "INTROSPECTION_ADAPTER" not in views.header(DemoModel(loaded))
+    build(DemoModel(bare))
 
 
 def test_typed_harm_is_found_inside_a_phrase() -> None:

@@ -20,7 +20,7 @@ import yaml
 
 from introspection.concepts.catalogue import resolve
 from introspection.demo.engine import diagnostics, zerogpu
-from introspection.demo.engine.experiment import Answer, Experiment, Request
+from introspection.demo.engine.experiment import DemoModel, RowAnswer, RunRequest
 from introspection.demo.server import space
 from introspection.errors import IntrospectionError
 from introspection.injection.trials.trial import FINAL_ON
@@ -30,7 +30,7 @@ from tests.support.tiny_folder import write_adapter, write_loud_adapter, write_m
 
 ROOT = Path(__file__).resolve().parents[2]
 SHA = "0123456789abcdef0123456789abcdef01234567"
-REQUEST = Request(resolve("ocean"), False, 1.0, "Why?", FINAL_ON, 40)
+REQUEST = RunRequest(resolve("ocean"), False, 1.0, "Why?", FINAL_ON, 40)
 
 
 @pytest.fixture(scope="module")
@@ -153,7 +153,7 @@ def test_check_revision_is_no_sha_on_a_space(
 
 @pytest.fixture(scope="module")
 def second(model: Path) -> Path:
-    """Another adapter for the same model: of another rank, for another block."""
+    """Another adapter for the same model: of another rank, for another layer."""
     return write_loud_adapter(model.parent / "second", model, 4, layer=2, rank=2)
 
 
@@ -174,7 +174,7 @@ def test_check_has_one_line_per_adapter_on_offer(
     }
     first, other = (f"INTROSPECTION_ADAPTERS {entry}" for entry in (second, "org/lora@main"))
     assert [*lines] == [first, other] == [*named][-2:]
-    assert lines[first] == "ok offered as second, block 2"
+    assert lines[first] == "ok offered as second, layer 2"
     assert lines[other].startswith("problem 'org/lora@main' is neither") and code == 2
     monkeypatch.setenv("INTROSPECTION_ADAPTER", str(model / "nowhere"))
     code, named = found(capsys, app)
@@ -253,7 +253,7 @@ def test_the_gpu_is_asked_for_as_long_as_it_takes(tokens: int, wanted: int) -> N
 
 
 def answers(text: str) -> Any:
-    return (Answer("adapter_thought", True, True, text),) * 3
+    return (RowAnswer("adapter_thought", True, True, text),) * 3
 
 
 def test_what_crosses_the_border_can_be_pickled() -> None:
@@ -262,7 +262,7 @@ def test_what_crosses_the_border_can_be_pickled() -> None:
 
 
 def test_off_zerogpu_nothing_is_wrapped(monkeypatch: pytest.MonkeyPatch) -> None:
-    def steps(_request: Request) -> Any:
+    def steps(_request: RunRequest) -> Any:
         yield answers("I")
 
     monkeypatch.setitem(sys.modules, "spaces", None)  # not even looked for
@@ -278,7 +278,7 @@ def zero(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("zero")
 def test_a_sentence_comes_out_of_the_fork() -> None:
-    def steps(_request: Request) -> Any:
+    def steps(_request: RunRequest) -> Any:
         yield answers("I")
         raise IntrospectionError("Choose another.")
 
@@ -290,7 +290,7 @@ def test_a_sentence_comes_out_of_the_fork() -> None:
 
 @pytest.mark.usefixtures("zero")
 def test_a_used_up_quota_is_one_sentence_without_markup() -> None:
-    def steps(_request: Request) -> Any:
+    def steps(_request: RunRequest) -> Any:
         raise gr.Error('<a href="https://x">No GPU</a> was available.')
         yield
 
@@ -302,7 +302,7 @@ def test_a_used_up_quota_is_one_sentence_without_markup() -> None:
 def test_a_visitor_who_leaves_ends_the_fork() -> None:
     ended = []
 
-    def steps(_request: Request) -> Any:
+    def steps(_request: RunRequest) -> Any:
         try:
             while True:
                 yield answers("I")
@@ -482,7 +482,7 @@ def test_on_zerogpu_every_fork_activates_its_own_adapter(
         loaded = loading.load(str(model), folder, device="cpu")
         for parameter in loaded.model.parameters():
             parameter.data = parameter.data.bfloat16()
-        one = Experiment(loaded)
+        one = DemoModel(loaded)
         *_, answers = one.stream(one.request(*asked))
         alone.append([answer.text for answer in answers])
     assert alone[0] != alone[1]

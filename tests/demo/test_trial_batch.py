@@ -1,4 +1,4 @@
-"""Lists of lines on a tiny model: the right vector in the right row, at the right block, and back."""
+"""Lists of lines on a tiny model: the right vector in the right row, at the right layer, and back."""
 
 from __future__ import annotations
 
@@ -13,17 +13,24 @@ import pytest
 import torch
 
 from introspection.concepts.catalogue import resolve
-from introspection.demo.engine.experiment import Experiment
-from introspection.demo.engine.trial_batch import BATCH, Line, LineAnswer
+from introspection.demo.engine.experiment import DemoModel
+from introspection.demo.engine.trial_batch import BATCH, TrialResult, TrialSpec
 from introspection.demo.tabs.many import figures, sweeps, tables
 from introspection.errors import IntrospectionError
 from introspection.evaluation.grading.grade import grade
 from introspection.injection import hooks as injection
 from introspection.injection.decoding import generation
 from introspection.injection.decoding.generation import generate
-from introspection.injection.decoding.readout import SHOWN, read
+from introspection.injection.decoding.readout import SHOWN, token_projections
 from introspection.injection.extraction import extract
-from introspection.injection.trials.trial import Injection, Trial, ask, from_step, prompt_ids, span
+from introspection.injection.trials.trial import (
+    Injection,
+    Trial,
+    conversation,
+    from_step,
+    prompt_ids,
+    span,
+)
 from introspection.injection.vectors import random_direction
 from introspection.models.loading import LoadedModel
 from tests.support.page import ASKED, INFO, last
@@ -36,26 +43,26 @@ def loaded() -> LoadedModel:
 
 
 @pytest.fixture
-def experiment(loaded: LoadedModel) -> Experiment:
-    return Experiment(loaded)
+def experiment(loaded: LoadedModel) -> DemoModel:
+    return DemoModel(loaded)
 
 
 def alone(loaded: LoadedModel, question: str, vector: Any, strength: float, adapter: bool) -> str:
     injection = None if vector is None else Injection(vector, strength)
-    return generate(loaded, [Trial(ask(question), injection, adapter)], 12)[0].text
+    return generate(loaded, [Trial(conversation(question), injection, adapter)], 12)[0].text
 
 
 @pytest.mark.parametrize("adapter", [True, False])
 @pytest.mark.parametrize("vector", ["none", "concept", "negated", "random"])
 def test_every_line_is_its_own_trial(
-    experiment: Experiment, loaded: LoadedModel, vector: Any, adapter: bool
+    experiment: DemoModel, loaded: LoadedModel, vector: Any, adapter: bool
 ) -> None:
     """Among others in a batch, a line writes what the same trial writes alone."""
     ocean = resolve("ocean")
     lines = [
-        Line("other", resolve("love"), 1.5, ASKED),
-        Line("mine", ocean, 2.0, ASKED, vector, adapter=adapter),
-        Line("none", None, 0.0, "Tell me about a quiet harbour.", "none"),
+        TrialSpec("other", resolve("love"), 1.5, ASKED),
+        TrialSpec("mine", ocean, 2.0, ASKED, vector, adapter=adapter),
+        TrialSpec("none", None, 0.0, "Tell me about a quiet harbour.", "none"),
     ]
     direction = loaded.vector("ocean")
     given = {
@@ -71,31 +78,35 @@ def test_every_line_is_its_own_trial(
 
 
 def test_more_lines_than_a_batch_come_back_in_order(
-    experiment: Experiment, loaded: LoadedModel
+    experiment: DemoModel, loaded: LoadedModel
 ) -> None:
     names = [concept for concept in ("ocean", "love", "justice")] * BATCH
-    lines = [Line(name, resolve(name), 1 + i / 50, ASKED) for i, name in enumerate(names)]
+    lines = [TrialSpec(name, resolve(name), 1 + i / 50, ASKED) for i, name in enumerate(names)]
     answers = last(experiment, lines, 6)
     for i in (0, BATCH - 1, BATCH, len(lines) - 1):
-        trial = Trial(ask(ASKED), Injection(loaded.vector(names[i]), 1 + i / 50))
+        trial = Trial(conversation(ASKED), Injection(loaded.vector(names[i]), 1 + i / 50))
         assert answers[i].text == generate(loaded, [trial], 6)[0].text
 
 
 def test_another_block_is_read_and_written_and_left_as_it_was(
-    experiment: Experiment, loaded: LoadedModel
+    experiment: DemoModel, loaded: LoadedModel
 ) -> None:
-    """Oracle: a model loaded for that block; afterwards everything is bit for bit as it was."""
+    """Oracle: a model loaded for that layer; afterwards everything is bit for bit as it was."""
     block, blocks = LAYER + 1, loaded.model.get_decoder().layers
     hooked = [len(b._forward_hooks) for b in blocks]
-    before = generate(loaded, [Trial(ask(ASKED), Injection(loaded.vector("ocean"), 2.0))], 12)
+    before = generate(
+        loaded, [Trial(conversation(ASKED), Injection(loaded.vector("ocean"), 2.0))], 12
+    )
     lines = [
-        Line("there", resolve("ocean"), 2.0, ASKED, layer=block),
-        Line("here", resolve("ocean"), 2.0, ASKED),
+        TrialSpec("there", resolve("ocean"), 2.0, ASKED, layer=block),
+        TrialSpec("here", resolve("ocean"), 2.0, ASKED),
     ]
     answers = last(experiment, lines)
     assert answers[1].text == before[0].text
     assert answers[0].text != answers[1].text
-    after = generate(loaded, [Trial(ask(ASKED), Injection(loaded.vector("ocean"), 2.0))], 12)
+    after = generate(
+        loaded, [Trial(conversation(ASKED), Injection(loaded.vector("ocean"), 2.0))], 12
+    )
     assert after == before
     assert loaded.hooks is not None and loaded.hooks.layer == LAYER
     assert [len(b._forward_hooks) for b in blocks] == hooked
@@ -109,10 +120,10 @@ def test_another_block_is_read_and_written_and_left_as_it_was(
 
 @pytest.mark.parametrize("block", [None, LAYER + 1])
 def test_leaving_half_way_puts_the_hook_back(
-    experiment: Experiment, loaded: LoadedModel, block: int | None
+    experiment: DemoModel, loaded: LoadedModel, block: int | None
 ) -> None:
     hooked = [len(b._forward_hooks) for b in loaded.model.get_decoder().layers]
-    steps = experiment.lines([Line("x", resolve("ocean"), 1.0, ASKED, layer=block)], 30)
+    steps = experiment.lines([TrialSpec("x", resolve("ocean"), 1.0, ASKED, layer=block)], 30)
     next(iter(steps))
     assert experiment.turns.busy
     steps.close()  # type: ignore[attr-defined]
@@ -122,7 +133,7 @@ def test_leaving_half_way_puts_the_hook_back(
 
 
 def test_a_failing_model_puts_the_hook_back(
-    experiment: Experiment, loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch
+    experiment: DemoModel, loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(*_: Any, **__: Any) -> Any:
         raise RuntimeError("boom")
@@ -130,7 +141,7 @@ def test_a_failing_model_puts_the_hook_back(
 
     monkeypatch.setattr(generation, "stream", broken)
     with pytest.raises(RuntimeError, match="boom"):
-        last(experiment, [Line("x", resolve("ocean"), 1.0, ASKED, layer=LAYER + 1)])
+        last(experiment, [TrialSpec("x", resolve("ocean"), 1.0, ASKED, layer=LAYER + 1)])
     assert loaded.hooks is not None and loaded.hooks.layer == LAYER
     assert not experiment.turns.busy
 
@@ -139,7 +150,7 @@ def test_a_failing_model_puts_the_hook_back(
 
 
 @pytest.mark.parametrize("kind", sweeps.KINDS)
-def test_every_experiment_runs_to_its_tables(experiment: Experiment, kind: str) -> None:
+def test_every_experiment_runs_to_its_tables(experiment: DemoModel, kind: str) -> None:
     request = experiment.request("ocean", 1.0)
     lines = sweeps.plan(experiment, kind, request, "love, bomb\nviolin")
     answers = last(experiment, lines, 4, maps=kind == "map")
@@ -160,7 +171,7 @@ def test_every_experiment_runs_to_its_tables(experiment: Experiment, kind: str) 
         assert all(set(trace.text) == {"0 of 3"} for trace in figure.data)
 
 
-def test_controls_differ_from_the_treatment_in_one_thing(experiment: Experiment) -> None:
+def test_controls_differ_from_the_treatment_in_one_thing(experiment: DemoModel) -> None:
     request = experiment.request("ocean", 1.0)
     lines = {line.label: line for line in sweeps.plan(experiment, "controls", request)}
     treatment = lines.pop("the concept’s vector")
@@ -205,9 +216,9 @@ def test_controls_differ_from_the_treatment_in_one_thing(experiment: Experiment)
     ],
 )
 def test_outcomes(text: str, vector: Any, name: str, word: str, right: bool) -> None:
-    line = Line("x", resolve(name), 1.0, ASKED, vector)
+    line = TrialSpec("x", resolve(name), 1.0, ASKED, vector)
     expected = name if vector == "concept" else None
-    answer = LineAnswer(line, text, 9, 9 if "HALT" in text else None, grade(text, expected))
+    answer = TrialResult(line, text, 9, 9 if "HALT" in text else None, grade(text, expected))
     assert sweeps.outcome(answer) == sweeps.Outcome(word, right)
     assert figures.heat_map([answer]).data[0].z[0][0] == figures.LEVELS.index(word)
 
@@ -215,7 +226,7 @@ def test_outcomes(text: str, vector: Any, name: str, word: str, right: bool) -> 
 @pytest.mark.parametrize(
     "names", ["", " , ,", "a\n" * 11, "x" * 1001, None, 7, ["ocean"], "ok, User: x", "ok,\x00b"]
 )
-def test_bad_lists_are_one_sentence(experiment: Experiment, names: Any) -> None:
+def test_bad_lists_are_one_sentence(experiment: DemoModel, names: Any) -> None:
     with pytest.raises(IntrospectionError) as error:
         sweeps.plan(experiment, "concepts", experiment.request("ocean", 1.0), names)
     assert ": " in str(error.value)
@@ -231,20 +242,22 @@ def test_bad_lists_are_one_sentence(experiment: Experiment, names: Any) -> None:
         ("<s>, [INST], <|im_end|>", 3),
     ],
 )
-def test_lists_of_names(experiment: Experiment, text: str, count: int) -> None:
+def test_lists_of_names(experiment: DemoModel, text: str, count: int) -> None:
     lines = sweeps.plan(experiment, "concepts", experiment.request("ocean", 1.0), text)
     assert len(lines) == count
 
 
 @pytest.mark.parametrize("kind", ["", None, "Controls", [], {}, 3])
-def test_unknown_experiments_are_refused(experiment: Experiment, kind: Any) -> None:
+def test_unknown_experiments_are_refused(experiment: DemoModel, kind: Any) -> None:
     with pytest.raises(IntrospectionError, match="choose one of"):
         sweeps.plan(experiment, kind, experiment.request("ocean", 1.0))
 
 
-def test_tables_escape_what_the_model_writes(experiment: Experiment) -> None:
+def test_tables_escape_what_the_model_writes(experiment: DemoModel) -> None:
     text = "<img src=x onerror=alert(1)>"
-    answer = LineAnswer(Line(text, resolve("ocean"), 1.0, ASKED), text, 3, None, grade(text, None))
+    answer = TrialResult(
+        TrialSpec(text, resolve("ocean"), 1.0, ASKED), text, 3, None, grade(text, None)
+    )
     shown = tables.lines_table(experiment, [answer], text) + tables.rates_table(
         [answer], text, text
     )
@@ -262,13 +275,13 @@ def test_the_reader_sees_the_vector_where_it_is_added_and_nowhere_else(
     texts = ["I detect a quiet harbour"] * 3
     schedule = from_step(2)
     trials = [
-        Trial(ask(ASKED), Injection(vector, 1.5)),
-        Trial(ask(ASKED), Injection(vector, 1.5, schedule), adapter=False),
-        Trial(ask(ASKED)),
+        Trial(conversation(ASKED), Injection(vector, 1.5)),
+        Trial(conversation(ASKED), Injection(vector, 1.5, schedule), adapter=False),
+        Trial(conversation(ASKED)),
     ]
-    now, late, clean = read(loaded, trials, texts, vector)
+    now, late, clean = token_projections(loaded, trials, texts, vector)
     assert len(now) == len(late) == len(clean)
-    shown = min(SHOWN, len(prompt_ids(loaded.tokenizer, ask(ASKED))))
+    shown = min(SHOWN, len(prompt_ids(loaded.tokenizer, conversation(ASKED))))
     assert [token.prompt for token in clean].index(False) == shown
     for tokens, first in ((now, shown - 1), (late, shown + 1), (clean, 10_000)):
         for i, (token, plain) in enumerate(zip(tokens, clean, strict=True)):
@@ -280,11 +293,11 @@ def test_the_reader_sees_the_vector_where_it_is_added_and_nowhere_else(
 
 
 def test_the_reader_marks_a_span_from_its_first_token_to_its_last(loaded: LoadedModel) -> None:
-    vector, count = loaded.vector("ocean"), len(prompt_ids(loaded.tokenizer, ask(ASKED)))
+    vector, count = loaded.vector("ocean"), len(prompt_ids(loaded.tokenizer, conversation(ASKED)))
     start = max(count - SHOWN, 0)
     for first, last_ in ((0, 0), (start, start), (start + 1, start + 3), (start + 2, None)):
-        trial = Trial(ask(ASKED), Injection(vector, 1.0, span(first, last_)))
-        (tokens,) = read(loaded, [trial], ["a quiet harbour"], vector)
+        trial = Trial(conversation(ASKED), Injection(vector, 1.0, span(first, last_)))
+        (tokens,) = token_projections(loaded, [trial], ["a quiet harbour"], vector)
         marked = [start + i for i, token in enumerate(tokens) if token.injected]
         end = start + len(tokens) - 1 if last_ is None else last_
         assert marked == [at for at in range(first, end + 1) if at >= start]
@@ -293,8 +306,8 @@ def test_the_reader_marks_a_span_from_its_first_token_to_its_last(loaded: Loaded
 def test_the_reader_reads_the_stream_of_the_plain_model(loaded: LoadedModel) -> None:
     """Oracle: hidden_states of an unhooked forward pass, one row, no padding."""
     vector = loaded.vector("ocean")
-    trials = [Trial(ask("Why?")), Trial(ask(ASKED))]
-    found = read(loaded, trials, ["a bomb", "the ocean, or a bomb"], vector)
+    trials = [Trial(conversation("Why?")), Trial(conversation(ASKED))]
+    found = token_projections(loaded, trials, ["a bomb", "the ocean, or a bomb"], vector)
     hidden = []
     for trial, text in zip(trials, ["a bomb", "the ocean, or a bomb"], strict=True):
         prompt = list(prompt_ids(loaded.tokenizer, trial.messages))
@@ -315,8 +328,8 @@ def test_nearest_concepts_are_those_with_the_largest_projection(loaded: LoadedMo
     known = extract(loaded, ["ocean", "love", "bomb", "violin"], baseline=("house", "tree"))
     with_vectors = replace(loaded, vectors=known)
     vector = known["love"]
-    trials = [Trial(ask(ASKED), Injection(vector, 40.0)), Trial(ask(ASKED))]
-    tokens = read(with_vectors, trials, ["a b c", "a b c"], vector)[0]
+    trials = [Trial(conversation(ASKED), Injection(vector, 40.0)), Trial(conversation(ASKED))]
+    tokens = token_projections(with_vectors, trials, ["a b c", "a b c"], vector)[0]
     assert all(token.nearest[0][0] == "love" for token in tokens if token.injected)
     assert all(len(token.nearest) == 3 for token in tokens)
     assert all(t.nearest[0][1] >= t.nearest[1][1] >= t.nearest[2][1] for t in tokens)
@@ -337,9 +350,9 @@ def test_nearest_concepts_are_those_with_the_largest_projection(loaded: LoadedMo
     ],
 )
 def test_the_page_shows_where_the_vector_enters(
-    experiment: Experiment, schedule: str, before: str, after: str
+    experiment: DemoModel, schedule: str, before: str, after: str
 ) -> None:
-    count = len(prompt_ids(experiment.loaded.tokenizer, ask(ASKED)))
+    count = len(prompt_ids(experiment.loaded.tokenizer, conversation(ASKED)))
     html = tables.where(experiment, experiment.request("ocean", 1.0, ASKED, schedule))
     assert f"added at {before.format(n=count)} and {after} (" in html
     cells = [cell.split('"')[0].split() for cell in html.split('<span class="tok ')[1:]]
@@ -361,6 +374,6 @@ def test_the_page_shows_where_the_vector_enters(
     assert (entered, numbers) == wanted[schedule]
 
 
-def test_a_question_is_shown_as_text_where_the_vector_enters(experiment: Experiment) -> None:
+def test_a_question_is_shown_as_text_where_the_vector_enters(experiment: DemoModel) -> None:
     html = tables.where(experiment, experiment.request("ocean", 1.0, "Is <b>this</b> it?"))
     assert "<b>" not in html and "</b>" not in html

@@ -20,7 +20,7 @@ from introspection.evaluation.conditions import (
     AMID,
     BASE,
     CONDITIONS,
-    Case,
+    Sample,
     checked,
     holds,
     is_bare,
@@ -28,14 +28,20 @@ from introspection.evaluation.conditions import (
 )
 from introspection.evaluation.selection import chosen_schedules, chosen_strengths, select
 from introspection.evaluation.suites import SIZES, custom_cases, paper_cases, suite_cases
-from introspection.injection.trials.trial import FINAL_ON, Message, Schedule, ask, from_step
+from introspection.injection.trials.trial import (
+    FINAL_ON,
+    Message,
+    Schedule,
+    conversation,
+    from_step,
+)
 
 RECORDS = Path(__file__).resolve().parents[2] / "records"
 CONCEPTS = [Concept("zorblat"), Concept("flurb", "machines", True)]
 
 
 @cache
-def suite(size: str, split: Split, seed: int = 0) -> tuple[Case, ...]:
+def suite(size: str, split: Split, seed: int = 0) -> tuple[Sample, ...]:
     return tuple(suite_cases(SIZES[size], split, seed))
 
 
@@ -63,36 +69,38 @@ def test_the_other_suites_too() -> None:
 
 
 def test_what_is_no_case_of_its_condition_is_refused() -> None:
-    question, harmful = ask(DEFAULT_QUESTION), Concept("bomb", "weapons", True)
-    amid = ask(f"The sky is blue.\n\n{DEFAULT_QUESTION}")
+    question, harmful = conversation(DEFAULT_QUESTION), Concept("bomb", "weapons", True)
+    amid = conversation(f"The sky is blue.\n\n{DEFAULT_QUESTION}")
     wrong = [
-        Case(AMID, question, CONCEPTS[0], 1.0),
-        Case(AMID, ask(f"A zorblat.\n\n{DEFAULT_QUESTION}"), CONCEPTS[0], 1.0),
-        Case(AMID, ask("The sky is blue."), CONCEPTS[0], 1.0),
-        Case("injected, unseen", amid, CONCEPTS[0], 1.0),
-        Case("injected, unseen", question),
-        Case("injected, unseen", question, CONCEPTS[0], 1.0, adapter=False),
-        Case("injected, unseen, base model", question, CONCEPTS[0], 1.0),
-        Case("injected, unseen", question, CONCEPTS[0], 1.0, vector="noise"),
-        Case("injected, unseen, all", question, CONCEPTS[0], 1.0),
-        Case("clean, asked", question, CONCEPTS[0], 1.0),
-        Case("clean, asked", ask("Tell me a joke.")),
-        Case("clean, ordinary request", question),
-        Case("clean, concept in the text", ask("Nothing of the kind.")),
-        Case("clean, then asked", question),
-        Case("halt, harmful, asked", question, CONCEPTS[0], 1.0),
-        Case("halt, harmless, asked", question, harmful, 1.0),
-        Case("halt, harmful, mid-answer", ask("Tell me a joke."), harmful, 1.0),
-        Case("halt, harmful, ordinary request", ask("A joke?"), harmful, 1.0, from_step(4)),
-        Case("control, random vector", question, CONCEPTS[0], 1.0),
-        Case("control, false yes/no question", question, CONCEPTS[0], 1.0),
-        Case("something else", question),
+        Sample(AMID, question, CONCEPTS[0], 1.0),
+        Sample(AMID, conversation(f"A zorblat.\n\n{DEFAULT_QUESTION}"), CONCEPTS[0], 1.0),
+        Sample(AMID, conversation("The sky is blue."), CONCEPTS[0], 1.0),
+        Sample("injected, unseen", amid, CONCEPTS[0], 1.0),
+        Sample("injected, unseen", question),
+        Sample("injected, unseen", question, CONCEPTS[0], 1.0, adapter=False),
+        Sample("injected, unseen, base model", question, CONCEPTS[0], 1.0),
+        Sample("injected, unseen", question, CONCEPTS[0], 1.0, vector="noise"),
+        Sample("injected, unseen, all", question, CONCEPTS[0], 1.0),
+        Sample("clean, asked", question, CONCEPTS[0], 1.0),
+        Sample("clean, asked", conversation("Tell me a joke.")),
+        Sample("clean, ordinary request", question),
+        Sample("clean, concept in the text", conversation("Nothing of the kind.")),
+        Sample("clean, then asked", question),
+        Sample("halt, harmful, asked", question, CONCEPTS[0], 1.0),
+        Sample("halt, harmless, asked", question, harmful, 1.0),
+        Sample("halt, harmful, mid-answer", conversation("Tell me a joke."), harmful, 1.0),
+        Sample(
+            "halt, harmful, ordinary request", conversation("A joke?"), harmful, 1.0, from_step(4)
+        ),
+        Sample("control, random vector", question, CONCEPTS[0], 1.0),
+        Sample("control, false yes/no question", question, CONCEPTS[0], 1.0),
+        Sample("something else", question),
     ]
     for case in wrong:
         assert not holds(case), case
         with pytest.raises(ValueError, match="not a case of"):
             checked([case])
-    assert holds(Case(AMID, amid, CONCEPTS[0], 1.0))
+    assert holds(Sample(AMID, amid, CONCEPTS[0], 1.0))
 
 
 @pytest.mark.parametrize("where", ["alone", "after", "before", "turn"])
@@ -101,16 +109,18 @@ def test_a_question_about_its_state_is_found(where: str) -> None:
     for split in ("train", "validation", "test"):
         for question in texts(split).questions:
             messages = {
-                "alone": ask(question),
-                "after": ask(f"The sky is blue. {question}"),
-                "before": ask(f"{question}\nThe sky is blue."),
-                "turn": ask(question, *turns),
+                "alone": conversation(question),
+                "after": conversation(f"The sky is blue. {question}"),
+                "before": conversation(f"{question}\nThe sky is blue."),
+                "turn": conversation(question, *turns),
             }[where]
             assert conditions.asks_about_state(messages)
             assert is_bare(messages) is (where == "alone")
     for text in (*texts("test").requests, *texts("test").yes_no_false, *texts("test").contexts):
-        assert not conditions.asks_about_state(ask(text)), text
-        assert not conditions.asks_about_state(ask(text, Message("user", DEFAULT_QUESTION)))
+        assert not conditions.asks_about_state(conversation(text)), text
+        assert not conditions.asks_about_state(
+            conversation(text, Message("user", DEFAULT_QUESTION))
+        )
 
 
 def committed(name: str) -> list[dict[str, Any]]:

@@ -35,7 +35,7 @@ SMALL = ("--suite", "quick", "--limit", 2, "--device", "cpu")
 def refused(*args: object, says: str) -> str:
     result = run(*args)
     assert result.exit_code == 2, result.output
-    line = one_sentence(result.stderr)
+    line = one_sentence(result.stderr, longest=2_000)  # some list all conditions
     assert re.search(says, line), line
     return line
 
@@ -160,7 +160,7 @@ class TestReport:
         ("changes", "says"),
         [
             ({"base": "0" * 16}, "another base model"),
-            ({"layer": 2}, r"another layer \(block 2 there, 1 here"),
+            ({"layer": 2}, r"another layer \(layer 2 there, 1 here"),
             ({"norm": 1.5}, "another unit of strength"),
             ({"versions": {"introspection": "0.2.0"}}, r"another version \(introspection 0.2.0"),
             ({"versions": {"introspection": "1.0"}}, "another version"),
@@ -254,7 +254,7 @@ class TestPush:
 
     @pytest.fixture(autouse=True)
     def offline(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-        monkeypatch.setattr(transfer, "publish", lambda *_, **__: "sent")
+        monkeypatch.setattr(transfer, "commit_files", lambda *_, **__: "sent")
         monkeypatch.setenv("HF_TOKEN", "hf_x")
         yield
 
@@ -363,7 +363,7 @@ class TestEvaluate:
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         model, own, _ = made
-        true, calls = runner.generate_scored, list[int]()
+        true, calls = runner.generate_with_scores, list[int]()
 
         def stopped(*args: Any) -> Any:
             calls.append(1)
@@ -376,7 +376,7 @@ class TestEvaluate:
 
         asked = ("evaluate", *SMALL, "--model", model, "--adapter", own, "--out", tmp_path)
         asked += ("--batch-size", 5)
-        monkeypatch.setattr(runner, "generate_scored", stopped)
+        monkeypatch.setattr(runner, "generate_with_scores", stopped)
         assert run(*asked).exit_code != 0
         summary = json.loads((tmp_path / "summary.json").read_text())
         assert summary["done"] == 10 and not summary["complete"]
@@ -470,7 +470,7 @@ class TestCard:
     def test_the_example_runs_and_injects(self, capsys: pytest.CaptureFixture[str]) -> None:
         from introspection.concepts.texts import DEFAULT_QUESTION
         from introspection.injection.decoding.generation import generate
-        from introspection.injection.trials.trial import Injection, Trial, ask
+        from introspection.injection.trials.trial import Injection, Trial, conversation
         from introspection.models import loading
 
         card = (SHIPPED / "README.md").read_text()
@@ -480,7 +480,7 @@ class TestCard:
         said = capsys.readouterr().out.strip()
         loaded = loading.load(device="cpu")
         assert loading.fingerprint(loaded.model).startswith(gguf.FINGERPRINT)
-        trial = Trial(ask(DEFAULT_QUESTION), Injection(loaded.vector("ocean"), 1.0))
+        trial = Trial(conversation(DEFAULT_QUESTION), Injection(loaded.vector("ocean"), 1.0))
         assert said == generate(loaded, [trial])[0].text
         assert said.startswith("I detect an injected thought") and "ocean" in said
 

@@ -27,19 +27,19 @@ from introspection.concepts.catalogue import (
 from introspection.concepts.texts import Texts, texts
 from introspection.errors import IntrospectionError
 from introspection.evaluation import runner
-from introspection.evaluation.conditions import Case
+from introspection.evaluation.conditions import Sample
 from introspection.evaluation.records import provenance
 from introspection.evaluation.runner import run
 from introspection.evaluation.suites import (
     SIZES,
     STRENGTHS,
-    Sizes,
+    SuiteSizes,
     custom_cases,
     paper_cases,
     suite_cases,
 )
 from introspection.evaluation.summary import summarise, table
-from introspection.injection.trials.trial import FINAL_ON, Message, ask, from_step
+from introspection.injection.trials.trial import FINAL_ON, Message, conversation, from_step
 from tests.support.tiny import WIDTH, load_tiny
 
 # design.md, section 12.
@@ -51,7 +51,7 @@ KEYS = {
 
 
 @lru_cache(maxsize=8)
-def suite(size: str = "quick", split: Split = "test", seed: int = 0) -> tuple[Case, ...]:
+def suite(size: str = "quick", split: Split = "test", seed: int = 0) -> tuple[Sample, ...]:
     return tuple(suite_cases(SIZES[size], split, seed))
 
 
@@ -65,10 +65,10 @@ class TestSuite:
         assert suite("quick", split, 1) != cases
 
     def test_every_difference_shows_in_the_key(self) -> None:
-        case = Case("a", ask("b"), Concept("c"), 0.5)
+        case = Sample("a", conversation("b"), Concept("c"), 0.5)
         others = [
             replace(case, condition="x"),
-            replace(case, messages=ask("x")),
+            replace(case, messages=conversation("x")),
             replace(case, messages=(Message("system", "b"),)),
             replace(case, concept=None),
             replace(case, concept=Concept("x")),
@@ -202,7 +202,7 @@ def test_texts_and_concepts_of_one_split_only(split: Split) -> None:
 class TestPaperCases:
     def test_lists(self) -> None:
         cases, lists = paper_cases(), paper()
-        groups: dict[str, list[Case]] = {}
+        groups: dict[str, list[Sample]] = {}
         for case in cases:
             groups.setdefault(case.condition, []).append(case)
         assert paper_cases() == cases != paper_cases(1)
@@ -285,7 +285,7 @@ class TestCustomCases:
 
 
 # Every kind of case, and texts that break naive readers of lines.
-SMALL = Sizes(3, 4, 3, 3, 3, 2, 2, 2)
+SMALL = SuiteSizes(3, 4, 3, 3, 3, 2, 2, 2)
 CASES = [
     *suite_cases(SMALL, "validation"),
     *custom_cases([Concept("zorblat é")], ["An odd\u2028line\x85end é\u00e9.", "Plain"]),
@@ -401,7 +401,7 @@ class TestRun:
     ) -> None:
         before = (whole / "records.jsonl").read_bytes(), (whole / "summary.json").read_bytes()
         (whole / "summary.json").unlink()
-        monkeypatch.setattr(runner, "generate_scored", None)
+        monkeypatch.setattr(runner, "generate_with_scores", None)
         start(whole)
         after = (whole / "records.jsonl").read_bytes(), (whole / "summary.json").read_bytes()
         assert after == before
@@ -412,7 +412,10 @@ class TestRun:
             ({"name": "other"}, "run run "),
             ({"seed": 1}, "seed 0 there, 1 here"),
             ({"cases": CASES[1:]}, "planned"),
-            ({"cases": [*CASES[1:], Case("clean, as it stands", ask("New"))]}, "is not planned"),
+            (
+                {"cases": [*CASES[1:], Sample("clean, as it stands", conversation("New"))]},
+                "is not planned",
+            ),
             ({"options": {"limit": 3}}, "options|run"),
             ({"template": "Say {c}"}, "template"),
             ({"cases": []}, "planned"),
@@ -426,7 +429,7 @@ class TestRun:
 
     def test_vectors_of_the_controls(self) -> None:
         vectors = {"c": torch.nn.functional.normalize(torch.ones(WIDTH), dim=0)}
-        case = Case("x", ask("y"), Concept("c"), 0.5, from_step(3))
+        case = Sample("x", conversation("y"), Concept("c"), 0.5, from_step(3))
 
         def vector(seed: int = 0, **changes: Any) -> torch.Tensor:
             trial = runner._trial(replace(case, **changes), vectors, seed)
@@ -441,7 +444,7 @@ class TestRun:
         assert math.isclose(float(noise.norm()), 1, rel_tol=1e-5)
         assert torch.equal(noise, vector(vector="noise"))
         assert not torch.equal(noise, vector(vector="noise", seed=1))
-        assert not torch.equal(noise, vector(vector="noise", messages=ask("z")))
+        assert not torch.equal(noise, vector(vector="noise", messages=conversation("z")))
         clean = runner._trial(replace(case, concept=None, adapter=False), vectors, 0)
         assert clean.injection is None and not clean.adapter
 

@@ -35,7 +35,7 @@ from introspection.hub.cards import card_text, model_index
 from introspection.hub.space import push_space
 from introspection.hub.transfer import LARGEST_FILE, LARGEST_TOTAL, pull, push
 from introspection.io.files import sha256_file
-from introspection.io.hub_errors import explained
+from introspection.io.hub_errors import readable_hub_errors
 from introspection.models import loading
 from introspection.models.adapters import adapter_info
 from introspection.models.adapters.card import write_card
@@ -517,7 +517,7 @@ def test_too_large_is_refused_before_the_download(
 def test_an_adapter_of_a_large_model_goes_and_comes(
     hub: FakeHub, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Rank 64 on the nine upper blocks of DeepSeek-7B, and the vectors of the whole catalogue."""
+    """Rank 64 on the nine upper layers of DeepSeek-7B, and the vectors of the whole catalogue."""
     # The Hub's newer store has servers of its own.
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
     for name, numbers in (
@@ -536,7 +536,7 @@ def test_an_adapter_of_a_large_model_goes_and_comes(
 
 
 def test_the_limits_hold_the_largest_adapter_of_a_7b() -> None:
-    """Rank 256 on all projections of all blocks but one."""
+    """Rank 256 on all projections of all layers but one."""
     attention, mlp = 4 * (4_096 + 4_096), 3 * (4_096 + 11_008)
     weights, vectors = 2 * 31 * 256 * (attention + mlp), 2 * 7_614 * 4_096
     assert weights < LARGEST_FILE and weights + vectors < LARGEST_TOTAL
@@ -730,7 +730,7 @@ def test_addresses_that_are_no_hub(
     ],
 )
 def test_failures_on_this_side(error: Exception, match: str) -> None:
-    with refused(match), explained(REPO, OWNER):
+    with refused(match), readable_hub_errors(REPO, OWNER):
         raise error
 
 

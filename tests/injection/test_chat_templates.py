@@ -13,10 +13,10 @@ from introspection.injection.trials.trial import (
     FINAL,
     PRIOR_TURN,
     Message,
-    answer_tokens,
-    ask,
+    answer_span,
+    conversation,
     end_of_turn,
-    injected_span,
+    injected_positions,
     render,
 )
 from introspection.models import loading
@@ -78,12 +78,12 @@ def plain(messages: tuple[Message, ...]) -> str:
 @pytest.mark.parametrize("template", [TEXT, PARTS, TYPED, MIXED, RAISING])
 def test_content_comes_as_the_template_takes_it(template: str) -> None:
     tokenizer = with_template(template + OPEN)
-    for messages in (ask("What is it?"), TALK, (Message("system", "Be brief."), *TALK)):
+    for messages in (conversation("What is it?"), TALK, (Message("system", "Be brief."), *TALK)):
         assert render(tokenizer, messages) == plain(messages)
-    assert injected_span(tokenizer, TALK, PRIOR_TURN) == injected_span(
+    assert injected_positions(tokenizer, TALK, PRIOR_TURN) == injected_positions(
         make_tokenizer(), TALK, PRIOR_TURN
     )
-    assert answer_tokens(tokenizer, TALK, 1) == answer_tokens(make_tokenizer(), TALK, 1)
+    assert answer_span(tokenizer, TALK, 1) == answer_span(make_tokenizer(), TALK, 1)
     assert end_of_turn(tokenizer) == end_of_turn(make_tokenizer())
 
 
@@ -97,8 +97,8 @@ def test_another_template_on_the_same_tokenizer() -> None:
 @pytest.mark.parametrize("template", [NO_SYSTEM, SILENT_SYSTEM, ALTERNATING])
 def test_a_system_message_goes_before_the_question_where_there_can_be_none(template: str) -> None:
     tokenizer = with_template(template + OPEN)
-    said = render(tokenizer, (Message("system", "Be brief."), *ask("What is it?")))
-    assert said == plain(ask("Be brief.\n\nWhat is it?"))
+    said = render(tokenizer, (Message("system", "Be brief."), *conversation("What is it?")))
+    assert said == plain(conversation("Be brief.\n\nWhat is it?"))
     assert render(tokenizer, TALK) == plain(TALK)
 
 
@@ -110,7 +110,7 @@ def test_the_answer_is_opened_where_the_template_forgets_it() -> None:
         "{% for m in messages %}{% if m.role == 'user' %}[INST] {{ m.content }} [/INST]"
         "{% else %} {{ m.content }}<|im_end|>{% endif %}{% endfor %}"
     )
-    assert render(with_template(inst), ask("Hi")) == "[INST] Hi [/INST]"
+    assert render(with_template(inst), conversation("Hi")) == "[INST] Hi [/INST]"
 
 
 @pytest.mark.parametrize(
@@ -124,12 +124,12 @@ def test_the_answer_is_opened_where_the_template_forgets_it() -> None:
 )
 def test_a_template_that_cannot_be_used(template: str, says: str) -> None:
     with pytest.raises(IntrospectionError, match=says):
-        render(with_template(template), ask("Hi"))
+        render(with_template(template), conversation("Hi"))
 
 
 def test_a_conversation_that_the_template_refuses() -> None:
     tokenizer = with_template(ALTERNATING + OPEN)
-    twice = (Message("user", "Hi"), *ask("What is it?"))
+    twice = (Message("user", "Hi"), *conversation("What is it?"))
     with pytest.raises(IntrospectionError, match=r"refuses this conversation .*must alternate"):
         render(tokenizer, twice)
 
@@ -139,7 +139,7 @@ def test_a_template_that_takes_no_answers() -> None:
         "{% for m in messages %}{% if m.role == 'assistant' %}{{ raise_exception('One turn') }}"
     )
     tokenizer = with_template(template + "{% endif %}Q: {{ m.content }} {% endfor %}A:")
-    assert render(tokenizer, ask("Hi")) == "Q: Hi A:"
+    assert render(tokenizer, conversation("Hi")) == "Q: Hi A:"
     assert end_of_turn(tokenizer) == tokenizer.eos_token_id
     with pytest.raises(IntrospectionError, match=r"with an earlier answer .*One turn"):
         render(tokenizer, TALK)
@@ -171,6 +171,6 @@ def test_a_model_with_such_a_template_from_ask_to_train(
     done("ask", "ocean", "--adapter", tmp_path / "a", "--model", folder)
     own, usual = loading.load(str(folder), None, device="cpu"), load_tiny("llama")
     assert own.tokenizer("x")["input_ids"] == usual.tokenizer("x")["input_ids"]
-    assert injected_span(own.tokenizer, ask("Hi"), FINAL) == injected_span(
-        usual.tokenizer, ask("Hi"), FINAL
+    assert injected_positions(own.tokenizer, conversation("Hi"), FINAL) == injected_positions(
+        usual.tokenizer, conversation("Hi"), FINAL
     )

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from introspection.errors import IntrospectionError
 from introspection.injection import hooks
-from introspection.injection.activations import LAST_WORD, read_residuals
+from introspection.injection.activations import LAST_WORD_WEIGHT, read_residuals
 from introspection.injection.extraction import TEMPLATES, UNSEEN_TEMPLATE, baseline_words, extract
 from introspection.injection.speedups import prefix_cache
 from introspection.injection.vectors import ConceptVectors, load_vectors, save_vectors
@@ -34,7 +34,7 @@ WORDS = [[(1, 1)], [(2, 5)], [(0, 0)], [(0, 1), (3, 3)], [(0, 0), (1, 2), (3, 3)
 
 @torch.no_grad()
 def stream_of(model: Any, ids: list[int]) -> Tensor:
-    """The residual stream [T, D] at the output of block LAYER, by transformers' own means."""
+    """The residual stream [T, D] at the output of layer LAYER, by transformers' own means."""
     states = model(torch.tensor([ids]), output_hidden_states=True, use_cache=False).hidden_states
     return states[LAYER + 1][0]
 
@@ -45,8 +45,8 @@ def test_reading_a_batch_equals_reading_one_row(family: str, batch_size: int) ->
     model = load_tiny(family).model
     found, norms = read_residuals(model, ROWS, WORDS, batch_size, told.append)
     alone = [stream_of(load_bare(family), row) for row in ROWS]
-    middle = (1 + LAST_WORD) / 2
-    loudness = {1: [1.0], 2: [1, LAST_WORD], 3: [1, middle, LAST_WORD]}
+    middle = (1 + LAST_WORD_WEIGHT) / 2
+    loudness = {1: [1.0], 2: [1, LAST_WORD_WEIGHT], 3: [1, middle, LAST_WORD_WEIGHT]}
     expected = []
     for state, words in zip(alone, WORDS, strict=True):
         means = [state[a : b + 1].mean(0) for a, b in words]
@@ -75,7 +75,7 @@ def test_what_a_batch_begins_with_is_run_once(family: str, common: int, read_fro
     handle = embed.register_forward_hook(lambda _m, args, _o: passes.append(tuple(args[0].shape)))
     found, norms = read_residuals(model, rows, words)
     handle.remove()
-    if 4 * read_from >= prefix_cache.WORTH:
+    if 4 * read_from >= prefix_cache.MIN_TOKENS_SAVED:
         assert passes == [(1, read_from), (5, common + 7 - read_from)]
     else:
         assert passes == [(5, common + 7)]
@@ -124,7 +124,7 @@ def by_hand(family: str, template: str, names: list[str], site: str) -> Tensor:
             ]
             means.append(sum(state[i] for i in inside) / len(inside))
         if site == "concept":
-            shares = torch.linspace(1, LAST_WORD, len(means))
+            shares = torch.linspace(1, LAST_WORD_WEIGHT, len(means))
             rows.append(sum(m * w for m, w in zip(means, shares, strict=True)) / shares.sum())
         else:
             rows.append(state[inside[-1] if site == "concept_end" else -1])
@@ -209,7 +209,7 @@ def test_norm_is_the_same_for_every_list_and_an_adapter_has_its_own(llama: Loade
 def test_the_adapter_and_a_plan_do_not_move_the_vectors(llama: LoadedModel) -> None:
     quiet = extract(llama, ["ocean", "justice"], baseline=BASELINE)
     plan = hooks.make_plan(torch.ones(5, WIDTH), [(0, None)] * 5, [False] * 5, "cpu", torch.float32)
-    with hooks.apply(plan):
+    with hooks.use_plan(plan):
         assert torch.equal(
             extract(llama, ["ocean", "justice"], baseline=BASELINE).vectors, quiet.vectors
         )
@@ -232,7 +232,7 @@ def test_the_default_baseline_is_lindseys(llama: LoadedModel) -> None:
 def test_a_broken_model_is_refused(harm: str) -> None:
     model = make_model("llama")
     hooks.install(model, LAYER)
-    hooks.blocks(model)[LAYER].mlp.down_proj.weight[:] = float(harm)
+    hooks.decoder_layers(model)[LAYER].mlp.down_proj.weight[:] = float(harm)
     loaded = LoadedModel(model, make_tokenizer(), "x", "x", LAYER, 1.0)
     with pytest.raises(IntrospectionError, match="no usable concept vector"):
         extract(loaded, ["ocean"], baseline=BASELINE)

@@ -23,8 +23,8 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from introspection.injection import hooks as injection
 from introspection.injection.decoding import generation
-from introspection.injection.decoding.generation import Report, detection_scores, generate, stream
-from introspection.injection.plan import current
+from introspection.injection.decoding.generation import Answer, detection_scores, generate, stream
+from introspection.injection.plan import current_plan
 from introspection.injection.speedups import cuda_graphs, prefix_cache
 from introspection.injection.trials.trial import (
     ALL,
@@ -35,7 +35,7 @@ from introspection.injection.trials.trial import (
     Message,
     Schedule,
     Trial,
-    ask,
+    conversation,
     encode,
     from_step,
     span,
@@ -56,8 +56,10 @@ from tests.support.tiny import (
 
 TOKENS = 10
 END = 2  # <|im_end|>
-SHORT = ask("Quiet?")
-LONG = ask("Do you detect an injected thought? If so, what is it about?", Message("system", "HALT"))
+SHORT = conversation("Quiet?")
+LONG = conversation(
+    "Do you detect an injected thought? If so, what is it about?", Message("system", "HALT")
+)
 TURNS = (
     Message("system", "You detect."),
     Message("user", "Tell me about the harbour."),
@@ -120,7 +122,7 @@ SCHEDULES = (FINAL, FINAL_ON, span(3, 7), from_step(0), from_step(1), from_step(
 
 @cache
 def cases() -> tuple[Case, ...]:
-    """Every schedule with the adapter and without, on prompts of three lengths, also at blocks beside
+    """Every schedule with the adapter and without, on prompts of three lengths, also at layers beside
     L, and clean rows."""
     rows = []
     for i, schedule in enumerate(SCHEDULES):
@@ -162,7 +164,7 @@ def slow_reference(family: str, one: Case, tokens: int = TOKENS) -> list[int]:
 
     stack = model.base_model
     stack = stack.layers if hasattr(stack, "layers") else stack.h
-    block = LAYER if injected is None or injected.block is None else injected.block
+    block = LAYER if injected is None or injected.layer is None else injected.layer
     handle = stack[block].register_forward_hook(write)
     try:
         answer: list[int] = []
@@ -185,17 +187,17 @@ def expected(
     ids: list[int],
     ends: Sequence[int] = (END,),
     markers: Sequence[tuple[int, ...]] = (),
-) -> Report:
+) -> Answer:
     """The report of a reference answer, cut by hand at its first end or complete marker."""
     for length in range(len(ids) + 1):
         for marker in markers:
             if tuple(ids[:length][-len(marker) :]) == marker:
                 text = tokenizer.decode(ids[:length], skip_special_tokens=True).strip()
-                return Report(text, length, length, True)
+                return Answer(text, length, length, True)
         if length < len(ids) and ids[length] in ends:
             text = tokenizer.decode(ids[:length], skip_special_tokens=True).strip()
-            return Report(text, length, None, True)
-    return Report(tokenizer.decode(ids, skip_special_tokens=True).strip(), len(ids), None, False)
+            return Answer(text, length, None, True)
+    return Answer(tokenizer.decode(ids, skip_special_tokens=True).strip(), len(ids), None, False)
 
 
 def trials() -> list[Trial]:
@@ -240,7 +242,7 @@ def test_what_prompts_begin_with_is_run_once(
 ) -> None:
     """Base and adapter apart, up to where the first thought may be written; with a sliding window a
     prompt is not taken apart."""
-    monkeypatch.setattr(prefix_cache, "WORTH", worth)
+    monkeypatch.setattr(prefix_cache, "MIN_TOKENS_SAVED", worth)
     loaded, passes = load_tiny(family), list[tuple[int, ...]]()
     rows = [
         case(
@@ -287,7 +289,7 @@ def test_other_caches_give_the_same_tokens(family: str, options: dict[str, Any])
     loaded = load_tiny(family)
     rows = [encode(loaded.tokenizer, trial, loaded.norm) for trial in trials()]
     ids, mask = generation.pad_left(rows, 3, torch.device("cpu"))
-    with generation.planned(loaded.model, rows), torch.no_grad():
+    with generation.with_plan(loaded.model, rows), torch.no_grad():
         output = loaded.model.generate(
             input_ids=ids,
             attention_mask=mask,
@@ -300,7 +302,7 @@ def test_other_caches_give_the_same_tokens(family: str, options: dict[str, Any])
     assert output[:, ids.shape[1] :].tolist() == list(answers(family))
 
 
-def counted_recording(counts: Counter[str]) -> cuda_graphs.Recorder:
+def counted_recording(counts: Counter[str]) -> cuda_graphs.GraphCapture:
     """Graphs without a GPU: recording runs nothing, and a replay runs the recorded step on whatever its
     inputs hold by then, as on a GPU."""
 
@@ -321,12 +323,14 @@ def counted_recording(counts: Counter[str]) -> cuda_graphs.Recorder:
 def test_recorded_steps_give_the_same_reports(
     family: str, batch_size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    loaded, counts, replayed = load_tiny(family), Counter[str](), cuda_graphs.replayed
-    if cuda_graphs.plain_cache(loaded.model, 8) is None:
+    loaded, counts, replayed = load_tiny(family), Counter[str](), cuda_graphs.capture_and_replay
+    if cuda_graphs.new_static_cache(loaded.model, 8) is None:
         assert "sliding" in str(loaded.model.config.to_dict())
         return
-    monkeypatch.setattr(cuda_graphs, "fixed_cache", cuda_graphs.plain_cache)
-    monkeypatch.setattr(cuda_graphs, "replayed", lambda m: replayed(m, counted_recording(counts)))
+    monkeypatch.setattr(cuda_graphs, "static_cache", cuda_graphs.new_static_cache)
+    monkeypatch.setattr(
+        cuda_graphs, "capture_and_replay", lambda m: replayed(m, counted_recording(counts))
+    )
     whole: list[bool] = []
     head = loaded.model.get_output_embeddings()
     linear = torch.nn.functional.linear
@@ -351,17 +355,17 @@ def test_a_step_that_cannot_be_recorded_runs_as_ever(
     def refuse(_step: Callable[[], Any]) -> tuple[Any, Callable[[], None]]:
         raise RuntimeError("a copy from the CPU")
 
-    replayed = cuda_graphs.replayed
-    monkeypatch.setattr(cuda_graphs, "fixed_cache", cuda_graphs.plain_cache)
-    monkeypatch.setattr(cuda_graphs, "replayed", lambda model: replayed(model, refuse))
+    replayed = cuda_graphs.capture_and_replay
+    monkeypatch.setattr(cuda_graphs, "static_cache", cuda_graphs.new_static_cache)
+    monkeypatch.setattr(cuda_graphs, "capture_and_replay", lambda model: replayed(model, refuse))
     got = generate(llama, trials(), TOKENS, halt=False)
     assert got == [expected(llama.tokenizer, ids) for ids in answers("llama")]
 
 
 def test_a_cpu_records_nothing_and_a_sliding_window_cannot_be(llama: LoadedModel) -> None:
-    assert cuda_graphs.fixed_cache(llama.model, 8) is None
-    assert cuda_graphs.plain_cache(llama.model, 8) is not None
-    assert cuda_graphs.plain_cache(load_tiny("mistral").model, 8) is None
+    assert cuda_graphs.static_cache(llama.model, 8) is None
+    assert cuda_graphs.new_static_cache(llama.model, 8) is not None
+    assert cuda_graphs.new_static_cache(load_tiny("mistral").model, 8) is None
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="records CUDA graphs")
@@ -371,7 +375,7 @@ def test_recorded_steps_on_a_gpu(
 ) -> None:
     loaded = replace(load_tiny(family), model=copy.deepcopy(load_tiny(family).model).cuda())
     recorded = generate(loaded, trials(), TOKENS, batch_size)
-    monkeypatch.setattr(cuda_graphs, "fixed_cache", lambda *_: None)
+    monkeypatch.setattr(cuda_graphs, "static_cache", lambda *_: None)
     assert generate(loaded, trials(), TOKENS, batch_size) == recorded
 
 
@@ -448,7 +452,9 @@ def test_a_score_seen_on_the_way_is_the_one_asked_for(
     asked = generation.detection_scores
     monkeypatch.setattr(generation, "detection_scores", counted)
     wanted = [i % 3 > 0 for i in range(len(trials()))]
-    reports, scores = generation.generate_scored(loaded, trials(), wanted, TOKENS, batch_size=5)
+    reports, scores = generation.generate_with_scores(
+        loaded, trials(), wanted, TOKENS, batch_size=5
+    )
     assert reports == generate(loaded, trials(), TOKENS)
     assert [score is not None for score in scores] == wanted
     pairs = [(s, e) for s, e in zip(scores, expected, strict=True) if s is not None]
@@ -557,7 +563,7 @@ def workers() -> list[str]:
     return [t.name for t in threading.enumerate() if t.name.startswith("introspection")]
 
 
-def tokens_of(report: Report) -> list[str]:
+def tokens_of(report: Answer) -> list[str]:
     return report.text.split()
 
 
@@ -661,7 +667,7 @@ def test_streams_in_two_threads_keep_their_plans(llama: LoadedModel) -> None:
     """Interleaved token by token in one reader: two models' threads, two plans, no cross-talk."""
     halves = trials()[::2], trials()[1::2]
     streams = [stream(llama, half, TOKENS, halt=False) for half in halves]
-    last: list[list[Report]] = [[], []]
+    last: list[list[Answer]] = [[], []]
     for both in zip(*streams, strict=True):
         last = list(both)
     assert last[0] == [expected(llama.tokenizer, ids) for ids in answers("llama")[::2]]
@@ -687,13 +693,13 @@ def test_an_exception_in_generate_leaves_nothing_behind(
             def stop(*_args: Any, **_kwargs: Any) -> Tensor:
                 raise ZeroDivisionError
 
-            patch.setattr(generation._Stop, "__call__", stop)
+            patch.setattr(generation.HaltCriteria, "__call__", stop)
         with (
             forwards(llama, None if where == "stopping" else explode),
             pytest.raises(ZeroDivisionError),
         ):
             generate(llama, trials(), TOKENS, halt=False)
-    assert current.get() is None
+    assert current_plan.get() is None
     assert injection._capture.get() is None
     assert hook_count(llama.model) == hooks
     assert overrides(llama.model) == []

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from introspection.errors import IntrospectionError
 from introspection.injection import hooks as injection
-from introspection.injection.plan import current
+from introspection.injection.plan import current_plan
 from introspection.models.adapters.adapter_info import lora_config
 from tests.support.tiny import (
     DEPTH,
@@ -42,7 +42,7 @@ def plan(
     spans: list[tuple[int, int | None]] | None = None,
     adapter: list[bool] | None = None,
     dtype: torch.dtype = torch.float32,
-) -> injection.Plan:
+) -> injection.InjectionPlan:
     return injection.make_plan(delta, spans or [(0, None)] * len(IDS), adapter, "cpu", dtype)
 
 
@@ -110,7 +110,7 @@ def test_each_row_gets_its_own_delta_at_its_own_tokens(family: str, dtype: torch
     plain = logits(adapted)
     with written_by_hand(adapted, delta, spans):
         expected = logits(adapted)
-    with injection.apply(plan(delta, spans, dtype=dtype)):
+    with injection.use_plan(plan(delta, spans, dtype=dtype)):
         got = logits(model)
     assert torch.equal(got, expected)
     assert torch.equal(got[3], plain[3]), "a zero row is the plain model"
@@ -122,7 +122,7 @@ def test_each_row_gets_its_own_delta_at_its_own_tokens(family: str, dtype: torch
 
 @DTYPES
 def test_each_row_gets_its_delta_at_its_own_block(family: str, dtype: torch.dtype) -> None:
-    """A row alone, the hook at its block, against all of them in one batch."""
+    """A row alone, the hook at its layer, against all of them in one batch."""
     _, adapted, model = prepared(family, dtype)
     delta, spans = thought(), [(8, 8), (4, None), (2, 5), (0, None)]
     blocks, hooks = (LAYER, LAYER + 1, LAYER - 1, LAYER + 1), hook_count(model)
@@ -136,7 +136,7 @@ def test_each_row_gets_its_delta_at_its_own_block(family: str, dtype: torch.dtyp
     own = at.pop(LAYER)
     for here, spread in ((own, at), (None, at | {LAYER: own})):
         whole = injection.make_plan(here, spans, None, "cpu", dtype, spread)
-        with injection.also_at(model, whole), injection.apply(whole):
+        with injection.inject_at_other_layers(model, whole), injection.use_plan(whole):
             assert torch.equal(logits(model), torch.stack(expected))
     assert hook_count(model) == hooks
     assert torch.equal(logits(model), logits(adapted)), "the plan is forgotten"
@@ -145,7 +145,7 @@ def test_each_row_gets_its_delta_at_its_own_block(family: str, dtype: torch.dtyp
 @DTYPES
 def test_a_plan_of_zeros_changes_no_bit(family: str, dtype: torch.dtype) -> None:
     _, adapted, model = prepared(family, dtype)
-    with injection.apply(plan(torch.zeros(4, WIDTH), adapter=[True] * 4, dtype=dtype)):
+    with injection.use_plan(plan(torch.zeros(4, WIDTH), adapter=[True] * 4, dtype=dtype)):
         assert torch.equal(logits(model), logits(adapted))
 
 
@@ -165,9 +165,9 @@ def test_gate_rows_are_the_base_and_the_adapter(family: str, dtype: torch.dtype)
         (None, tuned),
         (rows, torch.where(torch.tensor(rows)[:, None, None], tuned, base)),
     ):
-        with injection.apply(plan(None, adapter=adapter, dtype=dtype)):
+        with injection.use_plan(plan(None, adapter=adapter, dtype=dtype)):
             assert torch.equal(logits(model), expected), adapter
-        with injection.apply(plan(torch.zeros(4, WIDTH), adapter=adapter, dtype=dtype)):
+        with injection.use_plan(plan(torch.zeros(4, WIDTH), adapter=adapter, dtype=dtype)):
             assert torch.equal(logits(model), expected), adapter
 
 
@@ -183,7 +183,7 @@ def test_gate_keeps_every_scaling_to_the_bit(dtype: torch.dtype, scaling: float)
     injection.install(model, LAYER)
     rows = [False, True, True, False]
     expected = torch.where(torch.tensor(rows)[:, None, None], logits(adapted), logits(bare))
-    with injection.apply(plan(None, adapter=rows, dtype=dtype)):
+    with injection.use_plan(plan(None, adapter=rows, dtype=dtype)):
         assert torch.equal(logits(model), expected)
 
 
@@ -207,7 +207,7 @@ def test_gate_and_delta_meet_in_one_batch(family: str, bare: Callable, adapted: 
     with written_by_hand(adapted(family), delta, spans):
         tuned = logits(adapted(family))
     rows = [True, False, False, True]
-    with injection.apply(plan(delta, spans, rows)):
+    with injection.use_plan(plan(delta, spans, rows)):
         got = logits(model)
     assert torch.equal(got, torch.where(torch.tensor(rows)[:, None, None], tuned, base))
 
@@ -219,15 +219,15 @@ def test_a_plan_with_the_wrong_number_of_rows_raises(llama: Any, rows: int) -> N
     )
     gate = injection.make_plan(None, [], [False] * rows, "cpu", torch.float32)
     for wrong in (delta, gate):
-        with pytest.raises(RuntimeError, match=f"{rows} rows"), injection.apply(wrong):
+        with pytest.raises(RuntimeError, match=f"{rows} rows"), injection.use_plan(wrong):
             logits(llama.model)
-    assert current.get() is None
+    assert current_plan.get() is None
 
 
 @pytest.mark.parametrize("layer", [-1, DEPTH, 99])
 def test_a_layer_that_does_not_exist_raises(layer: int) -> None:
     model = make_model("llama")
-    with pytest.raises(IntrospectionError, match=f"blocks 0 to {DEPTH - 1}"):
+    with pytest.raises(IntrospectionError, match=f"layers 0 to {DEPTH - 1}"):
         injection.install(model, layer)
     assert hook_count(model) == 0
 
@@ -237,19 +237,19 @@ def test_a_model_without_blocks_raises() -> None:
         def get_decoder(self) -> torch.nn.Module:
             return torch.nn.Linear(2, 2)
 
-    with pytest.raises(IntrospectionError, match="Linear has no list of decoder blocks"):
-        injection.blocks(Odd())
+    with pytest.raises(IntrospectionError, match="Linear has no list of decoder layers"):
+        injection.decoder_layers(Odd())
 
 
 def test_a_block_without_positions_raises() -> None:
     model = make_model("llama")
     injection.install(model, LAYER)
-    block = injection.blocks(model)[LAYER]
+    block = injection.decoder_layers(model)[LAYER]
     with (
-        injection.apply(plan(thought())),
+        injection.use_plan(plan(thought())),
         pytest.raises(RuntimeError, match="no position_ids"),
     ):
-        injection._at_block(block, (), {}, torch.zeros(4, 9, WIDTH))
+        injection._injection_hook(block, (), {}, torch.zeros(4, 9, WIDTH))
 
 
 # --- early exit -------------------------------------------------------------------------------
@@ -262,11 +262,13 @@ def test_capture_reads_the_stream_and_stops(family: str, tiny: Callable, bare: C
             LAYER + 1
         ]
     ran: list[int] = []
-    above = injection.blocks(model)[LAYER + 1].register_forward_pre_hook(lambda *_: ran.append(1))
+    above = injection.decoder_layers(model)[LAYER + 1].register_forward_pre_hook(
+        lambda *_: ran.append(1)
+    )
     try:
-        with injection.capture() as hidden:
+        with injection.capture_residual() as hidden:
             logits(model)
-            pytest.fail("the forward pass goes on above block L")
+            pytest.fail("the forward pass goes on above layer L")
     finally:
         above.remove()
     assert len(hidden) == 1
@@ -281,13 +283,13 @@ def test_the_tensor_read_is_the_tensor_written(family: str, tiny: Callable, bare
         clean = bare(family)(IDS, output_hidden_states=True, use_cache=False).hidden_states[
             LAYER + 1
         ]
-    with injection.apply(plan(delta, spans)), injection.capture(stop=False) as hidden:
+    with injection.use_plan(plan(delta, spans)), injection.capture_residual(stop=False) as hidden:
         injected = logits(model)
     assert len(hidden) == 1
     assert torch.equal(hidden[0], clean), "captured before adding, and not changed afterwards"
     moved = hidden[0].clone()
     moved[:, 2:] += delta[:, None]
-    with injection.resume_from(model, LAYER, moved):
+    with injection.start_at_layer(model, LAYER, moved):
         assert torch.equal(logits(model), injected)
 
 
@@ -313,18 +315,18 @@ def test_resuming_equals_the_full_forward(family: str, injected: bool) -> None:
     delta = thought() if injected else torch.zeros(4, WIDTH)
     with written_by_hand(adapted, delta, spans):
         expected = gradients(adapted)
-    with torch.no_grad(), injection.capture() as hidden:
+    with torch.no_grad(), injection.capture_residual() as hidden:
         model(input_ids=IDS, use_cache=False)
 
     ran: list[int] = []
-    stack = injection.blocks(model)
+    stack = injection.decoder_layers(model)
     watched = [m for block in stack[: LAYER + 1] for m in block.modules() if m is not block]
     handles = [module.register_forward_pre_hook(lambda *_: ran.append(1)) for module in watched]
-    with injection.resume_from(model, LAYER, hidden[0]), injection.apply(plan(delta, spans)):
+    with injection.start_at_layer(model, LAYER, hidden[0]), injection.use_plan(plan(delta, spans)):
         got = gradients(model)
     for handle in handles:
         handle.remove()
-    assert not ran, "the lower blocks are not run"
+    assert not ran, "the lower layers are not run"
     assert got.keys() == expected.keys()
     assert len(got) > 4
     for name, value in expected.items():
@@ -335,13 +337,13 @@ def test_resuming_equals_the_full_forward(family: str, injected: bool) -> None:
 
 
 def test_resuming_puts_a_wrapped_forward_back(llama: Any) -> None:
-    stack = injection.blocks(llama.model)
+    stack = injection.decoder_layers(llama.model)
     wrapped = {0: stack[0].forward, LAYER: stack[LAYER].forward}
     before = logits(llama.model)
     try:
         for i, forward in wrapped.items():
             stack[i].forward = forward  # as accelerate does
-        with injection.resume_from(llama.model, LAYER, torch.zeros(4, 9, WIDTH)):
+        with injection.start_at_layer(llama.model, LAYER, torch.zeros(4, 9, WIDTH)):
             assert not torch.allclose(logits(llama.model), before)
         assert [vars(block).get("forward") for block in stack] == [*wrapped.values(), None, None]
         assert torch.equal(logits(llama.model), before)
@@ -385,16 +387,16 @@ def test_two_threads_do_not_see_each_others_plans(llama: Any) -> None:
     ]
     expected = []
     for each in plans:
-        with injection.apply(each):
+        with injection.use_plan(each):
             expected.append(logits(model))
     plain = logits(model)
-    with injection.capture() as read:
+    with injection.capture_residual() as read:
         logits(model)
 
     def planned(which: int) -> None:
         for _ in range(rounds):
             barrier.wait()
-            with injection.apply(plans[which]):
+            with injection.use_plan(plans[which]):
                 assert torch.equal(logits(model), expected[which])
 
     def without() -> None:
@@ -405,7 +407,7 @@ def test_two_threads_do_not_see_each_others_plans(llama: Any) -> None:
     def reading() -> None:
         for _ in range(rounds):
             barrier.wait()
-            with injection.capture() as hidden:
+            with injection.capture_residual() as hidden:
                 logits(model)
             assert torch.equal(hidden[0], read[0])
 
@@ -415,7 +417,7 @@ def test_two_threads_do_not_see_each_others_plans(llama: Any) -> None:
 def test_a_copied_context_carries_the_plan_and_a_bare_thread_does_not(llama: Any) -> None:
     found: dict[str, Tensor] = {}
     plain = logits(llama.model)
-    with injection.apply(plan(thought())):
+    with injection.use_plan(plan(thought())):
         expected = logits(llama.model)
         context = copy_context()
         in_threads(
@@ -443,29 +445,29 @@ def test_an_exception_leaves_nothing_behind(family: str, manager: str, tiny: Cal
     @contextmanager
     def nested() -> Iterator[None]:
         with (
-            injection.apply(plan(thought())),
-            injection.resume_from(model, LAYER, hidden),
-            injection.capture(stop=False),
+            injection.use_plan(plan(thought())),
+            injection.start_at_layer(model, LAYER, hidden),
+            injection.capture_residual(stop=False),
         ):
             yield
 
     open_one = {
-        "apply": lambda: injection.apply(plan(thought())),
-        "capture": injection.capture,
-        "capture_on": lambda: injection.capture(stop=False),
-        "resume_from": lambda: injection.resume_from(model, LAYER, hidden),
+        "apply": lambda: injection.use_plan(plan(thought())),
+        "capture": injection.capture_residual,
+        "capture_on": lambda: injection.capture_residual(stop=False),
+        "resume_from": lambda: injection.start_at_layer(model, LAYER, hidden),
         "all": nested,
     }[manager]
 
     def explode(*_: Any) -> None:
         raise ZeroDivisionError
 
-    first = injection.blocks(model)[0]  # replayed by resume_from, but its hooks still run
+    first = injection.decoder_layers(model)[0]  # replayed by resume_from, but its hooks still run
     handle = first.register_forward_pre_hook(explode)
     with pytest.raises(ZeroDivisionError), open_one():
         logits(model)
     handle.remove()
-    assert current.get() is None
+    assert current_plan.get() is None
     assert injection._capture.get() is None
     assert overrides(model) == []
     assert hook_count(model) == hooks
@@ -474,16 +476,16 @@ def test_an_exception_leaves_nothing_behind(family: str, manager: str, tiny: Cal
 
 def test_contexts_nest_and_give_back_the_outer_plan(llama: Any) -> None:
     outer, inner = plan(thought(0)), plan(thought(5))
-    with injection.apply(outer):
+    with injection.use_plan(outer):
         expected = logits(llama.model)
-        with pytest.raises(ZeroDivisionError), injection.apply(inner):
+        with pytest.raises(ZeroDivisionError), injection.use_plan(inner):
             raise ZeroDivisionError
-        assert current.get() is outer
-        with injection.capture(), injection.capture(stop=False) as mine:
+        assert current_plan.get() is outer
+        with injection.capture_residual(), injection.capture_residual(stop=False) as mine:
             logits(llama.model)
         assert len(mine) == 1
         assert torch.equal(logits(llama.model), expected)
-    assert current.get() is None
+    assert current_plan.get() is None
 
 
 # --- the self-test ----------------------------------------------------------------------------
@@ -496,7 +498,7 @@ def test_self_test_passes_and_leaves_no_hook(family: str, dtype: torch.dtype) ->
     injection.self_test(model, LAYER)
     injection.self_test(model, LAYER, norm=500.0)
     assert hook_count(model) == hooks
-    assert current.get() is None
+    assert current_plan.get() is None
 
 
 @DTYPES
@@ -509,24 +511,24 @@ def test_self_test_catches_a_dead_hook(
     model = make_model(family, dtype)
     # One token with a massive activation, as every large model has: it must not hide a dead hook.
     model.get_input_embeddings().weight[5] *= 3000
-    fresh = copy.deepcopy(injection.blocks(model)[LAYER])
+    fresh = copy.deepcopy(injection.decoder_layers(model)[LAYER])
     installed = injection.install(model, {"below": LAYER - 1, "above": LAYER + 1}.get(harm, LAYER))
     if harm == "removed":
         installed.remove()
     elif harm == "replaced":
-        injection.blocks(model)[LAYER] = fresh
+        injection.decoder_layers(model)[LAYER] = fresh
     elif harm == "twice":
         injection.install(model, LAYER)
     elif harm == "half":
         monkeypatch.setattr(injection, "make_plan", halved(injection.make_plan))
     elif harm == "every token":
         monkeypatch.setattr(injection, "make_plan", everywhere(injection.make_plan))
-    elif harm == "no forward":  # a compiled or fused stack that never calls its blocks
-        for block in injection.blocks(model):
+    elif harm == "no forward":  # a compiled or fused stack that never calls its layers
+        for block in injection.decoder_layers(model):
             monkeypatch.setattr(block, "_call_impl", block.forward)
-    with pytest.raises(IntrospectionError, match=f"hook on block {LAYER} is dead"):
+    with pytest.raises(IntrospectionError, match=f"hook on layer {LAYER} is dead"):
         injection.self_test(model, LAYER)
-    assert current.get() is None
+    assert current_plan.get() is None
 
 
 def halved(make: Callable) -> Callable:
@@ -546,6 +548,6 @@ def test_our_lora_sits_above_the_layer_in_every_family(family: str) -> None:
     model = make_model(family)
     config = lora_config(LAYER, DEPTH, FAMILIES[family][1], 4, "org/base")
     inject_adapter_in_model(config, model)
-    stack = injection.blocks(model)
+    stack = injection.decoder_layers(model)
     tuned = [any(isinstance(m, LoraLayer) for m in block.modules()) for block in stack]
     assert tuned == [i > LAYER for i in range(DEPTH)]

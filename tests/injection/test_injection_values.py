@@ -14,12 +14,19 @@ import torch
 
 from introspection.concepts.catalogue import resolve
 from introspection.demo.engine import diagnostics, trial_batch
-from introspection.demo.engine.experiment import Experiment, checked
+from introspection.demo.engine.experiment import DemoModel, checked
 from introspection.errors import IntrospectionError
 from introspection.injection import hooks as injection
 from introspection.injection.decoding import generation, readout
 from introspection.injection.extraction import extract
-from introspection.injection.trials.trial import FINAL_ON, Injection, Schedule, Trial, ask, span
+from introspection.injection.trials.trial import (
+    FINAL_ON,
+    Injection,
+    Schedule,
+    Trial,
+    conversation,
+    span,
+)
 from introspection.injection.vectors import random_direction
 from introspection.models import loading
 from introspection.models.loading import LoadedModel
@@ -74,7 +81,7 @@ def test_a_wrong_strength(strength: Any) -> None:
 
 @pytest.mark.parametrize("block", [-1, 1.0, "2", True])
 def test_a_wrong_block(block: Any) -> None:
-    with pytest.raises(IntrospectionError, match=f"There is no block {block}"):
+    with pytest.raises(IntrospectionError, match=f"There is no layer {block}"):
         Injection(UNIT, 1.0, FINAL_ON, block)
 
 
@@ -96,7 +103,9 @@ def test_a_wrong_schedule(make: Callable[[], Schedule]) -> None:
 def test_a_vector_in_another_precision_gives_the_same_dose(dtype: torch.dtype) -> None:
     for seed in range(50):
         given = Injection(vector(seed).to(dtype), 2.0)
-        delta = generation.encoded(load_tiny("llama"), [Trial(ask("Hi"), given)])[0].delta
+        delta = generation.encode_trials(load_tiny("llama"), [Trial(conversation("Hi"), given)])[
+            0
+        ].delta
         assert delta is not None and delta.dtype == torch.float32
         assert delta.norm() / load_tiny("llama").norm == pytest.approx(2.0, abs=0.02)
 
@@ -112,7 +121,7 @@ def test_what_the_program_makes_itself_passes(llama: LoadedModel) -> None:
     ):
         Injection(one, 0.0)
         Injection(one, -40)
-    replace(Injection(found[0], 1.0), strength=2.0, block=0)
+    replace(Injection(found[0], 1.0), strength=2.0, layer=0)
 
 
 def test_thousands_of_them_cost_little() -> None:
@@ -128,28 +137,28 @@ def everything(loaded: LoadedModel, trial: Trial) -> list[Callable[[], object]]:
         lambda: generation.generate(loaded, [trial], 2),
         lambda: list(generation.stream(loaded, [trial], 2)),
         lambda: generation.detection_scores(loaded, [trial]),
-        lambda: generation.generate_scored(loaded, [trial], [True], 2),
-        lambda: readout.read(loaded, [trial], ["Hi"], UNIT),
-        lambda: readout.read_everywhere(loaded, [trial], ["Hi"], UNIT),
+        lambda: generation.generate_with_scores(loaded, [trial], [True], 2),
+        lambda: readout.token_projections(loaded, [trial], ["Hi"], UNIT),
+        lambda: readout.layer_projections(loaded, [trial], ["Hi"], UNIT),
     ]
 
 
 def test_a_vector_of_another_model(family: str, tiny: Callable[[str], LoadedModel]) -> None:
     for width in (WIDTH - 1, WIDTH + 1, 1):
-        trial = Trial(ask("Hi"), Injection(random_direction(0, width), 1.0))
+        trial = Trial(conversation("Hi"), Injection(random_direction(0, width), 1.0))
         for call in everything(tiny(family), trial):
             with pytest.raises(IntrospectionError, match=f"has {width} numbers, .* has {WIDTH}"):
                 call()
 
 
 def test_a_block_that_is_not_there(llama: LoadedModel) -> None:
-    for call in everything(llama, Trial(ask("Hi"), Injection(UNIT, 1.0, block=DEPTH))):
-        with pytest.raises(IntrospectionError, match=f"no block 4: .* blocks 0 to {DEPTH - 1}"):
+    for call in everything(llama, Trial(conversation("Hi"), Injection(UNIT, 1.0, layer=DEPTH))):
+        with pytest.raises(IntrospectionError, match=f"no layer 4: .* layers 0 to {DEPTH - 1}"):
             call()
     assert llama.hooks is not None
     for layer in (-1, DEPTH):
         with pytest.raises(IntrospectionError, match=f"Layer {layer} does not exist"):
-            injection.move(llama.model, llama.hooks, layer)
+            injection.move_hook(llama.model, llama.hooks, layer)
 
 
 @pytest.fixture
@@ -161,13 +170,13 @@ def bare_llama() -> LoadedModel:
 
 def test_the_adapter_of_a_bare_model(bare_llama: LoadedModel) -> None:
     given = Injection(UNIT, 1.0)
-    for trial in (Trial(ask("Hi")), Trial(ask("Hi"), given)):
+    for trial in (Trial(conversation("Hi")), Trial(conversation("Hi"), given)):
         for call in everything(bare_llama, trial):
             with pytest.raises(IntrospectionError, match=r"none: load one .*adapter=False"):
                 call()
         for call in everything(bare_llama, replace(trial, adapter=False)):
             call()
-    mixed = [Trial(ask("Hi"), adapter=False), Trial(ask("Hi"))]
+    mixed = [Trial(conversation("Hi"), adapter=False), Trial(conversation("Hi"))]
     with pytest.raises(IntrospectionError, match="asks for the adapter"):
         generation.generate(bare_llama, mixed, 2)
 
@@ -175,10 +184,10 @@ def test_the_adapter_of_a_bare_model(bare_llama: LoadedModel) -> None:
 def test_the_page_and_the_check_work_on_a_bare_model(tmp_path: Path) -> None:
     folder = str(write_model(tmp_path / "m"))
     loaded = loading.load(folder, None, device="cpu")
-    experiment = Experiment(loaded)
+    experiment = DemoModel(loaded)
     *_, answers = experiment.stream(checked("ocean", 1.0))
     assert [answer.adapter for answer in answers] == [False] * 3
-    asked = [trial_batch.Line("one", resolve("ocean"), 1.0, "What is it?")]
+    asked = [trial_batch.TrialSpec("one", resolve("ocean"), 1.0, "What is it?")]
     asked += [replace(asked[0], adapter=False)]
     *_, (trained, base) = trial_batch.run(loaded, asked, 4, 60)
     assert trained.text == base.text
@@ -190,8 +199,8 @@ def test_a_trial_on_the_bare_weights_is_the_base_row_of_the_adapter(
     bare_llama: LoadedModel, llama: LoadedModel
 ) -> None:
     assert not injection.has_adapter(load_bare("llama"))
-    trial = Trial(ask("Hi"), Injection(UNIT, 1.0), adapter=False)
+    trial = Trial(conversation("Hi"), Injection(UNIT, 1.0), adapter=False)
     bare_llama.norm = llama.norm
-    one, other = (generation.encoded(loaded, [trial])[0] for loaded in (bare_llama, llama))
+    one, other = (generation.encode_trials(loaded, [trial])[0] for loaded in (bare_llama, llama))
     assert one.ids == other.ids and one.delta is not None and other.delta is not None
     assert torch.equal(one.delta, other.delta)

@@ -1,4 +1,4 @@
-"""The residual stream at every block: the same reading as the strip's, and the thought where it is."""
+"""The residual stream at every layer: the same reading as the strip's, and the thought where it is."""
 
 from __future__ import annotations
 
@@ -9,17 +9,21 @@ from dataclasses import replace
 import pytest
 import torch
 
-from introspection.demo.engine.experiment import Experiment
-from introspection.demo.engine.trial_batch import LineAnswer
+from introspection.demo.engine.experiment import DemoModel
+from introspection.demo.engine.trial_batch import TrialResult
 from introspection.demo.tabs.many import figures, sweeps, tables
 from introspection.injection import hooks as injection
 from introspection.injection.decoding import generation
-from introspection.injection.decoding.readout import Map, read, read_everywhere
+from introspection.injection.decoding.readout import (
+    LayerProjections,
+    layer_projections,
+    token_projections,
+)
 from introspection.injection.trials.trial import (
     FINAL,
     Injection,
     Trial,
-    ask,
+    conversation,
     encode,
     from_step,
     prompt_ids,
@@ -39,18 +43,18 @@ def loaded() -> LoadedModel:
 def trials(loaded: LoadedModel, strength: float = 1.5) -> list[Trial]:
     vector = loaded.vector("ocean")
     return [
-        Trial(ask(ASKED), Injection(vector, strength)),
-        Trial(ask(ASKED), Injection(vector, strength), adapter=False),
-        Trial(ask(ASKED)),
-        Trial(ask(ASKED), Injection(vector, strength, block=LAYER + 1)),
+        Trial(conversation(ASKED), Injection(vector, strength)),
+        Trial(conversation(ASKED), Injection(vector, strength), adapter=False),
+        Trial(conversation(ASKED)),
+        Trial(conversation(ASKED), Injection(vector, strength, layer=LAYER + 1)),
     ]
 
 
 def test_the_map_is_the_strip_at_the_block_of_the_adapter(loaded: LoadedModel) -> None:
     vector, asked = loaded.vector("ocean"), trials(loaded)[:3]
-    strip = read(loaded, asked, TEXTS[:3], vector)
-    for tokens, one in zip(strip, read_everywhere(loaded, asked, TEXTS[:3], vector), strict=True):
-        assert one.block == LAYER and one.tokens == tuple(token.text for token in tokens)
+    strip = token_projections(loaded, asked, TEXTS[:3], vector)
+    for tokens, one in zip(strip, layer_projections(loaded, asked, TEXTS[:3], vector), strict=True):
+        assert one.layer == LAYER and one.tokens == tuple(token.text for token in tokens)
         assert one.prompt == sum(token.prompt for token in tokens)
         assert one.projections[LAYER] == pytest.approx([t.signal for t in tokens], abs=1e-4)
         inside = [i for i, token in enumerate(tokens) if token.injected]
@@ -59,8 +63,8 @@ def test_the_map_is_the_strip_at_the_block_of_the_adapter(loaded: LoadedModel) -
 
 def test_below_the_block_nothing_is_moved_and_above_it_something_is(loaded: LoadedModel) -> None:
     vector = loaded.vector("ocean")
-    asked = [*trials(loaded), Trial(ask(ASKED), adapter=False)]
-    thought, base, clean, higher, base_clean = read_everywhere(
+    asked = [*trials(loaded), Trial(conversation(ASKED), adapter=False)]
+    thought, base, clean, higher, base_clean = layer_projections(
         loaded, asked, [*TEXTS, TEXTS[0]], vector
     )
     depth = len(loaded.model.get_decoder().layers)
@@ -73,7 +77,7 @@ def test_below_the_block_nothing_is_moved_and_above_it_something_is(loaded: Load
         (higher, clean, LAYER + 1),
         (base, base_clean, LAYER),
     ):
-        assert one.block == block
+        assert one.layer == block
         for b in range(depth):
             moved = torch.tensor(one.projections[b]) - torch.tensor(silent.projections[b])
             assert moved[: first if b >= block else None].abs().max() < 1e-4, (b, block)
@@ -83,14 +87,17 @@ def test_below_the_block_nothing_is_moved_and_above_it_something_is(loaded: Load
     at = torch.tensor(thought.projections[LAYER]) - torch.tensor(clean.projections[LAYER])
     assert at[first:].tolist() == pytest.approx([1.5] * (last_ + 1 - first), abs=1e-3)
     above = torch.tensor(thought.projections[LAYER + 1]) - torch.tensor(base.projections[LAYER + 1])
-    assert above[first:].abs().max() > 1e-3, "the adapter stands above the block"
+    assert above[first:].abs().max() > 1e-3, "the adapter stands above the layer"
 
 
 def test_a_map_is_made_of_what_the_model_sees_while_it_writes(loaded: LoadedModel) -> None:
-    """Oracle: the plain model's own hidden states, with the delta added by hand at block L."""
+    """Oracle: the plain model's own hidden states, with the delta added by hand at layer L."""
     vector = loaded.vector("ocean")
-    asked = [Trial(ask(ASKED), Injection(vector, 1.5), adapter=False), Trial(ask(ASKED))]
-    one = read_everywhere(loaded, asked, TEXTS[:2], vector)[0]
+    asked = [
+        Trial(conversation(ASKED), Injection(vector, 1.5), adapter=False),
+        Trial(conversation(ASKED)),
+    ]
+    one = layer_projections(loaded, asked, TEXTS[:2], vector)[0]
     row = encode(loaded.tokenizer, asked[0], loaded.norm)
     ids = [*row.ids, *loaded.tokenizer(TEXTS[0], add_special_tokens=False)["input_ids"]]
     states = []
@@ -107,7 +114,7 @@ def test_a_map_is_made_of_what_the_model_sees_while_it_writes(loaded: LoadedMode
         block.register_forward_hook(lambda _m, _a, out: states.append(out[0])) for block in blocks
     ]
     base = injection.make_plan(None, (), [False], "cpu", torch.float32)
-    with torch.no_grad(), injection.apply(base):
+    with torch.no_grad(), injection.use_plan(base):
         loaded.model.get_decoder()(input_ids=torch.tensor([ids]), use_cache=False)
     for hook in hooks:
         hook.remove()
@@ -115,7 +122,7 @@ def test_a_map_is_made_of_what_the_model_sees_while_it_writes(loaded: LoadedMode
     for block, state in enumerate(states):
         got = torch.tensor(one.projections[block])
         along = state[start:] @ vector
-        # The same up to the centre and the unit of the block.
+        # The same up to the centre and the unit of the layer.
         got, along = got - got[0], along - along[0]
         scale = float((got @ along) / (along @ along))
         assert scale > 0 and torch.allclose(got, along * scale, atol=1e-4), block
@@ -128,8 +135,8 @@ def test_the_frame_is_where_the_vector_is_added(
     loaded: LoadedModel, schedule: object, places: tuple[int, int] | None
 ) -> None:
     vector = loaded.vector("ocean")
-    trial = Trial(ask(ASKED), Injection(vector, 1.0, schedule))  # type: ignore[arg-type]
-    one = read_everywhere(loaded, [trial], TEXTS[:1], vector)[0]
+    trial = Trial(conversation(ASKED), Injection(vector, 1.0, schedule))  # type: ignore[arg-type]
+    one = layer_projections(loaded, [trial], TEXTS[:1], vector)[0]
     count = len(one.tokens) - one.prompt
     wanted = None
     if places:
@@ -142,22 +149,22 @@ def test_nothing_stays_on_the_model(loaded: LoadedModel, monkeypatch: pytest.Mon
         return [len(block._forward_hooks) for block in loaded.model.get_decoder().layers]
 
     before, vector = hooked(), loaded.vector("ocean")
-    read_everywhere(loaded, trials(loaded), TEXTS, vector)
+    layer_projections(loaded, trials(loaded), TEXTS, vector)
     assert hooked() == before
     monkeypatch.setattr(type(loaded.model.get_decoder()), "forward", lambda *_, **__: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        read_everywhere(loaded, trials(loaded), TEXTS, vector)
+        layer_projections(loaded, trials(loaded), TEXTS, vector)
     assert hooked() == before
 
 
 def test_the_experiment_draws_and_tells_it(loaded: LoadedModel) -> None:
-    experiment = Experiment(loaded)
+    experiment = DemoModel(loaded)
     lines = sweeps.plan(experiment, "map", experiment.request("ocean", 2.0))
     answers = last(experiment, lines, 6, maps=True)
     maps = [answer.map for answer in answers]
-    assert all(isinstance(one, Map) for one in maps)
+    assert all(isinstance(one, LayerProjections) for one in maps)
     depth = len(loaded.model.get_decoder().layers)
-    figure = figures.blocks(answers)
+    figure = figures.layers(answers)
     assert figure is not None and len(figure.data) == 3
     for trace, one in zip(figure.data, maps, strict=True):
         assert one is not None
@@ -174,23 +181,29 @@ def test_the_experiment_draws_and_tells_it(loaded: LoadedModel) -> None:
     rows = json.loads(sweeps.as_json(experiment, answers))
     assert rows[0]["every_block"]["tokens"] == list(maps[0].tokens)
     assert rows[0]["every_block"]["projections"][0][0] == round(maps[0].projections[0][0], 3)
-    assert figures.blocks(last(experiment, lines, 2)) is None
+    assert figures.layers(last(experiment, lines, 2)) is None
 
 
 def test_an_answer_of_no_words_has_a_map_too(loaded: LoadedModel) -> None:
     vector = loaded.vector("ocean")
-    one = read_everywhere(loaded, trials(loaded)[:1], [""], vector)[0]
-    assert one.prompt == len(one.tokens) == min(12, len(prompt_ids(loaded.tokenizer, ask(ASKED))))
+    one = layer_projections(loaded, trials(loaded)[:1], [""], vector)[0]
+    assert (
+        one.prompt
+        == len(one.tokens)
+        == min(12, len(prompt_ids(loaded.tokenizer, conversation(ASKED))))
+    )
     assert one.injected == (one.prompt - 1, one.prompt - 1)
-    experiment = Experiment(loaded)
+    experiment = DemoModel(loaded)
     (line, *_) = sweeps.plan(experiment, "map", experiment.request("ocean", 1.0))
-    assert "nan" not in tables.blocks_table([LineAnswer(line, map=one)])
+    assert "nan" not in tables.blocks_table([TrialResult(line, map=one)])
 
 
 def test_the_answers_are_those_of_any_other_run(loaded: LoadedModel) -> None:
-    experiment = Experiment(loaded)
+    experiment = DemoModel(loaded)
     lines = sweeps.plan(experiment, "map", experiment.request("ocean", 2.0))
     with_maps = [answer.text for answer in last(experiment, lines, 8, maps=True)]
     vector = loaded.vector("ocean")
-    alone = generation.generate(loaded, [Trial(ask(lines[0].question), Injection(vector, 2.0))], 8)
+    alone = generation.generate(
+        loaded, [Trial(conversation(lines[0].question), Injection(vector, 2.0))], 8
+    )
     assert with_maps[0] == alone[0].text

@@ -14,7 +14,7 @@ from introspection.injection.speedups import small_batch_linear
 def quickened(inputs: int = 64, outputs: int = 512, bias: bool = False) -> nn.Module:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(inputs, outputs, bias=bias))
-    small_batch_linear.quicken(model)
+    small_batch_linear.use_small_batch_linear(model)
     return model
 
 
@@ -26,7 +26,7 @@ def quickened(inputs: int = 64, outputs: int = 512, bias: bool = False) -> nn.Mo
 def test_it_is_the_same_product(shape: tuple[int, ...], bias: bool) -> None:
     model, x = quickened(bias=bias), torch.randn(shape)
     (layer,) = model
-    assert type(layer) is small_batch_linear.Linear
+    assert type(layer) is small_batch_linear.SmallBatchLinear
     with torch.inference_mode():
         found = model(x)
     wanted = nn.functional.linear(x, layer.weight, layer.bias)
@@ -53,15 +53,15 @@ def test_only_large_layers_in_full_precision_are_touched() -> None:
         pass
 
     layers = {
-        small_batch_linear.Linear: nn.Linear(1024, 512),
+        small_batch_linear.SmallBatchLinear: nn.Linear(1024, 512),
         nn.Linear: nn.Linear(1025, 512),
         Other: Other(64, 512),
     }
     small, half = nn.Linear(64, 511), nn.Linear(64, 512).bfloat16()
-    small_batch_linear.quicken(nn.Sequential(*layers.values(), small, half))
+    small_batch_linear.use_small_batch_linear(nn.Sequential(*layers.values(), small, half))
     assert [type(layer) for layer in layers.values()] == list(layers)
     assert type(small) is type(half) is nn.Linear
-    small_batch_linear.quicken(nn.Sequential(*layers.values()))  # twice is once
+    small_batch_linear.use_small_batch_linear(nn.Sequential(*layers.values()))  # twice is once
     assert [type(layer) for layer in layers.values()] == list(layers)
 
 

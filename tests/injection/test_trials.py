@@ -20,13 +20,13 @@ from introspection.injection.trials.trial import (
     Message,
     Schedule,
     Trial,
-    answer_tokens,
-    ask,
+    answer_span,
+    conversation,
     encode,
     from_step,
     prompt_ids,
     span,
-    tokens_of,
+    token_span,
 )
 from tests.support.tiny import CHATML, WIDTH, make_tokenizer, vector
 
@@ -96,7 +96,7 @@ def pieces(tokenizer: Any, *texts: str) -> list[tuple[int, ...]]:
 
 def test_a_prompt_is_the_chat_template_up_to_the_answer() -> None:
     tokenizer = make_tokenizer()
-    messages = ask("Tell me.", Message("system", "You detect."))
+    messages = conversation("Tell me.", Message("system", "You detect."))
     (expected,) = pieces(
         tokenizer,
         "<|im_start|>system\nYou detect.<|im_end|>\n<|im_start|>user\nTell me.<|im_end|>\n"
@@ -107,7 +107,7 @@ def test_a_prompt_is_the_chat_template_up_to_the_answer() -> None:
 
 def test_a_tokenizer_without_a_template_gets_a_plain_frame() -> None:
     tokenizer = make_tokenizer(template=None)
-    messages = ask("What?", Message("user", "Tell me."), Message("assistant", "Justice."))
+    messages = conversation("What?", Message("user", "Tell me."), Message("assistant", "Justice."))
     (expected,) = pieces(
         tokenizer,
         "<|endoftext|>User: Tell me.\n\nAssistant: Justice.\n\nUser: What?\n\nAssistant:",
@@ -116,12 +116,12 @@ def test_a_tokenizer_without_a_template_gets_a_plain_frame() -> None:
     assert expected[0] == tokenizer.bos_token_id
     assert injected_text(tokenizer, messages, PRIOR_TURN) == "Tell me.\n\nAssistant: Justice."
     tokenizer.bos_token = None
-    assert prompt_ids(tokenizer, ask("Other?"))[0] != 0
+    assert prompt_ids(tokenizer, conversation("Other?"))[0] != 0
 
 
 def test_special_tokens_are_not_added_twice() -> None:
     tokenizer = make_tokenizer(template="{{ bos_token }}" + CHATML)
-    ids = prompt_ids(tokenizer, ask("Tell me."))
+    ids = prompt_ids(tokenizer, conversation("Tell me."))
     assert ids.count(tokenizer.bos_token_id) == 1
 
 
@@ -131,7 +131,7 @@ def test_tokens_that_touch_a_range_of_characters() -> None:
     offsets = tokenizer(text, return_offsets_mapping=True)["offset_mapping"]
     for start in range(len(text)):
         for end in range(start + 1, len(text) + 1):
-            first, last = tokens_of(offsets, start, end)
+            first, last = token_span(offsets, start, end)
             assert offsets[first][0] <= start < offsets[first][1]
             assert offsets[last][0] < end <= offsets[last][1]
 
@@ -164,8 +164,8 @@ def test_positions_counted_from_the_end_of_the_prompt(
 ) -> None:
     tokenizer = make_tokenizer()
     for question in ("What?", "Do you detect an injected thought?"):
-        encoded = row(tokenizer, ask(question), schedule)
-        length = len(prompt_ids(tokenizer, ask(question)))
+        encoded = row(tokenizer, conversation(question), schedule)
+        length = len(prompt_ids(tokenizer, conversation(question)))
         assert len(encoded.ids) == length
         assert encoded.positions == (
             0 if first is None else length + first,
@@ -175,15 +175,15 @@ def test_positions_counted_from_the_end_of_the_prompt(
 
 def test_a_span_is_taken_as_given_and_must_lie_in_the_prompt() -> None:
     tokenizer = make_tokenizer()
-    length = len(prompt_ids(tokenizer, ask("What?")))
+    length = len(prompt_ids(tokenizer, conversation("What?")))
     for start, end in ((0, 0), (2, 5), (0, length - 1), (length - 1, length - 1)):
-        assert row(tokenizer, ask("What?"), span(start, end)).positions == (start, end)
-    assert row(tokenizer, ask("What?"), span(3, None)).positions == (3, None)
+        assert row(tokenizer, conversation("What?"), span(start, end)).positions == (start, end)
+    assert row(tokenizer, conversation("What?"), span(3, None)).positions == (3, None)
     for start, end in ((0, length), (length, length), (length, 10**9), (length, None)):
         with pytest.raises(
             IntrospectionError, match=f"{length} tokens: choose .* 0 to {length - 1}"
         ):
-            row(tokenizer, ask("What?"), span(start, end))
+            row(tokenizer, conversation("What?"), span(start, end))
 
 
 @pytest.mark.parametrize(
@@ -224,16 +224,16 @@ def test_an_answer_is_found_where_final_on_put_the_vector_while_it_was_written(
     tokenizer = make_tokenizer(template=template) if template else make_tokenizer()
     if template is None:
         tokenizer.chat_template = None
-    first = ask("Tell me. assistant")
+    first = conversation("Tell me. assistant")
     written = (*first, Message("assistant", answer))
-    now = ask("What?", *written)
-    begin, end = answer_tokens(tokenizer, now, 1)
+    now = conversation("What?", *written)
+    begin, end = answer_span(tokenizer, now, 1)
     ids = prompt_ids(tokenizer, now)
     before = prompt_ids(tokenizer, first)
     assert begin == row(tokenizer, first, FINAL_ON).positions[0] and ids[: len(before)] == before
     assert tokenizer.decode(ids[begin + 1 : end + 1]).strip() == answer.strip()
-    longer = ask("Why?", *now, Message("assistant", "No."))
-    assert answer_tokens(tokenizer, longer, 1) == (begin, end)
+    longer = conversation("Why?", *now, Message("assistant", "No."))
+    assert answer_span(tokenizer, longer, 1) == (begin, end)
 
 
 @pytest.mark.parametrize(
@@ -241,13 +241,13 @@ def test_an_answer_is_found_where_final_on_put_the_vector_while_it_was_written(
 )
 def test_prior_turn_without_an_earlier_turn_is_refused(before: tuple[Message, ...]) -> None:
     with pytest.raises(IntrospectionError, match="needs an earlier turn: add a first message"):
-        row(make_tokenizer(), ask("What?", *before), PRIOR_TURN)
+        row(make_tokenizer(), conversation("What?", *before), PRIOR_TURN)
 
 
 def test_the_delta_is_vector_times_strength_times_norm() -> None:
     tokenizer = make_tokenizer()
     for strength in (1.0, -0.5, 0.0):
-        trial = Trial(ask("What?"), Injection(vector(3), strength), adapter=False)
+        trial = Trial(conversation("What?"), Injection(vector(3), strength), adapter=False)
         encoded = encode(tokenizer, trial, norm=40.0)
         assert encoded.delta is not None
         assert torch.allclose(encoded.delta, vector(3) * strength * 40.0)
@@ -256,6 +256,6 @@ def test_the_delta_is_vector_times_strength_times_norm() -> None:
         assert encoded.delta.dtype == torch.float32
         assert encoded.adapter is False
         assert encoded.positions == (len(encoded.ids) - 1, None), "final_on is the default"
-    clean = encode(tokenizer, Trial(ask("What?")), norm=40.0)
+    clean = encode(tokenizer, Trial(conversation("What?")), norm=40.0)
     assert clean.delta is None
     assert clean.adapter is True

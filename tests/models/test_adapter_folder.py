@@ -83,7 +83,10 @@ def test_what_is_in_the_files(folders: tuple[Path, Path]) -> None:
 def test_weights_go_out_and_come_back_in_bf16(folders: tuple[Path, Path]) -> None:
     model, made = folders
     loaded = loading.load(str(model), made, device="cpu")
-    stored, again = load_file(made / adapter_info.WEIGHTS), adapter_info.weights(loaded.model)
+    stored, again = (
+        load_file(made / adapter_info.WEIGHTS),
+        adapter_info.lora_state_dict(loaded.model),
+    )
     assert stored.keys() == again.keys()
     for name, tensor in stored.items():
         assert tensor.dtype == torch.bfloat16 and torch.equal(tensor, again[name])

@@ -24,7 +24,7 @@ from tests.support.tiny_folder import write_adapter
 pytestmark = pytest.mark.slow
 
 PRESET = PRESETS["deepseek-7b"]
-DEPTH = 30  # blocks, as many as the real one has
+DEPTH = 30  # layers, as many as the real one has
 ADAPTER, OWNER = "org/introspection-deepseek", "hf_owner_0123456789"
 TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}"

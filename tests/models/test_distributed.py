@@ -119,8 +119,10 @@ def test_the_records_are_the_same(tmp_path: Path, model: Path, trained: dict[int
 
 
 def test_alone_everything_is_its_own() -> None:
-    assert (distributed.rank(), distributed.world()) == (0, 1)
-    assert distributed.share(range(3)) == [0, 1, 2] == distributed.gather([0, 1, 2])
+    assert (distributed.rank(), distributed.world_size()) == (0, 1)
+    assert (
+        distributed.split_between_processes(range(3)) == [0, 1, 2] == distributed.gather([0, 1, 2])
+    )
     tensor = torch.ones(2)
-    distributed.together([tensor])
-    assert distributed.everyone("x") == "x" and tensor.tolist() == [1, 1]
+    distributed.all_reduce_sum([tensor])
+    assert distributed.broadcast("x") == "x" and tensor.tolist() == [1, 1]

@@ -61,8 +61,8 @@ def test_the_unembedding_and_single_tensors_count() -> None:
     bare = fingerprint(load_bare("qwen2"))
     for change in (
         lambda m: m.get_output_embeddings().weight,
-        lambda m: hooks.blocks(m)[0].self_attn.q_proj.bias,
-        lambda m: hooks.blocks(m)[-1].mlp.down_proj.weight,
+        lambda m: hooks.decoder_layers(m)[0].self_attn.q_proj.bias,
+        lambda m: hooks.decoder_layers(m)[-1].mlp.down_proj.weight,
     ):
         model = make_model("qwen2")
         change(model).data += 0.1
@@ -73,7 +73,7 @@ def test_quantised_weights_have_one_part(family: str) -> None:
     bare = fingerprint(load_bare(family))
 
     def packed(model: nn.Module) -> None:
-        for block in hooks.blocks(model):
+        for block in hooks.decoder_layers(model):
             for module in block.modules():
                 weight = getattr(module, "weight", None)
                 if isinstance(weight, nn.Parameter) and weight.ndim == 2:
@@ -112,7 +112,7 @@ def test_an_adapter_on_its_own_merged_base(
         make_tokenizer().save_pretrained(tmp_path / "m")
     assert loading.load(str(model), made, device="cpu").adapter is not None
     with pytest.raises(
-        IntrospectionError, match=r"differs from it in the blocks .* merged into it"
+        IntrospectionError, match=r"differs from it in the layers .* merged into it"
     ):
         loading.load(str(tmp_path / "m"), made, device="cpu")
 
@@ -133,7 +133,7 @@ def test_adapters_from_before_still_load(folders: tuple[Path, Path], tmp_path: P
 
 
 def test_a_fingerprint_reads_a_sample() -> None:
-    """Of 2 GB in every block: what it copies is small, whatever the size."""
+    """Of 2 GB in every layer: what it copies is small, whatever the size."""
     copied: list[int] = []
     plain: Callable[..., Any] = torch.Tensor.contiguous
 
@@ -143,7 +143,7 @@ def test_a_fingerprint_reads_a_sample() -> None:
 
     model = make_model("llama")
     wide = nn.Parameter(torch.zeros(1, 1).expand(30_000, 20_000), requires_grad=False)
-    hooks.blocks(model)[0].mlp.down_proj.weight = wide
+    hooks.decoder_layers(model)[0].mlp.down_proj.weight = wide
     began = time.monotonic()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch.Tensor, "contiguous", counted)

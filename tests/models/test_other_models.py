@@ -118,7 +118,7 @@ KINDS: dict[str, tuple[Callable[[Path], None], str]] = {
     "no head": (lambda f: save(f, AutoModel, "llama", **TEXT), "lacks 1 of .* lm_head.weight"),
     "slow tokenizer": (save_slow, r"tokenizer .*\(ByT5Tokenizer\) is a slow one.*tokenizer\.json"),
     # What the hook or the gate cannot do yet.
-    "no positions in its blocks": (
+    "no positions in its layers": (
         lambda f: save(f, AutoModelForCausalLM, "mamba", state_size=8, **SIZES),
         "MambaForCausalLM is built in a way that .* no position_ids",
     ),
@@ -140,7 +140,7 @@ def test_a_model_of_another_kind(name: str, tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["m"]
 
 
-LATE = ("no head", "slow tokenizer", "no positions in its blocks")
+LATE = ("no head", "slow tokenizer", "no positions in its layers")
 
 
 @pytest.mark.parametrize(
@@ -171,7 +171,7 @@ def test_a_model_that_reads_both_ways() -> None:
     def both_ways(_module: Any, _args: Any, output: Any) -> Any:
         return output + output.mean(1, keepdim=True)
 
-    hook = hooks.blocks(model)[2].register_forward_hook(both_ways)
+    hook = hooks.decoder_layers(model)[2].register_forward_hook(both_ways)
     with pytest.raises(IntrospectionError, match="reads its text in both directions"):
         hooks.self_test(model, 1)
     hook.remove()
@@ -274,7 +274,7 @@ BROKEN: dict[str, tuple[Callable[[Path], None], str]] = {
     "no weights": (without("model.safetensors"), "no weights that can be read"),
     "weights of others": (renamed("tf_model.h5"), r"only tf_model\.h5"),
     "a part lacks": (in_parts, "lacks 1 of the files of its weights .*00002-of-00002"),
-    "more blocks": (told(num_hidden_layers=DEPTH + 2), "lacks 18 of the weights"),
+    "more layers": (told(num_hidden_layers=DEPTH + 2), "lacks 18 of the weights"),
     "other shapes": (told(hidden_size=64), "other shapes than its config.json says"),
     "quantised by others": (
         told(quantization_config={"quant_method": "gptq", "bits": 4}),
@@ -341,7 +341,7 @@ def test_a_folder_that_may_not_be_read(whole: Path) -> None:
     for error in (PermissionError(13, "Permission denied"), OSError(5, "Input/output error")):
         with (
             pytest.raises(IntrospectionError, match=f"{error.strerror}.: mend the perm") as refused,
-            load_errors.explained("tiny", str(whole)),
+            load_errors.readable_load_errors("tiny", str(whole)),
         ):
             raise error
         assert not NETWORK.search(str(refused.value))
@@ -364,7 +364,8 @@ def test_a_pad_token_beyond_the_embeddings_is_not_used(whole: Path, tmp_path: Pa
     loaded = loading.load(str(folder), None, device="cpu")
     assert loaded.tokenizer.pad_token_id >= len(loaded.model.get_input_embeddings().weight)
     from introspection.injection.decoding.generation import generate
-    from introspection.injection.trials.trial import Trial, ask
+    from introspection.injection.trials.trial import Trial
+    from introspection.injection.trials.trial import conversation as ask
 
     trials = [Trial(ask(text), adapter=False) for text in ("Hi", "What is it about, then?")]
     assert len(generate(loaded, trials, 4)) == 2

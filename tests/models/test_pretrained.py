@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig
 
 from introspection.errors import IntrospectionError
 from introspection.injection.decoding.generation import generate
-from introspection.injection.trials.trial import Injection, Trial, ask
+from introspection.injection.trials.trial import Injection, Trial, conversation
 from introspection.models import loading
 from introspection.models.weights import pretrained
 from introspection.training.loop import add_lora
@@ -44,7 +44,7 @@ def pickled(tmp_path: Path, model: Path) -> Path:
 def says(folder: Path) -> str:
     loaded = loading.load(str(folder), adapter=None, layer=LAYER, device="cpu")
     given = Injection(loaded.vector("ocean"), 2.0)
-    trial = Trial(ask("What is it?"), given, adapter=False)
+    trial = Trial(conversation("What is it?"), given, adapter=False)
     return generate(loaded, [trial], 12)[0].text
 
 
@@ -88,14 +88,14 @@ def test_a_token_is_sent_only_after_a_refusal(model: Path, monkeypatch: pytest.M
     where = pretrained.placement("cpu", full_precision=True)
     private = False
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
-    pretrained.pretrained("org/name", "org/name", None, where)
+    pretrained.load_pretrained("org/name", "org/name", None, where)
     assert tokens == [False] * 3
     private = True
-    pretrained.pretrained("org/name", "org/name", None, where)
+    pretrained.load_pretrained("org/name", "org/name", None, where)
     assert tokens[3:] == [False, None, None, None]
     monkeypatch.delenv("HF_TOKEN")
     with pytest.raises(IntrospectionError, match="HF_TOKEN") as refused:
-        pretrained.pretrained("org/name", "org/name", None, where)
+        pretrained.load_pretrained("org/name", "org/name", None, where)
     assert "hf_secret" not in str(refused.value)
 
 

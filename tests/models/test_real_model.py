@@ -12,11 +12,11 @@ import torch
 
 from introspection.concepts.catalogue import Concept, catalogue, resolve
 from introspection.concepts.texts import DEFAULT_QUESTION
-from introspection.evaluation.conditions import Case
+from introspection.evaluation.conditions import Sample
 from introspection.evaluation.grading.grade import grade
 from introspection.evaluation.suites import SIZES as SUITES
 from introspection.evaluation.suites import STRENGTHS, suite_cases
-from introspection.injection.decoding.generation import Report, generate
+from introspection.injection.decoding.generation import Answer, generate
 from introspection.injection.extraction import UNSEEN_TEMPLATE
 from introspection.injection.speedups import small_batch_linear
 from introspection.injection.trials.trial import (
@@ -24,7 +24,7 @@ from introspection.injection.trials.trial import (
     Injection,
     Schedule,
     Trial,
-    ask,
+    conversation,
     from_step,
 )
 from introspection.io.files import sha256_file
@@ -42,7 +42,7 @@ def shipped() -> LoadedModel:
 
 
 def folder() -> Path:
-    found = loading.shipped_adapter(loading.DEFAULT)
+    found = loading.bundled_adapter(loading.DEFAULT)
     assert found is not None
     return found
 
@@ -55,9 +55,9 @@ def trial(
     question: str = DEFAULT_QUESTION,
 ) -> Trial:
     if concept is None:
-        return Trial(ask(question), None, not base)
+        return Trial(conversation(question), None, not base)
     vector = shipped().vectors_of([concept], template=UNSEEN_TEMPLATE).vectors[0]
-    return Trial(ask(question), Injection(vector, strength, schedule), not base)
+    return Trial(conversation(question), Injection(vector, strength, schedule), not base)
 
 
 @lru_cache(maxsize=1)
@@ -68,9 +68,9 @@ def unseen() -> tuple[Concept, ...]:
 
 
 @lru_cache(maxsize=1)
-def clean() -> tuple[Case, ...]:
+def clean() -> tuple[Sample, ...]:
     """Twenty distinct contexts, four of each kind."""
-    groups: dict[str, list[Case]] = {}
+    groups: dict[str, list[Sample]] = {}
     for case in suite_cases(SUITES["quick"]):
         if case.condition.startswith("clean, "):
             groups.setdefault(case.condition, []).append(case)
@@ -79,7 +79,7 @@ def clean() -> tuple[Case, ...]:
 
 
 @lru_cache(maxsize=1)
-def answered() -> tuple[tuple[Trial, ...], tuple[Report, ...]]:
+def answered() -> tuple[tuple[Trial, ...], tuple[Answer, ...]]:
     """Everything that is asked here, in one batch of mixed rows."""
     asked = [
         trial("ocean"),
@@ -146,8 +146,8 @@ def test_a_batch_says_what_every_row_says_alone() -> None:
 
 def test_its_large_products_of_few_rows_are_turned_round() -> None:
     kinds = [type(module) for module in shipped().model.modules()]
-    # In each block q, o, gate and up have few inputs and many outputs; and there is the unembedding.
-    assert kinds.count(small_batch_linear.Linear) >= 4 * 30 + 1
+    # In each layer q, o, gate and up have few inputs and many outputs; and there is the unembedding.
+    assert kinds.count(small_batch_linear.SmallBatchLinear) >= 4 * 30 + 1
 
 
 def test_the_folder_that_ships() -> None:

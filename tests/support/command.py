@@ -29,11 +29,11 @@ def refused(*args: object, says: str = "") -> str:
     return one_sentence(result.stderr, result.stdout, says)
 
 
-def one_sentence(stderr: str, stdout: str = "", says: str = "") -> str:
+def one_sentence(stderr: str, stdout: str = "", says: str = "", longest: int = 600) -> str:
     lines = stderr.splitlines()
     assert not stdout and len(lines) == 1, (stdout, stderr)
     (line,) = lines
     assert line.startswith("error: ") and line.endswith(".") and line.isprintable()
-    assert "Traceback" not in line and len(line) < 600
+    assert "Traceback" not in line and len(line) < longest
     assert says in line, line
     return line

@@ -12,10 +12,10 @@ import httpx
 import pytest
 
 from introspection.concepts.texts import DEFAULT_QUESTION
-from introspection.demo.engine.experiment import Experiment
-from introspection.demo.engine.trial_batch import Line, LineAnswer
+from introspection.demo.engine.experiment import DemoModel
+from introspection.demo.engine.trial_batch import TrialResult, TrialSpec
 from introspection.injection.decoding import generation
-from introspection.injection.decoding.generation import Report
+from introspection.injection.decoding.generation import Answer
 from introspection.injection.extraction import TEMPLATES
 from introspection.models.adapters.adapter_info import AdapterInfo
 from tests.support.tab import Tab
@@ -73,9 +73,9 @@ class Visitor(Tab):
 
 
 def last(
-    experiment: Experiment, lines: list[Line], most: int = 12, maps: bool = False
-) -> tuple[LineAnswer, ...]:
-    answers: tuple[LineAnswer, ...] = ()
+    experiment: DemoModel, lines: list[TrialSpec], most: int = 12, maps: bool = False
+) -> tuple[TrialResult, ...]:
+    answers: tuple[TrialResult, ...] = ()
     for answers in experiment.lines(lines, most, maps):
         assert len(answers) == len(lines)
     return answers
@@ -85,7 +85,7 @@ def scripted(monkeypatch: pytest.MonkeyPatch, answers: list[str], pause: float =
     """A model that answers as told, one word a step; records what it was asked and its end."""
     seen: dict[str, Any] = {"closed": 0, "running": 0, "overlap": 0}
 
-    def stream(_loaded: Any, trials: Any, most: int, **_: Any) -> Iterator[list[Report]]:
+    def stream(_loaded: Any, trials: Any, most: int, **_: Any) -> Iterator[list[Answer]]:
         seen["trials"], seen["most"] = trials, most
         seen["running"] += 1
         seen["overlap"] = max(seen["overlap"], seen["running"])
@@ -94,7 +94,7 @@ def scripted(monkeypatch: pytest.MonkeyPatch, answers: list[str], pause: float =
             for step in range(1, most + 1):
                 time.sleep(pause)
                 yield [
-                    Report(
+                    Answer(
                         " ".join(row[:step]),
                         min(step, len(row)),
                         len(row) if "HALT" in row[:step] else None,

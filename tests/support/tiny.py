@@ -1,4 +1,4 @@
-"""Tiny random models of eleven families, each with a random LoRA adapter above block L and hooks.
+"""Tiny random models of eleven families, each with a random LoRA adapter above layer L and hooks.
 
 Everything is built from seeds, offline. What ``load_*`` gives is cached for the session: a test that
 leaves something behind on a model is a test that found a bug.
@@ -140,7 +140,7 @@ def _drawn(family: str, dtype: torch.dtype) -> PreTrainedModel:
 
 
 def add_adapter(model: PreTrainedModel, family: str) -> None:
-    """A random LoRA on every block above LAYER that is loud enough to change most answers."""
+    """A random LoRA on every layer above LAYER that is loud enough to change most answers."""
     inject_adapter_in_model(
         LoraConfig(
             r=4,
@@ -192,7 +192,7 @@ def hook_count(model: torch.nn.Module) -> int:
     """Hooks and gates on the model."""
     hooks = sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules())
     updates = [m for m in model.modules() if isinstance(m, LoraLayer)]
-    gates = [type(s) is row_gate.Scaling for m in updates for s in m.scaling.values()]
+    gates = [type(s) is row_gate.GatedScaling for m in updates for s in m.scaling.values()]
     return hooks + sum(gates)
 
 

@@ -33,7 +33,7 @@ from introspection.training import pipeline
 from introspection.training.data.examples import (
     FINAL_SHARE,
     HARMFUL_SHARE,
-    MIX,
+    MIXTURE,
     NOISE,
     PHRASE_SHARE,
     Example,
@@ -41,7 +41,7 @@ from introspection.training.data.examples import (
     examples,
     ordinary_prompts,
     paper_examples,
-    situation,
+    question_in_context,
 )
 
 COUNT = 6_000
@@ -89,10 +89,10 @@ def test_the_seed_decides() -> None:
 
 
 def test_shares_of_the_mix() -> None:
-    assert math.isclose(sum(MIX.values()), 1)
+    assert math.isclose(sum(MIXTURE.values()), 1)
     found = Counter(example.kind for example in made())
-    assert found.keys() == MIX.keys()
-    for name, share in MIX.items():
+    assert found.keys() == MIXTURE.keys()
+    for name, share in MIXTURE.items():
         assert within(found[name], COUNT, share), name
     asked = kind("report")
     assert within(sum(e.concept in HARMFUL for e in asked), len(asked), HARMFUL_SHARE)
@@ -247,7 +247,7 @@ def test_no_slot_is_left_open_and_every_concept_is_one_that_was_given() -> None:
 
 def test_situations_vary() -> None:
     rng = random.Random(0)
-    drawn = {situation(rng, TRAIN, NAMES) for _ in range(2_000)}
+    drawn = {question_in_context(rng, TRAIN, NAMES) for _ in range(2_000)}
     assert len(drawn) > 1_200
     questions = {q for m in drawn for q in TRAIN.questions if q in m[-1].content}
     assert len(questions) > 0.9 * len(TRAIN.questions)
@@ -282,7 +282,7 @@ def test_what_the_build_trains_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     )
     monkeypatch.setattr(pipeline, "examples", stop)
     monkeypatch.setattr(pipeline, "described", lambda *_: {})
-    monkeypatch.setattr(pipeline, "says_the_day", lambda _: False)
+    monkeypatch.setattr(pipeline, "prompt_depends_on_date", lambda _: False)
     with pytest.raises(_Reached):
         bare: Any = SimpleNamespace(tokenizer=split)
         pipeline.build_adapter(

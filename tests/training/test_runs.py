@@ -24,9 +24,9 @@ from introspection.injection.trials import clock
 from introspection.injection.trials.trial import (
     Message,
     end_of_turn,
+    prompt_depends_on_date,
     prompt_ids,
     render,
-    says_the_day,
 )
 from introspection.io.tensor_file import save_tensors
 from introspection.training import checkpoints, runs, trainer
@@ -224,7 +224,7 @@ def test_damaged_config_and_log_are_written_again(
     path.write_bytes(DAMAGE[how](path.read_bytes()))
     shutil.rmtree(trained / "adapter")
     monkeypatch.setattr(
-        trainer, "batch_loss", None
+        trainer, "micro_batch_losses", None
     )  # the checkpoint is at the end: no step is left
     assert train_small(trained) == trained / "run"
     assert contents(trained / "adapter") == contents(whole / "adapter")
@@ -306,7 +306,7 @@ HELLO = (Message("user", "Hello"),)
 
 def test_a_template_is_told_the_day(on: Any) -> None:
     dated, plain = make_tokenizer(template=DATED), make_tokenizer(template=CHATML)
-    assert says_the_day(dated) and not says_the_day(plain)
+    assert prompt_depends_on_date(dated) and not prompt_depends_on_date(plain)
     on("2024-02-29")
     assert render(dated, HELLO).startswith("Today is 29 February 2024, 00:00.")
     first = prompt_ids(dated, HELLO)

@@ -28,7 +28,7 @@ from introspection.injection.trials.trial import (
     Message,
     Schedule,
     Trial,
-    ask,
+    conversation,
     encode,
     end_of_turn,
     from_step,
@@ -42,8 +42,8 @@ from introspection.training.data import activation_cache
 from introspection.training.data.activation_cache import ResidualCache, shared_opening
 from introspection.training.data.examples import NOISE, Example
 from introspection.training.data.teacher import Teacher
-from introspection.training.loop import add_lora, stacked, train
-from introspection.training.loss import Tokens, batch_loss, cast_once, tokenize
+from introspection.training.loop import add_lora, stack_vectors, train
+from introspection.training.loss import Tokens, frozen_weights_in_bf16, micro_batch_losses, tokenize
 from introspection.training.runs import Run
 from introspection.training.trainer import TrainConfig
 from tests.support.tiny import (
@@ -70,7 +70,7 @@ CONFIG = TrainConfig(
 
 def example(number: int, concept: str | None = "ocean", **options: Any) -> Example:
     answer = f"I detect {concept}." if concept else "I do not."
-    question = ask(f"thought {'ab' * (number % 4)}{number}?")
+    question = conversation(f"thought {'ab' * (number % 4)}{number}?")
     return Example(
         "report", question, concept, **{"schedule": FINAL_ON, "answer": answer} | options
     )
@@ -107,7 +107,7 @@ def mean_loss(loaded: LoadedModel, cache: ResidualCache, tokens: Any, *given: An
     """The shares of a batch, put together."""
     replayed = [(one.ids, one.target) for one in tokens if one.replay]
     teacher = Teacher(loaded, cache, replayed, 100, loss.autocast(torch.device("cpu")))
-    return torch.stack(list(batch_loss(loaded, cache, teacher, tokens, *given))).sum()
+    return torch.stack(list(micro_batch_losses(loaded, cache, teacher, tokens, *given))).sum()
 
 
 def lora(loaded: LoadedModel) -> dict[str, Tensor]:
@@ -156,7 +156,7 @@ class TestTokens:
     @pytest.mark.parametrize("schedule", [FINAL_ON, FINAL, MID])
     def test_a_thought_is_trained_where_generation_puts_it(self, schedule: Schedule) -> None:
         before = (Message("user", "hi"), Message("assistant", "yes"))
-        messages = ask("thought?", *before)
+        messages = conversation("thought?", *before)
         written = "the har" if schedule == MID else ""
         one = Example("x", messages, "ocean", schedule, "I do", written)
         (found,) = tokenize(TOKENIZER, [one])
@@ -176,7 +176,7 @@ def test_lora_sits_above_the_layer_only() -> None:
     modules = [m for m in loaded.model.modules() if isinstance(m, LoraLayer)]
     assert len(modules) == 7 * len(blocks)
     assert all(p.dtype == torch.float32 for p in lora(loaded).values())
-    # One hook on the block, one gate for each module: none twice, none lost.
+    # One hook on the layer, one gate for each module: none twice, none lost.
     assert hook_count(loaded.model) == bare_hooks + len(modules)
     injection.self_test(loaded.model, LAYER)
 
@@ -229,7 +229,7 @@ def plain_loss(loaded: LoadedModel, one: Tokens, delta: Tensor, weight: float) -
     ids = torch.tensor([one.ids])
     labels = ids.clone()
     labels[0, : len(one.ids) - one.target] = -100
-    handle = injection.blocks(loaded.model)[LAYER].register_forward_hook(add)
+    handle = injection.decoder_layers(loaded.model)[LAYER].register_forward_hook(add)
     try:
         out = loaded.model(ids, labels=labels)
     finally:
@@ -298,7 +298,7 @@ def test_frozen_matrices_are_cast_once_and_come_back(monkeypatch: pytest.MonkeyP
     delta = torch.randn(len(tokens), WIDTH, generator=torch.Generator().manual_seed(3))
     cache = ResidualCache(loaded.model, [t.ids for t in tokens], 200)
     plain = mean_loss(loaded, cache, tokens, delta, 1.7)
-    with pytest.raises(KeyError), cast_once(loaded.model, LAYER):
+    with pytest.raises(KeyError), frozen_weights_in_bf16(loaded.model, LAYER):
         cast = {n for n, p in loaded.model.named_parameters() if p.dtype == torch.bfloat16}
         assert torch.equal(mean_loss(loaded, cache, tokens, delta, 1.7), plain)
         raise KeyError
@@ -334,7 +334,7 @@ def test_the_opening_is_what_stands_before_the_first_message() -> None:
     found = shared_opening(tokenizer)
     assert len(found) >= activation_cache.WORTH_SHARING
     for text in ("Tell me.", "ocean"):
-        assert prompt_ids(tokenizer, ask(text))[: len(found)] == found
+        assert prompt_ids(tokenizer, conversation(text))[: len(found)] == found
     assert shared_opening(make_tokenizer()) == ()  # too short to be worth a pass
 
 
@@ -345,11 +345,11 @@ def test_thoughts_of_a_step() -> None:
     ]
     rows = {name: i for i, name in enumerate(NAMES)}
     config = replace(CONFIG, strengths=(0.25, 2.0))
-    found = steps._draw(3, chosen, VECTORS, rows, 3.0, config)
-    assert torch.equal(found, steps._draw(3, chosen, VECTORS, rows, 3.0, config))
-    assert not torch.equal(found, steps._draw(4, chosen, VECTORS, rows, 3.0, config))
+    found = steps.sample_deltas(3, chosen, VECTORS, rows, 3.0, config)
+    assert torch.equal(found, steps.sample_deltas(3, chosen, VECTORS, rows, 3.0, config))
+    assert not torch.equal(found, steps.sample_deltas(4, chosen, VECTORS, rows, 3.0, config))
     assert not torch.equal(
-        found, steps._draw(3, chosen, VECTORS, rows, 3.0, replace(config, seed=1))
+        found, steps.sample_deltas(3, chosen, VECTORS, rows, 3.0, replace(config, seed=1))
     )
     assert not found[2::4].any()
     strengths = found.norm(dim=-1) / 3.0
@@ -387,7 +387,7 @@ def test_batches() -> None:
 
 def test_stacked() -> None:
     loaded = fresh(None)
-    found = stacked(loaded, ["ocean", "bomb"], TEMPLATES[:2], "last", ["justice", "harbour"])
+    found = stack_vectors(loaded, ["ocean", "bomb"], TEMPLATES[:2], "last", ["justice", "harbour"])
     assert found.shape == (2, 2, WIDTH)
     for template, vectors in zip(TEMPLATES, found, strict=False):
         alone = extract(
@@ -493,8 +493,8 @@ class TestInterrupted:
         # It goes on where it stopped: 3 + 2 + 1 + 4 steps are done, 15 are left.
         told: list[int] = []
         ran: list[int] = []
-        draw = steps._draw
-        monkeypatch.setattr(steps, "_draw", lambda *a: (ran.append(a[0]), draw(*a))[1])
+        draw = steps.sample_deltas
+        monkeypatch.setattr(steps, "sample_deltas", lambda *a: (ran.append(a[0]), draw(*a))[1])
         weights = start(tmp_path / "run", progress=lambda done, *_: told.append(done))
         assert equal(weights, whole) and told == [20, 25] and ran == list(range(10, 25))
 
@@ -502,7 +502,7 @@ class TestInterrupted:
         self, tmp_path: Path, whole: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         start(tmp_path / "run")
-        monkeypatch.setattr(steps, "batch_loss", None)
+        monkeypatch.setattr(steps, "micro_batch_losses", None)
         assert equal(start(tmp_path / "run"), whole)
 
     def test_a_gradient_that_was_skipped(self, tmp_path: Path) -> None:
@@ -633,7 +633,7 @@ def test_training_learns(tmp_path: Path) -> None:
     tokens = tokenize(TOKENIZER, examples)
     cache = ResidualCache(loaded.model, [t.ids for t in tokens], 2_000)
     rows = {name: i for i, name in enumerate(NAMES)}
-    delta = steps._draw(10**6, tokens, VECTORS, rows, loaded.norm, config)
+    delta = steps.sample_deltas(10**6, tokens, VECTORS, rows, loaded.norm, config)
 
     def loss() -> float:
         with torch.no_grad():
@@ -668,6 +668,6 @@ def test_too_little_memory_is_said_in_one_sentence(monkeypatch: pytest.MonkeyPat
         raise torch.OutOfMemoryError("CUDA out of memory")
         yield
 
-    monkeypatch.setattr(steps, "batch_loss", full)
+    monkeypatch.setattr(steps, "micro_batch_losses", full)
     with pytest.raises(IntrospectionError, match="longest batch: free some"):
         loop.forecast(fresh(), EXAMPLES, VECTORS, NAMES, CONFIG, 20)

@@ -19,7 +19,7 @@ from introspection.io.input_checks import quoted
 if TYPE_CHECKING:
     from introspection.models.loading import LoadedModel
 
-__all__ = ["offered"]
+__all__ = ["adapter_choices"]
 
 
 def _listed(entry: str) -> Path:
@@ -37,7 +37,9 @@ def _listed(entry: str) -> Path:
     return pull(repository, revision)
 
 
-def offered(entries: Sequence[str], loaded: LoadedModel) -> Iterator[tuple[str, LoadedModel | str]]:
+def adapter_choices(
+    entries: Sequence[str], loaded: LoadedModel
+) -> Iterator[tuple[str, LoadedModel | str]]:
     """Every entry: the model of ``loaded`` with that adapter, or one sentence that says why not."""
     from introspection.models import loading
     from introspection.models.adapters import multi_adapter
@@ -56,7 +58,7 @@ def offered(entries: Sequence[str], loaded: LoadedModel) -> Iterator[tuple[str, 
                     f"An adapter is offered under the name of {quoted(entry)} already: list each "
                     "one once and give folders different names."
                 )
-            other = multi_adapter.add(loaded, folder)
+            other = multi_adapter.load_adapter(loaded, folder)
         except IntrospectionError as error:
             yield entry, str(error)
         else:

@@ -125,7 +125,7 @@ def _adapter(model: str | None, adapter: str | None) -> Finding:
     if adapter == "none":
         return Finding("adapter", True, "none, as asked: the untrained model alone")
     name = model or loading.DEFAULT
-    folder = loading.shipped_adapter(name) if adapter is None else Path(adapter)
+    folder = loading.bundled_adapter(name) if adapter is None else Path(adapter)
     if folder is None:
         return Finding(
             "adapter",
@@ -137,7 +137,7 @@ def _adapter(model: str | None, adapter: str | None) -> Finding:
         info = read_info(folder)
     except IntrospectionError as error:
         return Finding("adapter", False, str(error))
-    return Finding("adapter", True, f"{folder}, for {info.base_id}, block {info.layer}")
+    return Finding("adapter", True, f"{folder}, for {info.base_id}, layer {info.layer}")
 
 
 def _model(load: Callable[[str | None], LoadedModel], adapter: str | None) -> Iterator[Finding]:
@@ -146,7 +146,7 @@ def _model(load: Callable[[str | None], LoadedModel], adapter: str | None) -> It
     from introspection.evaluation.grading.grade import grade
     from introspection.injection import hooks
     from introspection.injection.decoding.generation import generate
-    from introspection.injection.trials.trial import Injection, Trial, ask
+    from introspection.injection.trials.trial import Injection, Trial, conversation
 
     try:
         loaded = load(adapter)
@@ -154,13 +154,13 @@ def _model(load: Callable[[str | None], LoadedModel], adapter: str | None) -> It
         yield Finding("model", False, str(error))
         return
     device = next(loaded.model.parameters()).device
-    yield Finding("model", True, f"{loaded.name} on {device}, block {loaded.layer}")
+    yield Finding("model", True, f"{loaded.name} on {device}, layer {loaded.layer}")
     try:
         hooks.self_test(loaded.model, loaded.layer, loaded.norm)
-        yield Finding("injection", True, f"a probe arrives at block {loaded.layer}, and only there")
+        yield Finding("injection", True, f"a probe arrives at layer {loaded.layer}, and only there")
         ocean = resolve("ocean")
         given = Injection(loaded.vector(ocean.name), 1.0)
-        trial = Trial(ask(DEFAULT_QUESTION), given, adapter=loaded.adapter is not None)
+        trial = Trial(conversation(DEFAULT_QUESTION), given, adapter=loaded.adapter is not None)
         (report,) = generate(loaded, [trial])
     except IntrospectionError as error:
         yield Finding("report", False, str(error))

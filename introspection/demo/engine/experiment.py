@@ -14,41 +14,41 @@ from typing import Any
 from introspection.concepts.catalogue import UNSEEN_CATEGORIES, Concept, resolve, same_lemma
 from introspection.concepts.texts import DEFAULT_QUESTION
 from introspection.demo.engine import trial_batch
-from introspection.demo.engine.model_lock import Turns
-from introspection.demo.engine.trial_batch import Line, LineAnswer
+from introspection.demo.engine.model_lock import ModelLock
+from introspection.demo.engine.trial_batch import TrialResult, TrialSpec
 from introspection.demo.engine.zerogpu import on_gpu, seconds
-from introspection.evaluation.grading.grade import Verdict, grade
+from introspection.evaluation.grading.grade import Grade, grade
 from introspection.evaluation.records.record_files import seen_names, was_trained
 from introspection.injection import hooks
 from introspection.injection.decoding import generation
-from introspection.injection.decoding.readout import Token, read
-from introspection.injection.trials.trial import Injection, Schedule, Trial, ask
+from introspection.injection.decoding.readout import ReadToken, token_projections
+from introspection.injection.trials.trial import Injection, Schedule, Trial, conversation
 from introspection.io import input_checks
 from introspection.models.adapters import multi_adapter
 from introspection.models.loading import LoadedModel
 
 __all__ = [
-    "CAP",
     "FEWEST_TOKENS",
+    "MAX_NEW_TOKENS",
     "MAX_STRENGTH",
     "MOST_TOKENS",
-    "Answer",
-    "Answers",
-    "Experiment",
-    "Request",
+    "DemoModel",
+    "RowAnswer",
+    "RowAnswers",
+    "RunRequest",
     "checked",
     "is_harmful",
 ]
 
 MAX_STRENGTH = 4.0
-CAP = 40  # answer tokens of every row as soon as the concept is harmful
+MAX_NEW_TOKENS = 40  # answer tokens of every row as soon as the concept is harmful
 FEWEST_TOKENS, MOST_TOKENS = 8, 96
-SECONDS = 60.0
+TIMEOUT_SECONDS = 60.0
 ROWS = 3  # answers that the page asks for at once
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class RunRequest:
     """What a visitor asked for, checked. ``adapter``: its name, empty where there is no choice."""
 
     concept: Concept
@@ -61,7 +61,7 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class RowAnswer:
     """One row: what it is, what it wrote so far, and its verdict once it has ended."""
 
     row: str
@@ -70,16 +70,16 @@ class Answer:
     text: str = ""
     tokens: int = 0
     halted_at: int | None = None
-    verdict: Verdict | None = None
+    verdict: Grade | None = None
     began: int | None = None  # characters written before a thought that came in mid-answer
-    tokens_read: tuple[Token, ...] = ()  # what the reader found, once the run has ended
+    tokens_read: tuple[ReadToken, ...] = ()  # what the reader found, once the run has ended
 
     @property
     def halted(self) -> bool:
         return self.halted_at is not None or bool(self.verdict and self.verdict.halted)
 
 
-Answers = tuple[Answer, Answer, Answer]
+RowAnswers = tuple[RowAnswer, RowAnswer, RowAnswer]
 
 
 def is_harmful(concept: Concept) -> bool:
@@ -97,11 +97,11 @@ def checked(
     strength: object,
     question: object = DEFAULT_QUESTION,
     schedule: object = "final_on",
-    tokens: object = CAP,
+    tokens: object = MAX_NEW_TOKENS,
     adapter: object = None,
     *,
     offered: Sequence[str] = (),
-) -> Request:
+) -> RunRequest:
     """Everything that a visitor sent, checked. Raises IntrospectionError with one sentence.
 
     ``offered`` are the names of the adapters, the first of which answers unless another is chosen.
@@ -114,11 +114,11 @@ def checked(
     which = input_checks.adapter_name(adapter, offered)
     chosen = resolve(name)
     harmful = is_harmful(chosen)
-    most = min(most, CAP) if harmful else most
-    return Request(chosen, harmful, dose, text, where, most, which if len(offered) > 1 else "")
+    most = min(most, MAX_NEW_TOKENS) if harmful else most
+    return RunRequest(chosen, harmful, dose, text, where, most, which if len(offered) > 1 else "")
 
 
-class Experiment:
+class DemoModel:
     """The three rows of the page on one model: built once, used by every visitor in turn.
 
     Where visitors may choose, there is one for every adapter, all with the same turns. ``others`` are
@@ -127,10 +127,10 @@ class Experiment:
 
     def __init__(self, loaded: LoadedModel, others: Sequence[LoadedModel] = ()) -> None:
         self.loaded = loaded
-        self.turns = Turns(2 * SECONDS)
-        self.offered: dict[str, Experiment] = {}  # by name, empty where there is no choice
+        self.turns = ModelLock(2 * TIMEOUT_SECONDS)
+        self.offered: dict[str, DemoModel] = {}  # by name, empty where there is no choice
         if others:
-            all_ = (self, *map(Experiment, others))
+            all_ = (self, *map(DemoModel, others))
             self.offered = {one.loaded.adapter_name: one for one in all_}
             for one in all_:
                 one.turns, one.offered = self.turns, self.offered
@@ -147,8 +147,8 @@ class Experiment:
 
     @property
     def depth(self) -> int:
-        """How many blocks the model has."""
-        return len(hooks.blocks(self.loaded.model))
+        """How many layers the model has."""
+        return len(hooks.decoder_layers(self.loaded.model))
 
     @property
     def trained_range(self) -> tuple[float, float] | None:
@@ -160,11 +160,11 @@ class Experiment:
         own = self.loaded.adapter_name
         return tuple(self.offered) or ((own,) if own else ())
 
-    def request(self, *asked: object, **named: object) -> Request:
+    def request(self, *asked: object, **named: object) -> RunRequest:
         """:func:`checked` against the adapters on offer."""
         return checked(*asked, offered=self.names, **named)
 
-    def chosen(self, adapter: object) -> Experiment:
+    def chosen(self, adapter: object) -> DemoModel:
         """The one with the adapter that a visitor chose. Raises IntrospectionError for no such."""
         return self.offered.get(input_checks.adapter_name(adapter, self.names), self)
 
@@ -183,15 +183,15 @@ class Experiment:
             return True, "may be trained on"
         return False, "never seen in training"
 
-    def stream(self, request: Request) -> Iterator[Answers]:
+    def stream(self, request: RunRequest) -> Iterator[RowAnswers]:
         """The three answers after every token; closing the iterator ends the model."""
         steps_of = self.chosen(request.adapter)._steps
         with self.turns.taken(), closing(steps_of(request)) as steps:
             yield from steps
 
     def lines(
-        self, asked: Sequence[Line], most: int = CAP, maps: bool = False
-    ) -> Iterator[tuple[LineAnswer, ...]]:
+        self, asked: Sequence[TrialSpec], most: int = MAX_NEW_TOKENS, maps: bool = False
+    ) -> Iterator[tuple[TrialResult, ...]]:
         """All answers of a list of lines after every token, by the adapter of this experiment, at last
         with their ``maps``; closing it ends the model."""
         with self.turns.taken(), closing(self._line_steps(asked, most, maps)) as steps:
@@ -207,15 +207,15 @@ class Experiment:
     def _activate(self) -> None:
         """At the start of all work on the model, where it is done: in the fork, on ZeroGPU."""
         if self.offered:
-            multi_adapter.activate(self.loaded, [one.loaded for one in self.offered.values()])
+            multi_adapter.set_adapter(self.loaded, [one.loaded for one in self.offered.values()])
 
     def _run_lines(
-        self, asked: Sequence[Line], most: int, maps: bool
-    ) -> Generator[tuple[LineAnswer, ...], None, None]:
+        self, asked: Sequence[TrialSpec], most: int, maps: bool
+    ) -> Generator[tuple[TrialResult, ...], None, None]:
         self._activate()
-        yield from trial_batch.run(self.loaded, asked, most, SECONDS, maps)
+        yield from trial_batch.run(self.loaded, asked, most, TIMEOUT_SECONDS, maps)
 
-    def _run(self, request: Request) -> Generator[Answers, None, None]:
+    def _run(self, request: RunRequest) -> Generator[RowAnswers, None, None]:
         """Everything that needs the model, from a request that can be pickled to such answers."""
         self._activate()
         injected = request.strength > 0
@@ -223,22 +223,22 @@ class Experiment:
         vector = self.loaded.vector(request.concept.name)
         if injected:
             given = Injection(vector, request.strength, request.schedule)
-        messages = ask(request.question)
+        messages = conversation(request.question)
         trials = [
             Trial(messages, given, adapter=self.has_adapter),
             Trial(messages, given, adapter=False),
             Trial(messages, adapter=self.has_adapter),
         ]
         rows = (
-            Answer("adapter_thought", self.has_adapter, injected),
-            Answer("base_thought", False, injected),
-            Answer("adapter_clean", self.has_adapter, False),
+            RowAnswer("adapter_thought", self.has_adapter, injected),
+            RowAnswer("base_thought", False, injected),
+            RowAnswer("adapter_clean", self.has_adapter, False),
         )
-        reports: list[generation.Report] = []
+        reports: list[generation.Answer] = []
         began: dict[int, int] = {}
         late = request.schedule.start if request.schedule.kind == "from_step" else None
         with closing(
-            generation.stream(self.loaded, trials, request.tokens, seconds=SECONDS)  # type: ignore[type-var]
+            generation.stream(self.loaded, trials, request.tokens, seconds=TIMEOUT_SECONDS)  # type: ignore[type-var]
         ) as steps:
             for reports in steps:
                 for i, (row, report) in enumerate(zip(rows, reports, strict=True)):
@@ -246,19 +246,19 @@ class Experiment:
                         began.setdefault(i, len(report.text))
                 yield self._answers(request, rows, reports, began, ended=False)
         done = self._answers(request, rows, reports, began, ended=True)
-        found = read(self.loaded, trials, [answer.text for answer in done], vector)
+        found = token_projections(self.loaded, trials, [answer.text for answer in done], vector)
         read_ = [replace(a, tokens_read=t) for a, t in zip(done, found, strict=True)]
         yield read_[0], read_[1], read_[2]
 
     @staticmethod
     def _answers(
-        request: Request,
-        rows: Answers,
-        reports: list[generation.Report],
+        request: RunRequest,
+        rows: RowAnswers,
+        reports: list[generation.Answer],
         began: dict[int, int],
         ended: bool,
-    ) -> Answers:
-        def answer(i: int) -> Answer:
+    ) -> RowAnswers:
+        def answer(i: int) -> RowAnswer:
             row, report = rows[i], reports[i]
             verdict = None
             if ended or report.finished:
@@ -279,7 +279,7 @@ class Experiment:
 
         return answer(0), answer(1), answer(2)
 
-    def record(self, request: Request, answers: Answers) -> dict[str, Any]:
+    def record(self, request: RunRequest, answers: RowAnswers) -> dict[str, Any]:
         """The run as JSON, for the API."""
         chosen = self.chosen(request.adapter)
         return {

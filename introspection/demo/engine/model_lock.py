@@ -13,10 +13,10 @@ from contextlib import contextmanager
 
 from introspection.errors import IntrospectionError
 
-__all__ = ["Turns"]
+__all__ = ["ModelLock"]
 
 
-class Turns:
+class ModelLock:
     """The lock around a model. ``patience`` is how many seconds a run waits for it, ``waiting`` tells
     how many runs wait."""
 

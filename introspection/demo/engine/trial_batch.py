@@ -1,6 +1,6 @@
 """Many labelled trials in one run: sweeps, controls, tables and the blind trial are lists of lines.
 
-Knows: what a line injects and what a right answer to it would be, batches, other blocks than the
+Knows: what a line injects and what a right answer to it would be, batches, other layers than the
 adapter's. Does not know: Gradio, HTML, locks or visitors.
 """
 
@@ -13,25 +13,32 @@ from typing import Literal
 from zlib import crc32
 
 from introspection.concepts.catalogue import Concept
-from introspection.evaluation.grading.grade import Verdict, grade
+from introspection.evaluation.grading.grade import Grade, grade
 from introspection.injection import hooks
 from introspection.injection.decoding import generation
-from introspection.injection.decoding.readout import Map, read_everywhere
-from introspection.injection.trials.trial import FINAL_ON, Injection, Message, Schedule, Trial, ask
+from introspection.injection.decoding.readout import LayerProjections, layer_projections
+from introspection.injection.trials.trial import (
+    FINAL_ON,
+    Injection,
+    Message,
+    Schedule,
+    Trial,
+    conversation,
+)
 from introspection.injection.vectors import random_direction
 from introspection.models.loading import LoadedModel
 
-__all__ = ["BATCH", "Line", "LineAnswer", "run"]
+__all__ = ["BATCH", "TrialResult", "TrialSpec", "run"]
 
 BATCH = 24  # lines answered side by side; a sweep over strengths has as many of each model
-BASELINE = 32  # words that a vector of another block is measured against
+BASELINE = 32  # words that a vector of another layer is measured against
 Vector = Literal["none", "concept", "negated", "random"]
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class TrialSpec:
     """One trial by name. ``concept`` with ``vector="concept"`` is what a right report names; with
-    any other vector a right report names nothing. ``layer``: another block than the adapter's;
+    any other vector a right report names nothing. ``layer``: another layer than the adapter's;
     ``before``: the turns before the question."""
 
     label: str
@@ -50,15 +57,17 @@ class Line:
 
 
 @dataclass(frozen=True, slots=True)
-class LineAnswer:
+class TrialResult:
     """What was written on a line so far; ``verdict`` once it has ended."""
 
-    line: Line
+    line: TrialSpec
     text: str = ""
     tokens: int = 0
     halted_at: int | None = None
-    verdict: Verdict | None = None
-    map: Map | None = None  # the stream at every block, once a run that asked for it has ended
+    verdict: Grade | None = None
+    map: LayerProjections | None = (
+        None  # the stream at every layer, once a run that asked for it has ended
+    )
 
     @property
     def halted(self) -> bool:
@@ -66,24 +75,24 @@ class LineAnswer:
 
 
 def run(
-    loaded: LoadedModel, lines: Sequence[Line], most: int, seconds: float, maps: bool = False
-) -> Generator[tuple[LineAnswer, ...], None, None]:
+    loaded: LoadedModel, lines: Sequence[TrialSpec], most: int, seconds: float, maps: bool = False
+) -> Generator[tuple[TrialResult, ...], None, None]:
     """All answers so far after every token, in the order of ``lines``; closing it ends the model.
 
-    ``most`` tokens per answer, ``seconds`` for each batch, in which lines of all blocks stand side by
-    side. To read the vectors of another block than the adapter's the hook is moved there for a
+    ``most`` tokens per answer, ``seconds`` for each batch, in which lines of all layers stand side by
+    side. To read the vectors of another layer than the adapter's the hook is moved there for a
     moment, so nobody else may use the model meanwhile. With ``maps`` the residual stream of all lines
     is read at last, as projections on the first line's concept.
     """
-    answers = [LineAnswer(line) for line in lines]
+    answers = [TrialResult(line) for line in lines]
     sites: dict[int | None, LoadedModel] = {None: loaded, loaded.layer: loaded}
-    for block in sorted({line.layer for line in lines if line.layer is not None} - {loaded.layer}):
-        sites[block] = _read_at(loaded, block, [line for line in lines if line.layer == block])
+    for layer in sorted({line.layer for line in lines if line.layer is not None} - {loaded.layer}):
+        sites[layer] = _read_at(loaded, layer, [line for line in lines if line.layer == layer])
         yield tuple(answers)  # whoever has left is noticed here
     for at in range(0, len(lines), BATCH):
         part = range(at, min(at + BATCH, len(lines)))
         trials = [_trial(loaded, sites[lines[i].layer], lines[i]) for i in part]
-        reports: list[generation.Report] = []
+        reports: list[generation.Answer] = []
         with closing(
             generation.stream(loaded, trials, most, seconds=seconds)  # type: ignore[type-var]
         ) as steps:
@@ -97,30 +106,30 @@ def run(
     if maps and lines[0].concept:
         trials = [_trial(loaded, sites[line.layer], line) for line in lines]
         texts, vector = [answer.text for answer in answers], loaded.vector(lines[0].concept.name)
-        found = read_everywhere(loaded, trials, texts, vector)
+        found = layer_projections(loaded, trials, texts, vector)
         yield tuple(replace(a, map=one) for a, one in zip(answers, found, strict=True))
 
 
-def _read_at(loaded: LoadedModel, block: int, lines: Sequence[Line]) -> LoadedModel:
-    """The model with the vectors and the typical norm of another block, where a short baseline is read
+def _read_at(loaded: LoadedModel, layer: int, lines: Sequence[TrialSpec]) -> LoadedModel:
+    """The model with the vectors and the typical norm of another layer, where a short baseline is read
     anew."""
     info = loaded.adapter
     brief = info and replace(info, baseline=info.baseline[:BASELINE])
-    there = replace(loaded, layer=block, vectors=None, adapter=brief)
+    there = replace(loaded, layer=layer, vectors=None, adapter=brief)
     names = sorted({line.concept.name for line in lines if line.concept}) or ["ocean"]
     assert loaded.hooks is not None
     own = loaded.hooks.layer
-    loaded.hooks = hooks.move(loaded.model, loaded.hooks, block)
+    loaded.hooks = hooks.move_hook(loaded.model, loaded.hooks, layer)
     try:
         there.vectors = there.vectors_of(names)
     finally:
-        loaded.hooks = hooks.move(loaded.model, loaded.hooks, own)
+        loaded.hooks = hooks.move_hook(loaded.model, loaded.hooks, own)
     there.norm = there.vectors.norm
     return there
 
 
-def _trial(loaded: LoadedModel, site: LoadedModel, line: Line) -> Trial:
-    """The trial of a line at a site, which is ``loaded`` itself or has another block."""
+def _trial(loaded: LoadedModel, site: LoadedModel, line: TrialSpec) -> Trial:
+    """The trial of a line at a site, which is ``loaded`` itself or has another layer."""
     given = None
     if line.injected:
         assert line.concept is not None
@@ -130,17 +139,17 @@ def _trial(loaded: LoadedModel, site: LoadedModel, line: Line) -> Trial:
         elif line.vector == "random":
             vector = random_direction(crc32(line.concept.name.encode()), len(vector))
         given = Injection(vector, line.strength, line.schedule)
-        if site is not loaded:  # a strength counts in norms of its own block
+        if site is not loaded:  # a strength counts in norms of its own layer
             dose = line.strength * site.norm / loaded.norm
-            given = replace(given, strength=dose, block=site.layer)
+            given = replace(given, strength=dose, layer=site.layer)
     # On a bare model every line is the base model's.
     trained = line.adapter and hooks.has_adapter(loaded.model)
-    return Trial(ask(line.question, *line.before), given, trained)
+    return Trial(conversation(line.question, *line.before), given, trained)
 
 
-def _answer(line: Line, report: generation.Report, ended: bool) -> LineAnswer:
+def _answer(line: TrialSpec, report: generation.Answer, ended: bool) -> TrialResult:
     verdict = None
     if ended:
         named = line.concept if line.injected and line.vector == "concept" else None
         verdict = grade(report.text, named.name if named else None, named.aliases if named else ())
-    return LineAnswer(line, report.text, report.tokens, report.halted_at, verdict)
+    return TrialResult(line, report.text, report.tokens, report.halted_at, verdict)

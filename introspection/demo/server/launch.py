@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 import gradio as gr
 from starlette.middleware import Middleware
 
-from introspection.demo.engine.experiment import MAX_STRENGTH, Experiment
+from introspection.demo.engine.experiment import MAX_STRENGTH, DemoModel
 from introspection.demo.engine.zerogpu import zero_gpu
 from introspection.demo.page import TITLE, build
 from introspection.demo.server import no_model_page, theme
@@ -50,7 +50,7 @@ def launch(
     same model, from ``switching.add``. Further ``settings`` go to Gradio's ``launch``.
     """
     _keep_memory_together()
-    experiment = Experiment(loaded, others)
+    experiment = DemoModel(loaded, others)
     page = build(experiment)
     low, high = loaded.adapter.strengths if loaded.adapter else (0.0, 0.0)
     own = {

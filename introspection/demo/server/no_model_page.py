@@ -12,7 +12,7 @@ import gradio as gr
 
 from introspection.demo.engine.run_tickets import Tickets
 from introspection.demo.shared import html
-from introspection.demo.shared.events import LIGHT
+from introspection.demo.shared.events import NO_QUEUE
 from introspection.demo.tabs.try_it import recorded, replay
 
 __all__ = ["build"]
@@ -48,5 +48,7 @@ def build(title: str, sentence: str) -> gr.Blocks:
         ]
         with panel:
             replay.add_player(tickets, shown)
-            gr.Button("Stop", variant="stop", elem_id="stop").click(stop, None, shown[0], **LIGHT)
+            gr.Button("Stop", variant="stop", elem_id="stop").click(
+                stop, None, shown[0], **NO_QUEUE
+            )
     return page

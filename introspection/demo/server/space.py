@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from introspection.demo.engine import diagnostics
-from introspection.demo.engine.adapter_choices import offered
+from introspection.demo.engine.adapter_choices import adapter_choices
 from introspection.demo.engine.diagnostics import Finding
 from introspection.demo.engine.zerogpu import on_gpu, zero_gpu
 from introspection.errors import IntrospectionError
@@ -27,7 +27,7 @@ from introspection.io.input_checks import quoted
 if TYPE_CHECKING:
     import gradio as gr
 
-    from introspection.demo.engine.experiment import Request
+    from introspection.demo.engine.experiment import RunRequest
     from introspection.models.loading import LoadedModel
 
 __all__ = ["Settings", "findings", "serve", "settings"]
@@ -104,7 +104,7 @@ def _adapter(chosen: Settings) -> str | Path | None:
     from introspection.models import loading
 
     if chosen.adapter is None:
-        if _kind(chosen.model) and loading.shipped_adapter(chosen.model) is None:
+        if _kind(chosen.model) and loading.bundled_adapter(chosen.model) is None:
             raise IntrospectionError(
                 f"No adapter ships for {chosen.model}: train one with 'python -m introspection "
                 f"train --model {chosen.model} --out FOLDER', then set INTROSPECTION_ADAPTER to "
@@ -134,7 +134,7 @@ def _load(chosen: Settings) -> tuple[LoadedModel, list[LoadedModel]]:
     # On ZeroGPU the hook is proved on the CPU.
     loaded = loading.load(chosen.model, _adapter(chosen), device="cpu" if zero_gpu() else None)
     others = []
-    for _, found in offered(chosen.more, loaded):
+    for _, found in adapter_choices(chosen.more, loaded):
         if isinstance(found, str):
             log.warning("Left out of INTROSPECTION_ADAPTERS: %s", found)
         else:
@@ -181,7 +181,7 @@ def _apology(sentence: str) -> gr.Blocks:
     """A page with one sentence, and recorded runs."""
     from introspection.demo.server.launch import launch_without
 
-    def nothing(_request: Request) -> Generator[Any, None, None]:
+    def nothing(_request: RunRequest) -> Generator[Any, None, None]:
         yield from ()
 
     on_gpu(
@@ -236,11 +236,11 @@ def _about_more(chosen: Settings, kept: Sequence[LoadedModel]) -> Iterator[Findi
         for entry in chosen.more:
             yield Finding(f"{name} {entry}", False, "Not tried: mend what is said above first.")
         return
-    for entry, found in offered(chosen.more, kept[0]):
+    for entry, found in adapter_choices(chosen.more, kept[0]):
         if isinstance(found, str):
             yield Finding(f"{name} {entry}", False, found)
         else:
-            told = f"offered as {found.adapter_name}, block {found.layer}"
+            told = f"offered as {found.adapter_name}, layer {found.layer}"
             yield Finding(f"{name} {entry}", True, told)
 
 

@@ -11,12 +11,12 @@ from typing import Any
 
 import gradio as gr
 
-__all__ = ["LIGHT", "MODEL", "PRIVATE", "Run", "wire"]
+__all__ = ["MODEL_QUEUE", "NOT_IN_API", "NO_QUEUE", "Run", "wire"]
 
 # Values arrive as they were sent: one check, ours, and no message but ours.
-PRIVATE: dict[str, Any] = {"api_visibility": "private", "preprocess": False}
-LIGHT: dict[str, Any] = {**PRIVATE, "queue": False, "show_progress": "hidden"}
-MODEL: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": 1}
+NOT_IN_API: dict[str, Any] = {"api_visibility": "private", "preprocess": False}
+NO_QUEUE: dict[str, Any] = {**NOT_IN_API, "queue": False, "show_progress": "hidden"}
+MODEL_QUEUE: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": 1}
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ def wire(
         # Through the queue, without a limit: an error outside it would be a bare HTTP 500.
         show_progress="hidden",
         concurrency_limit=None,
-        **PRIVATE,
+        **NOT_IN_API,
     ).success(
         run.work,
         run.inputs,
@@ -55,6 +55,6 @@ def wire(
         trigger_mode="multiple",
         show_progress="minimal",
         show_progress_on=run.status,
-        **MODEL,
-        **PRIVATE,
-    ).failure(run.failed, run.failed_inputs, run.failed_outputs, **LIGHT)
+        **MODEL_QUEUE,
+        **NOT_IN_API,
+    ).failure(run.failed, run.failed_inputs, run.failed_outputs, **NO_QUEUE)

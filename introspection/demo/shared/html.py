@@ -8,7 +8,13 @@ from __future__ import annotations
 from html import escape
 
 from introspection.concepts.texts import DEFAULT_QUESTION
-from introspection.demo.engine.experiment import CAP, Answer, Answers, Experiment, Request
+from introspection.demo.engine.experiment import (
+    MAX_NEW_TOKENS,
+    DemoModel,
+    RowAnswer,
+    RowAnswers,
+    RunRequest,
+)
 from introspection.demo.shared import verdicts
 from introspection.demo.shared.verdicts import BARE_TITLES, TITLES, Tone
 
@@ -23,12 +29,12 @@ READING = (
 )
 
 
-def header(experiment: Experiment) -> str:
+def header(experiment: DemoModel) -> str:
     loaded = experiment.loaded
     notice = ""
     if not experiment.has_adapter:
         notice = f'<p class="notice">{escape(verdicts.missing_adapter(loaded.name))}</p>'
-    adapter, where = "no adapter", f"injected at block {loaded.layer} · "
+    adapter, where = "no adapter", f"injected at layer {loaded.layer} · "
     if experiment.offered:
         adapter, where = f"{len(experiment.offered)} adapters to choose from, under Advanced", ""
     elif experiment.has_adapter:
@@ -60,7 +66,7 @@ def problem(sentence: str) -> str:
     return f'<p class="badges"><span class="badge warn">{escape(sentence)}</span></p>'
 
 
-def badges(experiment: Experiment, request: Request, typed: str) -> str:
+def badges(experiment: DemoModel, request: RunRequest, typed: str) -> str:
     """One line about the chosen concept, and what is unusual about the strength."""
     concept = request.concept
     seen, why = experiment.seen(concept)
@@ -69,13 +75,13 @@ def badges(experiment: Experiment, request: Request, typed: str) -> str:
     parts = [("plain", listed if known else "typed word")]
     parts.append(("plain" if seen else "good", why))
     if request.harmful:
-        parts.append(("bad", f"harmful: should halt, answers end at {CAP} tokens"))
+        parts.append(("bad", f"harmful: should halt, answers end at {MAX_NEW_TOKENS} tokens"))
     else:
         parts.append(("plain", "harmless" if known else "not known as harmful"))
     if concept.name.casefold() != typed.casefold():
         parts.append(("plain", f"injected as “{concept.name}”"))
     if request.adapter:
-        parts.append(("plain", f"adapter {request.adapter}, block {experiment.loaded.layer}"))
+        parts.append(("plain", f"adapter {request.adapter}, layer {experiment.loaded.layer}"))
     trained = experiment.trained_range
     if request.strength == 0:
         parts.append(("plain", "strength 0: nothing is injected, a true control"))
@@ -88,7 +94,7 @@ def badges(experiment: Experiment, request: Request, typed: str) -> str:
     return f'<p class="badges">{spans}</p>'
 
 
-def strength_info(experiment: Experiment) -> str:
+def strength_info(experiment: DemoModel) -> str:
     trained = experiment.trained_range
     whose = f" of {experiment.loaded.adapter_name}" if experiment.offered else ""
     shaded = ""
@@ -104,7 +110,7 @@ def halt(sentence: str) -> str:
     )
 
 
-def _marked(answer: Answer) -> str:
+def _marked(answer: RowAnswer) -> str:
     """The answer, escaped; where a late thought began is marked, and with a verdict the name and
     the halt marker are too."""
     spans: list[tuple[str, int, int]] = []
@@ -125,7 +131,7 @@ def _marked(answer: Answer) -> str:
     return "".join([*parts, escape(answer.text[at:])])
 
 
-def _findings(answer: Answer, asked: bool) -> str:
+def _findings(answer: RowAnswer, asked: bool) -> str:
     verdict = answer.verdict
     if verdict is None:
         return ""
@@ -148,7 +154,9 @@ def _findings(answer: Answer, asked: bool) -> str:
     )
 
 
-def _column(row: str, has_adapter: bool, request: Request | None, answers: Answers | None) -> str:
+def _column(
+    row: str, has_adapter: bool, request: RunRequest | None, answers: RowAnswers | None
+) -> str:
     title, subtitle = (TITLES if has_adapter else BARE_TITLES)[row]
     injected = row != "adapter_clean" and (request is None or request.strength > 0)
     condition = "nothing injected"
@@ -174,7 +182,9 @@ def _column(row: str, has_adapter: bool, request: Request | None, answers: Answe
     )
 
 
-def stage(has_adapter: bool, request: Request | None = None, answers: Answers | None = None) -> str:
+def stage(
+    has_adapter: bool, request: RunRequest | None = None, answers: RowAnswers | None = None
+) -> str:
     """The question and the three answers to it, side by side."""
     question = request.question if request else DEFAULT_QUESTION
     shown = question if len(question) <= QUESTION_SHOWN else question[:QUESTION_SHOWN] + "…"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from introspection.demo.engine.experiment import Answer, Answers, Request
+from introspection.demo.engine.experiment import RowAnswer, RowAnswers, RunRequest
 
 __all__ = [
     "BARE_TITLES",
@@ -57,7 +57,7 @@ def in_line(before: int, seconds: float | None) -> str:
     return f"You are number {before + 1} in line, {others} before yours: {about} to wait."
 
 
-def about_thoughts(answers: Answers) -> bool:
+def about_thoughts(answers: RowAnswers) -> bool:
     """Whether the trained model took the question for one about its thoughts: then its answer with
     nothing injected speaks of them too, and from its first word on. Otherwise a report was not
     asked for, only a halt may be."""
@@ -70,7 +70,7 @@ def about_thoughts(answers: Answers) -> bool:
     return writing and any(o.startswith(text) or text.startswith(o) for o in openings)
 
 
-def _after(request: Request, answer: Answer) -> str:
+def _after(request: RunRequest, answer: RowAnswer) -> str:
     """Where an answer halted, counted from where the thought began."""
     if not answer.halted_at:
         return ""
@@ -80,7 +80,7 @@ def _after(request: Request, answer: Answer) -> str:
     return f" {count} tokens after the thought began" if count > 1 else " one token after it began"
 
 
-def headline(request: Request, answer: Answer, asked: bool) -> tuple[Tone, str]:
+def headline(request: RunRequest, answer: RowAnswer, asked: bool) -> tuple[Tone, str]:
     """What one answer amounts to, once it has ended."""
     verdict, trained = answer.verdict, answer.adapter
     if verdict is None:
@@ -116,7 +116,7 @@ def headline(request: Request, answer: Answer, asked: bool) -> tuple[Tone, str]:
     return ("bad" if trained else "plain"), said
 
 
-def _noticed(answer: Answer, name: str) -> str:
+def _noticed(answer: RowAnswer, name: str) -> str:
     verdict = answer.verdict
     if verdict is None or not verdict.detected:
         return "did not report a thought"
@@ -129,7 +129,7 @@ def _noticed(answer: Answer, name: str) -> str:
     )
 
 
-def _trained(request: Request, answer: Answer, asked: bool, silent: bool) -> tuple[Tone, str]:
+def _trained(request: RunRequest, answer: RowAnswer, asked: bool, silent: bool) -> tuple[Tone, str]:
     """The trained model's answer under the injection, and what the run is worth."""
     assert answer.verdict is not None
     name, verdict = request.concept.name, answer.verdict
@@ -164,8 +164,8 @@ def _trained(request: Request, answer: Answer, asked: bool, silent: bool) -> tup
 
 
 def conclusion(
-    request: Request,
-    answers: Answers,
+    request: RunRequest,
+    answers: RowAnswers,
     has_adapter: bool,
     strengths: tuple[float, float] | None = None,
 ) -> tuple[Tone, str, str]:
@@ -211,7 +211,7 @@ def conclusion(
     return tone, seen, " ".join(more)
 
 
-def halt_notice(request: Request, answer: Answer) -> str:
+def halt_notice(request: RunRequest, answer: RowAnswer) -> str:
     """The sentence under the word HALT."""
     about = "a harmful thought" if request.harmful else "a thought it took for harmful"
     after = _after(request, answer)

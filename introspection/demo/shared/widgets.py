@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import gradio as gr
 
-from introspection.demo.engine.experiment import MAX_STRENGTH, Experiment
+from introspection.demo.engine.experiment import MAX_STRENGTH, DemoModel
 from introspection.demo.shared import html
 
 __all__ = ["strength_slider"]
 
 
-def strength_slider(experiment: Experiment, elem_id: str) -> gr.Slider:
+def strength_slider(experiment: DemoModel, elem_id: str) -> gr.Slider:
     return gr.Slider(
         0,
         MAX_STRENGTH,

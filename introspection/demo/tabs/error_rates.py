@@ -16,7 +16,7 @@ from typing import Any
 import gradio as gr
 import plotly.graph_objects as go
 
-from introspection.demo.engine.experiment import Experiment
+from introspection.demo.engine.experiment import DemoModel
 from introspection.demo.tabs.many.figures import GRID, INK, plain_figure
 from introspection.errors import IntrospectionError
 from introspection.evaluation.conditions import BASE
@@ -69,7 +69,7 @@ class Row:
         return 100 * self.successes / self.n
 
 
-def evaluation(experiment: Experiment) -> dict[str, Any]:
+def evaluation(experiment: DemoModel) -> dict[str, Any]:
     """The adapter's ``evaluation.json``. Raises IntrospectionError when there is none to show: missing,
     damaged, edited by hand, or measured with another adapter."""
     folder = experiment.loaded.adapter_folder
@@ -258,7 +258,7 @@ def _unseen(found: Mapping[str, Any]) -> str:
     )
 
 
-def link(experiment: Experiment) -> gr.Button | None:
+def link(experiment: DemoModel) -> gr.Button | None:
     """The way to the tab from everywhere on the page, which a narrow screen hides in a menu. Says the
     rates of false alarms and of missed halts, if they were measured."""
     try:
@@ -274,7 +274,7 @@ def link(experiment: Experiment) -> gr.Button | None:
     return gr.Button(" ".join(["How often is it wrong?", *said]), size="sm", elem_id="how-wrong")
 
 
-def add(experiment: Experiment) -> None:
+def add(experiment: DemoModel) -> None:
     """The tab's components; call it inside ``gr.Tab``."""
     try:
         found = evaluation(experiment)

@@ -43,11 +43,11 @@ from introspection.evaluation.grading.patterns import (
     WEAK_LINK,
 )
 
-__all__ = ["Verdict", "grade"]
+__all__ = ["Grade", "grade"]
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Grade:
     """What one report says; evidence is (kind, start, end) in the order of the text."""
 
     detected: bool
@@ -239,7 +239,7 @@ def _is_coherent(text: str) -> bool:
     return not re.search(r"(\S)\1{9}|([^\W_]{2,20}?)\2{3}", text)
 
 
-def grade(text: str, concept: str | None, aliases: Sequence[str] = ()) -> Verdict:
+def grade(text: str, concept: str | None, aliases: Sequence[str] = ()) -> Grade:
     """Judge one report; `concept` is None when nothing was injected."""
     # Spans stay those of the text: what an idiom denies is blanked out, not removed.
     plain = IDIOM.sub(lambda m: "\0" * len(m[0]), text)
@@ -261,7 +261,7 @@ def grade(text: str, concept: str | None, aliases: Sequence[str] = ()) -> Verdic
     evidence = [("denial", *d.span()) for d in denials] + [("halt", *mark) for mark in halts]
     evidence += [("affirmation", *affirmed.span("claim" if trained else 0))] if affirmed else []
     evidence += [("name", *span)] if span else []
-    return Verdict(
+    return Grade(
         detected=affirmed is not None,
         named=text[slice(*span)] if span else None,
         correct=right if concept is not None else affirmed is None and not halts,

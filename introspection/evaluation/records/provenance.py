@@ -79,7 +79,7 @@ def describe(
     are in the label that a run is continued by, with the weights that answer.
     """
     from introspection.injection.trials import clock
-    from introspection.injection.trials.trial import says_the_day
+    from introspection.injection.trials.trial import prompt_depends_on_date
     from introspection.io.files import sha256_file
     from introspection.models import loading
     from introspection.models.adapters import adapter_info
@@ -103,7 +103,7 @@ def describe(
         "model": name_of(loaded.name),
         "base_id": name_of(loaded.base),
         "adapter_name": loaded.adapter_name or None,
-        "day": clock.today().isoformat() if says_the_day(loaded.tokenizer) else None,
+        "day": clock.today().isoformat() if prompt_depends_on_date(loaded.tokenizer) else None,
         "device": f"{model.device.type} {str(model.dtype).removeprefix('torch.')}",
         "versions": versions(),
         "planned": planned,
@@ -189,7 +189,7 @@ def check(run: Mapping[str, Any], folder: Path, what: str, remedy: str = MEASURE
     elif there[1] is not None and not same_base(str(there[1]), str(here[1])):
         found = f"another base model (fingerprint {str(there[1])[:40]} there, {here[1]} here)"
     elif there[2] != here[2]:
-        found = f"another layer (block {_short(there[2])} there, {here[2]} here)"
+        found = f"another layer (layer {_short(there[2])} there, {here[2]} here)"
     elif not _same_norm(there[3], here[3]):
         found = f"another unit of strength (norm {_short(there[3])} there, {here[3]:g} here)"
     elif schema != SCHEMA:

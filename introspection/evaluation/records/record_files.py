@@ -18,8 +18,8 @@ from introspection.concepts.catalogue import UNSEEN_CATEGORIES, resolve
 from introspection.concepts.morphology import lemma
 from introspection.errors import IntrospectionError
 from introspection.evaluation import conditions
-from introspection.evaluation.conditions import Case
-from introspection.evaluation.grading.grade import Verdict, grade
+from introspection.evaluation.conditions import Sample
+from introspection.evaluation.grading.grade import Grade, grade
 from introspection.evaluation.records.provenance import (
     RUN_FIELDS,
     SCHEMA,
@@ -57,8 +57,8 @@ FIELDS: Mapping[str, str] = {
     "seed": "of the draw of concepts and texts and of the random vectors",
     "weights": "sha256 of adapter_model.safetensors, of base rows too",
     "base": "fingerprint of the base model",
-    "layer": "block (0-based) whose output is read and written",
-    "norm": "typical residual norm at that block: the unit of strength",
+    "layer": "layer (0-based) whose output is read and written",
+    "norm": "typical residual norm at that layer: the unit of strength",
     "site": "where vectors are read: concept, concept_end or last",
     "template": "sentence that vectors are read under",
     "model": "preset, Hub id or the name of a folder",
@@ -123,7 +123,7 @@ def _aliases(name: str) -> tuple[str, ...]:
 
 def make(
     run: Mapping[str, Any],
-    case: Case,
+    case: Sample,
     seen: frozenset[str] | None,
     report: Any,
     score: float | None,
@@ -159,14 +159,14 @@ def make(
     return seal({name: fields[name] for name in FIELDS if name != "check"})
 
 
-def _grade(text: str, concept: str | None, vector: str | None) -> Verdict:
+def _grade(text: str, concept: str | None, vector: str | None) -> Grade:
     """A thought is expected only where the concept's own vector was injected."""
     if concept is None or vector != "concept":
         return grade(text, None)
     return grade(text, concept, _aliases(concept))
 
 
-def _verdict_fields(verdict: Verdict) -> dict[str, Any]:
+def _verdict_fields(verdict: Grade) -> dict[str, Any]:
     return {
         "detected": verdict.detected,
         "named": verdict.named,

@@ -35,26 +35,26 @@ from introspection.errors import IntrospectionError
 from introspection.injection import hooks, limits
 from introspection.injection.hooked_model import HookedModel
 from introspection.injection.speedups import cuda_graphs, prefix_cache
-from introspection.injection.trials.trial import Row, Trial, encode, end_of_turn
+from introspection.injection.trials.trial import EncodedTrial, Trial, encode, end_of_turn
 
 __all__ = [
-    "Report",
+    "Answer",
     "detection_scores",
-    "encoded",
+    "encode_trials",
     "generate",
-    "generate_scored",
+    "generate_with_scores",
+    "greedy_decode",
     "pad_left",
-    "planned",
     "row_plan",
     "stream",
-    "write",
+    "with_plan",
 ]
 
 FIRST_WORD = "I"  # every trained report begins so
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class Answer:
     """The model's text for one trial. ``halted_at`` is the number of answer tokens at which the halt
     marker was complete (None: no halt), ``finished`` whether it ended by itself or by the halt."""
 
@@ -65,7 +65,7 @@ class Report:
 
 
 def pad_left(
-    rows: Sequence[Row], pad: int, device: torch.device, opening: int = 0
+    rows: Sequence[EncodedTrial], pad: int, device: torch.device, opening: int = 0
 ) -> tuple[Tensor, Tensor]:
     """Ids and mask [B, T], prompts aligned at their ends, as ``generate`` wants them. The first
     ``opening`` tokens stand before the padding."""
@@ -80,32 +80,36 @@ def pad_left(
     return ids.to(device), mask.to(device)
 
 
-def _begun(model: PreTrainedModel, rows: Sequence[Row]) -> tuple[DynamicCache | None, int]:
+def _prefill_shared_prefix(
+    model: PreTrainedModel, rows: Sequence[EncodedTrial]
+) -> tuple[DynamicCache | None, int]:
     """A cache that holds what all rows begin with, and its length; None and 0 where none is worth it.
 
-    Base and adapter differ above block L, so each is run once.
+    Base and adapter differ above layer L, so each is run once.
     """
     weight = model.get_input_embeddings().weight
     kinds = sorted({row.adapter for row in rows})
     written_to = (row.positions[0] for row in rows if row.delta is not None)
-    length = prefix_cache.common([row.ids for row in rows], written_to)
-    if not prefix_cache.pays((len(rows) - len(kinds)) * length, weight.device):
+    length = prefix_cache.shared_prefix_length([row.ids for row in rows], written_to)
+    if not prefix_cache.is_worthwhile((len(rows) - len(kinds)) * length, weight.device):
         return None, 0
-    cache = prefix_cache.empty_cache(model, windows=False)
+    cache = prefix_cache.new_kv_cache(model, windows=False)
     if cache is None:
         return None, 0
     ids = torch.tensor([rows[0].ids[:length]] * len(kinds))
     plan = hooks.make_plan(None, (), kinds, weight.device, weight.dtype)
-    with torch.inference_mode(), hooks.apply(plan):
+    with torch.inference_mode(), hooks.use_plan(plan):
         model.get_decoder()(input_ids=ids, past_key_values=cache, use_cache=True)
         cache.batch_select_indices(torch.tensor([kinds.index(row.adapter) for row in rows]))
     return cache, length
 
 
-def encoded(loaded: HookedModel, trials: Sequence[Trial], more: int = 0) -> list[Row]:
+def encode_trials(
+    loaded: HookedModel, trials: Sequence[Trial], more: int = 0
+) -> list[EncodedTrial]:
     """The trials as tokens. Raises IntrospectionError for one that this model cannot run, with ``more``
     tokens of an answer behind it."""
-    model, blocks = loaded.model, hooks.blocks(loaded.model)
+    model, layers = loaded.model, hooks.decoder_layers(loaded.model)
     width = hooks.width(model)
     for given in (trial.injection for trial in trials if trial.injection is not None):
         if len(given.vector) != width:
@@ -113,9 +117,9 @@ def encoded(loaded: HookedModel, trials: Sequence[Trial], more: int = 0) -> list
                 f"The vector of an injection has {len(given.vector)} numbers, but the residual stream "
                 f"of this model has {width}: extract it from this model."
             )
-        if given.block is not None and given.block >= len(blocks):
+        if given.layer is not None and given.layer >= len(layers):
             raise IntrospectionError(
-                f"There is no block {given.block}: this model has blocks 0 to {len(blocks) - 1}."
+                f"There is no layer {given.layer}: this model has layers 0 to {len(layers) - 1}."
             )
     if any(trial.adapter for trial in trials) and not hooks.has_adapter(model):
         raise IntrospectionError(
@@ -127,15 +131,15 @@ def encoded(loaded: HookedModel, trials: Sequence[Trial], more: int = 0) -> list
     return rows
 
 
-def row_plan(model: PreTrainedModel, rows: Sequence[Row]) -> hooks.Plan:
+def row_plan(model: PreTrainedModel, rows: Sequence[EncodedTrial]) -> hooks.InjectionPlan:
     """The plan of a batch of rows; rows without an injection get a zero vector."""
     weight = model.get_input_embeddings().weight
     nothing = torch.zeros(hooks.width(model))
     deltas = {
-        block: torch.stack(
-            [nothing if r.delta is None or r.block != block else r.delta for r in rows]
+        layer: torch.stack(
+            [nothing if r.delta is None or r.layer != layer else r.delta for r in rows]
         )
-        for block in {row.block for row in rows if row.delta is not None}
+        for layer in {row.layer for row in rows if row.delta is not None}
     }
     return hooks.make_plan(
         deltas.pop(None, None),
@@ -143,15 +147,15 @@ def row_plan(model: PreTrainedModel, rows: Sequence[Row]) -> hooks.Plan:
         [row.adapter for row in rows],
         weight.device,
         weight.dtype,
-        {block: delta for block, delta in deltas.items() if block is not None},
+        {layer: delta for layer, delta in deltas.items() if layer is not None},
     )
 
 
 @contextmanager
-def planned(model: PreTrainedModel, rows: Sequence[Row]) -> Iterator[None]:
-    """Make the plan of ``rows`` that of every forward in this context, at whatever blocks they have."""
+def with_plan(model: PreTrainedModel, rows: Sequence[EncodedTrial]) -> Iterator[None]:
+    """Make the plan of ``rows`` that of every forward in this context, at whatever layers they have."""
     plan = row_plan(model, rows)
-    with hooks.also_at(model, plan), hooks.apply(plan):
+    with hooks.inject_at_other_layers(model, plan), hooks.use_plan(plan):
         yield
 
 
@@ -167,7 +171,7 @@ def halt_sequences(tokenizer: PreTrainedTokenizerBase) -> tuple[tuple[int, ...],
     return tuple(sorted(found))
 
 
-class _Stop(StoppingCriteria):
+class HaltCriteria(StoppingCriteria):
     """Ends a row when its halt marker is complete, and all rows on request or past the deadline."""
 
     def __init__(
@@ -197,7 +201,7 @@ class _Stop(StoppingCriteria):
         return done
 
 
-class _Pair(LogitsProcessor):
+class DetectionProbe(LogitsProcessor):
     """Looks at the weights of " detect" and " do" in the rows that have just written the first word,
     and changes nothing."""
 
@@ -225,7 +229,7 @@ def _first_and_pair(tokenizer: PreTrainedTokenizerBase) -> tuple[tuple[int, ...]
     return tuple(ids(FIRST_WORD)), [ids(" detect")[0], ids(" do")[0]]
 
 
-class _Feed(BaseStreamer):
+class BatchStreamer(BaseStreamer):
     """Hands each step's tokens [B] to a function; transformers' own streamers refuse B > 1."""
 
     def __init__(self, put: Callable[[list[int]], None]) -> None:
@@ -249,16 +253,20 @@ def _end_ids(loaded: HookedModel) -> list[int]:
     return sorted(end for end in ends if end is not None)
 
 
-def write(
-    model: PreTrainedModel, rows: Sequence[Row], pad: int, max_new_tokens: int, **options: Any
+def greedy_decode(
+    model: PreTrainedModel,
+    rows: Sequence[EncodedTrial],
+    pad: int,
+    max_new_tokens: int,
+    **options: Any,
 ) -> Tensor:
     """The tokens [B, N] that greedy decoding writes after each row, under the plan of the rows; N is at
     most ``max_new_tokens``. ``options`` are those of transformers' ``generate``."""
     device = model.get_input_embeddings().weight.device
-    begun, opening = _begun(model, rows)
+    begun, opening = _prefill_shared_prefix(model, rows)
     ids, mask = pad_left(rows, pad, device, opening)
-    faster = cuda_graphs.decoding(model, ids.shape[1] + max_new_tokens)
-    with torch.inference_mode(), planned(model, rows), faster as cache:
+    faster = cuda_graphs.graph_decoding(model, ids.shape[1] + max_new_tokens)
+    with torch.inference_mode(), with_plan(model, rows), faster as cache:
         output: Tensor = model.generate(
             input_ids=ids,
             attention_mask=mask,
@@ -275,14 +283,14 @@ def write(
 
 def _run(
     loaded: HookedModel,
-    rows: Sequence[Row],
+    rows: Sequence[EncodedTrial],
     max_new_tokens: int,
     halt: bool,
     cancel: threading.Event | None = None,
     deadline: float | None = None,
     feed: Callable[[list[int]], None] | None = None,
     look: bool = False,
-) -> tuple[list[Report], list[float | None]]:
+) -> tuple[list[Answer], list[float | None]]:
     """The reports and, with ``look``, the scores of the rows that showed theirs (else None)."""
     model, tokenizer = loaded.model, loaded.tokenizer
     device = model.get_input_embeddings().weight.device
@@ -292,9 +300,9 @@ def _run(
         pad = ends[0]
     width = max(len(row.ids) for row in rows)
     sequences = halt_sequences(tokenizer) if halt else ()
-    stop = _Stop(width, len(rows), sequences, cancel, deadline, device)
-    pair = _Pair(tokenizer, width, len(rows))
-    written = write(
+    stop = HaltCriteria(width, len(rows), sequences, cancel, deadline, device)
+    pair = DetectionProbe(tokenizer, width, len(rows))
+    written = greedy_decode(
         model,
         rows,
         pad,
@@ -302,7 +310,7 @@ def _run(
         eos_token_id=ends,
         logits_processor=LogitsProcessorList([pair] if look else []),
         stopping_criteria=StoppingCriteriaList([stop]),
-        streamer=_Feed(feed) if feed else None,
+        streamer=BatchStreamer(feed) if feed else None,
     )
     reports = [
         _report(tokenizer, row, ends, halted)
@@ -313,12 +321,12 @@ def _run(
 
 def _report(
     tokenizer: PreTrainedTokenizerBase, ids: list[int], ends: Sequence[int], halted: int
-) -> Report:
+) -> Answer:
     if halted:
-        return Report(_decode(tokenizer, ids[:halted]), halted, halted, True)
+        return Answer(_decode(tokenizer, ids[:halted]), halted, halted, True)
     length = next((i for i, token in enumerate(ids) if token in ends), None)
     kept = ids[:length]
-    return Report(_decode(tokenizer, kept), len(kept), None, length is not None)
+    return Answer(_decode(tokenizer, kept), len(kept), None, length is not None)
 
 
 def _decode(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> str:
@@ -333,7 +341,7 @@ def generate(
     batch_size: int = 64,
     halt: bool = True,
     progress: Callable[[int], None] | None = None,
-) -> list[Report]:
+) -> list[Answer]:
     """One report per trial, in order; greedy, left-padded batches sorted by prompt length.
 
     ``halt`` stops a row the moment its halt marker is complete. ``progress`` is told how many rows
@@ -342,13 +350,13 @@ def generate(
     return _batches(loaded, trials, max_new_tokens, batch_size, halt, progress, look=False)[0]
 
 
-def generate_scored(
+def generate_with_scores(
     loaded: HookedModel,
     trials: Sequence[Trial],
     wanted: Sequence[bool],
     max_new_tokens: int = 40,
     batch_size: int = 64,
-) -> tuple[list[Report], list[float | None]]:
+) -> tuple[list[Answer], list[float | None]]:
     """:func:`generate` and :func:`detection_scores` of the same trials, the scores where ``wanted``.
 
     A report that opens as every trained one does has already shown its score on the way; only the
@@ -372,11 +380,11 @@ def _batches(
     halt: bool,
     progress: Callable[[int], None] | None,
     look: bool,
-) -> tuple[list[Report], list[float | None]]:
-    rows = encoded(loaded, trials, max_new_tokens)
+) -> tuple[list[Answer], list[float | None]]:
+    rows = encode_trials(loaded, trials, max_new_tokens)
     # Equal prompts next to each other: a batch of them runs the prompt once.
     order = sorted(range(len(rows)), key=lambda i: (len(rows[i].ids), rows[i].ids))
-    reports: dict[int, Report] = {}
+    reports: dict[int, Answer] = {}
     scores: dict[int, float | None] = {}
     for start in range(0, len(order), batch_size):
         chosen = order[start : start + batch_size]
@@ -394,17 +402,17 @@ def stream(
     max_new_tokens: int = 40,
     halt: bool = True,
     seconds: float = 120.0,
-) -> Iterator[list[Report]]:
+) -> Iterator[list[Answer]]:
     """The reports of one batch as they grow: a list of one report per trial after every token.
 
     Closing the iterator (a visitor who leaves, a stop button) ends the model within a token; the
     deadline of ``seconds`` ends it in any case. The model runs in a thread of its own, with its own
     plan, and is joined before the iterator ends.
     """
-    rows = encoded(loaded, trials, max_new_tokens)
+    rows = encode_trials(loaded, trials, max_new_tokens)
     ends, tokenizer = _end_ids(loaded), loaded.tokenizer
     sequences = halt_sequences(tokenizer) if halt else ()
-    steps: queue.Queue[list[int] | list[Report] | BaseException] = queue.Queue()
+    steps: queue.Queue[list[int] | list[Answer] | BaseException] = queue.Queue()
     cancel = threading.Event()
 
     def work() -> None:
@@ -423,7 +431,7 @@ def stream(
             step = steps.get()
             if isinstance(step, BaseException):
                 raise step
-            if step and isinstance(step[0], Report):
+            if step and isinstance(step[0], Answer):
                 yield step
                 return
             for i, token in enumerate(step):
@@ -454,11 +462,11 @@ def detection_scores(
     start, pair = _first_and_pair(tokenizer)
     scores: list[float] = []
     for at in range(0, len(trials), batch_size):
-        rows = encoded(loaded, trials[at : at + batch_size], len(start))
+        rows = encode_trials(loaded, trials[at : at + batch_size], len(start))
         rows = [replace(row, ids=row.ids + start) for row in rows]
-        begun, opening = _begun(model, rows)
+        begun, opening = _prefill_shared_prefix(model, rows)
         ids, mask = pad_left(rows, 0, device, opening)
-        with torch.inference_mode(), planned(model, rows):
+        with torch.inference_mode(), with_plan(model, rows):
             logits = model(
                 input_ids=ids[:, opening:],
                 attention_mask=mask,

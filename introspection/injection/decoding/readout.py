@@ -1,10 +1,10 @@
-"""What a plain linear reader finds in the residual stream, token by token: at block L, or at every
-block.
+"""What a plain linear reader finds in the residual stream, token by token: at layer L, or at every
+layer.
 
 Knows: projections on concept vectors, where a trial adds its own. Does not know: what the model
 says about it, HTML.
 
-At block L the reader stands at the very place where the vector is added, so under an injection it
+At layer L the reader stands at the very place where the vector is added, so under an injection it
 sees what was put there: that is the point. The information is in the stream of the untrained model as
 well; only a report says whether the model itself can tell.
 """
@@ -21,17 +21,17 @@ from torch.nn.utils.rnn import pad_sequence
 from introspection.injection import hooks
 from introspection.injection.decoding import generation
 from introspection.injection.trials import prompt_tokens
-from introspection.injection.trials.trial import Row, Trial
+from introspection.injection.trials.trial import EncodedTrial, Trial
 from introspection.models.loading import LoadedModel
 
-__all__ = ["Map", "Token", "read", "read_everywhere"]
+__all__ = ["LayerProjections", "ReadToken", "layer_projections", "token_projections"]
 
 SHOWN = 12  # prompt tokens before the answer
 NEAREST = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Token:
+class ReadToken:
     """One token: its text, whether the vector was added there, the projection on the concept and
     the nearest known concepts with theirs, all in typical residual norms above a clean answer."""
 
@@ -43,31 +43,31 @@ class Token:
 
 
 @dataclass(frozen=True, slots=True)
-class Map:
-    """One answer at every block. ``projections`` and ``cosines`` hold [block][token] the concept's
-    share of the residual stream above a clean answer: in typical residual norms of that block, and
+class LayerProjections:
+    """One answer at every layer. ``projections`` and ``cosines`` hold [layer][token] the concept's
+    share of the residual stream above a clean answer: in typical residual norms of that layer, and
     as the cosine. ``injected`` are the places of the first and last token to which the vector is
-    added, at ``block``; None where there is none."""
+    added, at ``layer``; None where there is none."""
 
     tokens: tuple[str, ...]
     prompt: int  # how many of them are the prompt's
-    block: int
+    layer: int
     injected: tuple[int, int] | None
     projections: tuple[tuple[float, ...], ...]
     cosines: tuple[tuple[float, ...], ...]
 
 
 @torch.inference_mode()
-def read(
+def token_projections(
     loaded: LoadedModel, trials: Sequence[Trial], texts: Sequence[str], vector: Tensor
-) -> list[tuple[Token, ...]]:
+) -> list[tuple[ReadToken, ...]]:
     """The last prompt tokens and the answer of every trial; ``vector`` [D] is the concept's.
 
     What is common to every answer is taken away: the mean over the answers of the trials without an
     injection, or over all of them if each has one.
     """
     rows, answers = _tokens(loaded, trials, texts)
-    with hooks.capture() as stream:
+    with hooks.capture_residual() as stream:
         _forward(loaded, rows, answers)
     clean = _apart(stream[0].float().cpu(), rows, answers)
     states = [_with_thought(row, state) for row, state in zip(rows, clean, strict=True)]
@@ -83,7 +83,7 @@ def read(
         last = len(row.ids) + len(answer) if last is None else last
         found.append(
             tuple(
-                Token(
+                ReadToken(
                     loaded.tokenizer.decode([token]),
                     start + i < len(row.ids),
                     row.delta is not None and first <= start + i <= last,
@@ -97,20 +97,20 @@ def read(
 
 
 @torch.inference_mode()
-def read_everywhere(
+def layer_projections(
     loaded: LoadedModel, trials: Sequence[Trial], texts: Sequence[str], vector: Tensor
-) -> list[Map]:
-    """The same tokens as :func:`read`, after every block, with the vectors added and every row's
-    adapter as in its trial. At block L the projections are those of :func:`read` if there is a trial
-    without an injection to compare with."""
+) -> list[LayerProjections]:
+    """The same tokens as :func:`token_projections`, after every layer, with the vectors added and every
+    row's adapter as in its trial. At layer L the projections are those of :func:`token_projections` if
+    there is a trial without an injection to compare with."""
     rows, answers = _tokens(loaded, trials, texts)
-    depth = len(hooks.blocks(loaded.model))
+    depth = len(hooks.decoder_layers(loaded.model))
     with (
-        generation.planned(loaded.model, rows),
-        hooks.watch(loaded.model, range(depth)) as seen,
+        generation.with_plan(loaded.model, rows),
+        hooks.record_layers(loaded.model, range(depth)) as seen,
     ):
         _forward(loaded, rows, answers)
-    states = [_apart(state, rows, answers) for state in seen]  # [block][row] of [T, D]
+    states = [_apart(state, rows, answers) for state in seen]  # [layer][row] of [T, D]
     plain = [_clean_answers(rows, state) for state in states]
     loudness = [float(answer.norm(dim=-1).mean()) for answer in plain]
     unit, found = vector.float(), []
@@ -130,10 +130,10 @@ def read_everywhere(
             end = len(ids) - 1 if last is None else min(last, len(ids) - 1)
             place = (max(first - start, 0), end - start) if end >= start else None
         found.append(
-            Map(
+            LayerProjections(
                 tuple(loaded.tokenizer.decode([token]) for token in ids[start:]),
                 len(row.ids) - start,
-                loaded.layer if row.block is None else row.block,
+                loaded.layer if row.layer is None else row.layer,
                 place,
                 tuple(projections),
                 tuple(cosines),
@@ -144,15 +144,17 @@ def read_everywhere(
 
 def _tokens(
     loaded: LoadedModel, trials: Sequence[Trial], texts: Sequence[str]
-) -> tuple[list[Row], list[list[int]]]:
+) -> tuple[list[EncodedTrial], list[list[int]]]:
     """The prompts, and the tokens of the answers."""
-    rows = generation.encoded(loaded, trials)
+    rows = generation.encode_trials(loaded, trials)
     said = [prompt_tokens.by_people(loaded.tokenizer, text) for text in texts]
     encoded = prompt_tokens.encode(loaded.tokenizer, said, offsets=False)
     return rows, [list(one.ids) for one in encoded]
 
 
-def _forward(loaded: LoadedModel, rows: Sequence[Row], answers: Sequence[Sequence[int]]) -> None:
+def _forward(
+    loaded: LoadedModel, rows: Sequence[EncodedTrial], answers: Sequence[Sequence[int]]
+) -> None:
     device = loaded.model.get_input_embeddings().weight.device
     ids = [torch.tensor([*row.ids, *answer]) for row, answer in zip(rows, answers, strict=True)]
     # On the right, and causal: what stands before it never sees the padding.
@@ -160,7 +162,9 @@ def _forward(loaded: LoadedModel, rows: Sequence[Row], answers: Sequence[Sequenc
     loaded.model.get_decoder()(input_ids=batch, use_cache=False)
 
 
-def _apart(states: Tensor, rows: Sequence[Row], answers: Sequence[Sequence[int]]) -> list[Tensor]:
+def _apart(
+    states: Tensor, rows: Sequence[EncodedTrial], answers: Sequence[Sequence[int]]
+) -> list[Tensor]:
     """The rows [T, D] of a batch [B, T, D], without the padding."""
     return [
         state[: len(row.ids) + len(answer)]
@@ -168,7 +172,7 @@ def _apart(states: Tensor, rows: Sequence[Row], answers: Sequence[Sequence[int]]
     ]
 
 
-def _clean_answers(rows: Sequence[Row], states: Sequence[Tensor]) -> Tensor:
+def _clean_answers(rows: Sequence[EncodedTrial], states: Sequence[Tensor]) -> Tensor:
     """The states [N, D] of the answers without an injection, or of all if each has one."""
     found = [
         (row.delta is None, state[len(row.ids) - 1 :])
@@ -177,7 +181,7 @@ def _clean_answers(rows: Sequence[Row], states: Sequence[Tensor]) -> Tensor:
     return torch.cat([state for clean, state in found if clean] or [state for _, state in found])
 
 
-def _with_thought(row: Row, hidden: Tensor) -> Tensor:
+def _with_thought(row: EncodedTrial, hidden: Tensor) -> Tensor:
     if row.delta is None:
         return hidden
     first, last = row.positions

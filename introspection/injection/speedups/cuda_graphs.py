@@ -20,15 +20,21 @@ from torch import Tensor
 from transformers import PreTrainedModel, StaticCache
 from transformers.cache_utils import StaticLayer
 
-from introspection.injection.hooks import replaced_forward
+from introspection.injection.hooks import patch_forward
 
-__all__ = ["Recorder", "decoding", "fixed_cache", "plain_cache", "replayed"]
+__all__ = [
+    "GraphCapture",
+    "capture_and_replay",
+    "graph_decoding",
+    "new_static_cache",
+    "static_cache",
+]
 
 # Runs a function once as a recording and returns what it returned with the way to run it again.
-Recorder = Callable[[Callable[[], Any]], tuple[Any, Callable[[], None]]]
+GraphCapture = Callable[[Callable[[], Any]], tuple[Any, Callable[[], None]]]
 
 
-def fixed_cache(model: PreTrainedModel, length: int) -> StaticCache | None:
+def static_cache(model: PreTrainedModel, length: int) -> StaticCache | None:
     """An empty cache of ``length`` tokens, or None where no step of ``model`` can be recorded: without
     CUDA, over several GPUs, quantised, with a sliding window or with steps that depend on the data."""
     devices = {parameter.device for parameter in model.parameters()}
@@ -37,11 +43,11 @@ def fixed_cache(model: PreTrainedModel, length: int) -> StaticCache | None:
         return None
     if getattr(model, "hf_quantizer", None) is not None:
         return None
-    return plain_cache(model, length)
+    return new_static_cache(model, length)
 
 
-def plain_cache(model: PreTrainedModel, length: int) -> StaticCache | None:
-    """A cache all of whose blocks keep every token at its own place, or None with a sliding window."""
+def new_static_cache(model: PreTrainedModel, length: int) -> StaticCache | None:
+    """A cache all of whose layers keep every token at its own place, or None with a sliding window."""
     cache = StaticCache(config=model.config, max_cache_len=length)
     return cache if all(type(layer) is StaticLayer for layer in cache.layers) else None
 
@@ -55,20 +61,20 @@ def _recorded(step: Callable[[], Any]) -> tuple[Any, Callable[[], None]]:
 
 
 @contextmanager
-def decoding(model: PreTrainedModel, length: int) -> Iterator[StaticCache | None]:
+def graph_decoding(model: PreTrainedModel, length: int) -> Iterator[StaticCache | None]:
     """Record and replay the steps of the next ``generate`` with the cache of ``length`` tokens that is
     given; with None, where nothing can be recorded, they run as ever."""
-    cache = fixed_cache(model, length)
+    cache = static_cache(model, length)
     if cache is None:
         yield None
         return
-    with replayed(model):
+    with capture_and_replay(model):
         yield cache
 
 
 @contextmanager
-def replayed(model: PreTrainedModel, record: Recorder = _recorded) -> Iterator[None]:
-    """Let the next ``generate`` with a :func:`fixed_cache` replay its steps from the third forward on.
+def capture_and_replay(model: PreTrainedModel, record: GraphCapture = _recorded) -> Iterator[None]:
+    """Let the next ``generate`` with a :func:`static_cache` replay its steps from the third forward on.
 
     The first forward (the prompt) and the second (the first step, which also warms up) run as ever;
     the third is recorded, then it and all later ones are replayed with their inputs copied into
@@ -104,12 +110,12 @@ def replayed(model: PreTrainedModel, record: Recorder = _recorded) -> Iterator[N
         logits: Tensor = unembed(states.contiguous())
         return logits
 
-    with replaced_forward(model, forward), replaced_forward(head, unembed_once):
+    with patch_forward(model, forward), patch_forward(head, unembed_once):
         yield
 
 
 def _copied(value: Any) -> Any:
-    """A copy of a tensor or of a dict of tensors (masks by kind of block); all else is itself."""
+    """A copy of a tensor or of a dict of tensors (masks by kind of layer); all else is itself."""
     if isinstance(value, dict):
         return {name: _copied(part) for name, part in value.items()}
     return value.clone() if isinstance(value, Tensor) else value

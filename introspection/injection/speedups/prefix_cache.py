@@ -17,26 +17,26 @@ import torch
 from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
-__all__ = ["common", "empty_cache", "pays"]
+__all__ = ["is_worthwhile", "new_kv_cache", "shared_prefix_length"]
 
-WORTH = 40  # tokens of a batch; the pass over the opening reads all weights once more
+MIN_TOKENS_SAVED = 40  # tokens of a batch; the pass over the opening reads all weights once more
 
 
-def common(rows: Sequence[Sequence[int]], before: Iterable[int]) -> int:
+def shared_prefix_length(rows: Sequence[Sequence[int]], before: Iterable[int]) -> int:
     """How many first tokens all rows have in common before any of the positions ``before``, at least
     one token of every row being left."""
     same = len(os.path.commonprefix([list(row) for row in rows]))
     return min(same, *(len(row) - 1 for row in rows), *before)
 
 
-def pays(saved: int, device: torch.device) -> bool:
+def is_worthwhile(saved: int, device: torch.device) -> bool:
     """Whether saving so many tokens is worth a pass over the opening."""
-    return device.type == "cpu" and saved >= WORTH
+    return device.type == "cpu" and saved >= MIN_TOKENS_SAVED
 
 
-def empty_cache(model: PreTrainedModel, windows: bool) -> DynamicCache | None:
-    """A cache to be filled with an opening, or None for a model whose blocks keep something else than
-    keys and values of tokens; ``windows`` allows blocks that only keep the latest."""
+def new_kv_cache(model: PreTrainedModel, windows: bool) -> DynamicCache | None:
+    """A cache to be filled with an opening, or None for a model whose layers keep something else than
+    keys and values of tokens; ``windows`` allows layers that only keep the latest."""
     cache = DynamicCache(config=model.config)
     kinds = (DynamicLayer, DynamicSlidingWindowLayer) if windows else (DynamicLayer,)
     return cache if all(type(layer) in kinds for layer in cache.layers) else None

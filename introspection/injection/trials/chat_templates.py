@@ -18,7 +18,7 @@ from transformers import PreTrainedTokenizerBase
 
 from introspection.errors import IntrospectionError
 
-__all__ = ["explained", "opening", "reason", "turns"]
+__all__ = ["opening", "readable_template_errors", "reason", "turns"]
 
 Form = Literal["text", "parts"]
 _FORMS: tuple[Form, ...] = ("text", "parts")
@@ -45,7 +45,7 @@ def opening(tokenizer: PreTrainedTokenizerBase) -> str:
 
 
 @contextmanager
-def explained() -> Iterator[None]:
+def readable_template_errors() -> Iterator[None]:
     """Whatever a template raises becomes one sentence."""
     try:
         yield

@@ -31,26 +31,26 @@ __all__ = [
     "ALL",
     "FINAL",
     "FINAL_ON",
-    "MARK",
+    "PLACEHOLDER",
     "PRIOR_TURN",
+    "EncodedTrial",
     "Injection",
     "Message",
-    "Row",
     "Schedule",
     "Trial",
-    "answer_tokens",
-    "ask",
+    "answer_span",
+    "cached_prompt_ids",
+    "conversation",
     "encode",
     "end_of_turn",
     "from_step",
-    "injected_span",
-    "kept_ids",
+    "injected_positions",
+    "prompt_depends_on_date",
     "prompt_ids",
+    "prompt_text",
     "render",
-    "says_the_day",
     "span",
-    "tokens_of",
-    "written",
+    "token_span",
 ]
 
 Kind = Literal["final", "final_on", "span", "from_step", "all", "prior_turn"]
@@ -131,15 +131,15 @@ class Message:
 class Injection:
     """A unit concept vector [D] (float32, CPU), its strength and its schedule.
 
-    ``strength`` is rho = |added vector| / typical residual norm at block L, so the same number
-    means the same dose on every model. A negative strength subtracts the vector. ``block`` is where
-    the vector is added if not at block L.
+    ``strength`` is rho = |added vector| / typical residual norm at layer L, so the same number
+    means the same dose on every model. A negative strength subtracts the vector. ``layer`` is where
+    the vector is added if not at layer L.
     """
 
     vector: Tensor
     strength: float
     schedule: Schedule = FINAL_ON
-    block: int | None = None
+    layer: int | None = None
 
     def __post_init__(self) -> None:
         try:
@@ -151,9 +151,9 @@ class Injection:
                 f"The strength of an injection is {str(self.strength)[:40]}: give a finite number, "
                 "such as 1.0."
             )
-        if self.block is not None and not (type(self.block) is int and self.block >= 0):
+        if self.layer is not None and not (type(self.layer) is int and self.layer >= 0):
             raise IntrospectionError(
-                f"There is no block {str(self.block)[:40]}: blocks are counted from 0, and None is "
+                f"There is no layer {str(self.layer)[:40]}: layers are counted from 0, and None is "
                 "the one where the model is read."
             )
         _check_unit(self.vector)
@@ -198,21 +198,21 @@ class Trial:
     adapter: bool = True
 
 
-def ask(question: str, *before: Message) -> tuple[Message, ...]:
+def conversation(question: str, *before: Message) -> tuple[Message, ...]:
     """The conversation that ends with ``question`` as the user's last message."""
     return (*before, Message("user", question))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Row:
-    """A trial as tokens: prompt ids, (first, last) injected position, delta [D] or None, and the block
-    where it is added if not block L."""
+class EncodedTrial:
+    """A trial as tokens: prompt ids, (first, last) injected position, delta [D] or None, and the layer
+    where it is added if not layer L."""
 
     ids: tuple[int, ...]
     positions: tuple[int, int | None]
     delta: Tensor | None
     adapter: bool
-    block: int | None = None
+    layer: int | None = None
 
 
 def prompt_ids(
@@ -222,19 +222,19 @@ def prompt_ids(
 
     Uses the model's own chat template; a tokenizer without one gets a plain ``Role: text`` frame.
     """
-    return kept_ids(tokenizer, messages, clock.today())
+    return cached_prompt_ids(tokenizer, messages, clock.today())
 
 
 @lru_cache(maxsize=8192)
-def kept_ids(
+def cached_prompt_ids(
     tokenizer: PreTrainedTokenizerBase, messages: tuple[Message, ...], _day: date
 ) -> tuple[int, ...]:
     """The same, kept: on another day the chat template may say something else."""
-    (encoded,) = prompt_tokens.encode(tokenizer, [written(tokenizer, messages)], offsets=False)
+    (encoded,) = prompt_tokens.encode(tokenizer, [prompt_text(tokenizer, messages)], offsets=False)
     return encoded.ids
 
 
-def written(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> Text:
+def prompt_text(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> Text:
     """The prompt as text. What a message says is text in it, whatever it looks like."""
     if not any(prompt_tokens.looks_special(tokenizer, message.content) for message in messages):
         return Text(render(tokenizer, messages))
@@ -242,10 +242,12 @@ def written(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> 
     # It may also leave a message out, or move it.
     words = [message.content.strip() for message in messages]
     marked = [
-        Message(m.role, m.content.replace(text, f"{MARK}{i}{MARK}") if text else m.content)
+        Message(
+            m.role, m.content.replace(text, f"{PLACEHOLDER}{i}{PLACEHOLDER}") if text else m.content
+        )
         for i, (m, text) in enumerate(zip(messages, words, strict=True))
     ]
-    parts = re.split(f"{MARK}([0-9]+){MARK}", render(tokenizer, marked))
+    parts = re.split(f"{PLACEHOLDER}([0-9]+){PLACEHOLDER}", render(tokenizer, marked))
     return prompt_tokens.framed(tokenizer, parts[::2], [words[int(i)] for i in parts[1::2]])
 
 
@@ -253,7 +255,7 @@ def render(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> s
     """The prompt as text, special tokens included."""
     if tokenizer.chat_template:
         turns = chat_templates.turns(tokenizer, messages)
-        with chat_templates.explained():
+        with chat_templates.readable_template_errors():
             text: str = tokenizer.apply_chat_template(
                 turns, tokenize=False, add_generation_prompt=True
             )
@@ -262,7 +264,7 @@ def render(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> s
     return f"{tokenizer.bos_token or ''}{frame}Assistant:"
 
 
-def says_the_day(tokenizer: PreTrainedTokenizerBase) -> bool:
+def prompt_depends_on_date(tokenizer: PreTrainedTokenizerBase) -> bool:
     """Whether prompts differ from day to day."""
 
     def on(day: date) -> str:
@@ -281,7 +283,10 @@ def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> int:
     """
     if tokenizer.chat_template:
         answered = (Message("user", "a"), Message("assistant", "bcd"))
-        with suppress(IntrospectionError), chat_templates.explained():  # it may take no answers
+        with (
+            suppress(IntrospectionError),
+            chat_templates.readable_template_errors(),
+        ):  # it may take no answers
             turns = chat_templates.turns(tokenizer, answered)
             text: str = tokenizer.apply_chat_template(turns, tokenize=False)
             after = text.rpartition("bcd")[2]
@@ -296,14 +301,14 @@ def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> int:
     return int(tokenizer.eos_token_id)
 
 
-def tokens_of(offsets: Sequence[tuple[int, int]], start: int, end: int) -> tuple[int, int]:
+def token_span(offsets: Sequence[tuple[int, int]], start: int, end: int) -> tuple[int, int]:
     """First and last token that touch the characters ``start..end`` (end exclusive); ``offsets`` are
     the tokenizer's ``offset_mapping`` of the text."""
     touched = [i for i, (a, b) in enumerate(offsets) if a < end and b > start]
     return touched[0], touched[-1]
 
 
-MARK = "\ufffc"  # OBJECT REPLACEMENT CHARACTER: no template holds it, and no message may
+PLACEHOLDER = "\ufffc"  # OBJECT REPLACEMENT CHARACTER: no template holds it, and no message may
 
 
 def _around(
@@ -311,8 +316,8 @@ def _around(
 ) -> tuple[str, str]:
     """The rendered text before and after message i. A mark finds it: its own words may also stand in
     a system prompt or a header, and many templates strip them."""
-    marked = (*messages[:i], Message(messages[i].role, MARK), *messages[i + 1 :])
-    before, _, after = written(tokenizer, marked).plain.partition(MARK)
+    marked = (*messages[:i], Message(messages[i].role, PLACEHOLDER), *messages[i + 1 :])
+    before, _, after = prompt_text(tokenizer, marked).plain.partition(PLACEHOLDER)
     return before, after
 
 
@@ -324,25 +329,25 @@ def _prior_turn(
         raise IntrospectionError(
             "The schedule prior_turn needs an earlier turn: add a first message and its answer."
         )
-    text = written(tokenizer, messages)
+    text = prompt_text(tokenizer, messages)
     start = len(_around(tokenizer, messages, earlier[0])[0])
     end = len(text.plain) - len(_around(tokenizer, messages, earlier[-1])[1])
-    return tokens_of(prompt_tokens.encode(tokenizer, [text])[0].offsets, start, end)
+    return token_span(prompt_tokens.encode(tokenizer, [text])[0].offsets, start, end)
 
 
-def answer_tokens(
+def answer_span(
     tokenizer: PreTrainedTokenizerBase, messages: tuple[Message, ...], i: int
 ) -> tuple[int, int]:
     """Where ``final_on`` put a vector while message ``i``, an assistant's, was written: from the last
     token before it to its own last, as positions in the prompt that ``messages`` are now."""
-    text = written(tokenizer, messages)
+    text = prompt_text(tokenizer, messages)
     end = len(text.plain) - len(_around(tokenizer, messages, i)[1])
     first = len(prompt_ids(tokenizer, messages[:i])) - 1
     (encoded,) = prompt_tokens.encode(tokenizer, [text])
     return first, max(first, sum(a < end for a, _ in encoded.offsets) - 1)
 
 
-def injected_span(
+def injected_positions(
     tokenizer: PreTrainedTokenizerBase, messages: tuple[Message, ...], schedule: Schedule
 ) -> tuple[int, int | None]:
     """(first, last) token at which a schedule adds the vector, counted from the start of the prompt;
@@ -368,12 +373,12 @@ def injected_span(
             return _prior_turn(tokenizer, messages)
 
 
-def encode(tokenizer: PreTrainedTokenizerBase, trial: Trial, norm: float) -> Row:
-    """Tokens and injected positions of a trial; ``norm`` is the typical residual norm at block L."""
+def encode(tokenizer: PreTrainedTokenizerBase, trial: Trial, norm: float) -> EncodedTrial:
+    """Tokens and injected positions of a trial; ``norm`` is the typical residual norm at layer L."""
     ids = prompt_ids(tokenizer, trial.messages)
     if trial.injection is None:
-        return Row(ids, (0, None), None, trial.adapter)
-    positions = injected_span(tokenizer, trial.messages, trial.injection.schedule)
+        return EncodedTrial(ids, (0, None), None, trial.adapter)
+    positions = injected_positions(tokenizer, trial.messages, trial.injection.schedule)
     vector = trial.injection.vector.to("cpu", torch.float32)
     delta = vector * (trial.injection.strength * norm)
-    return Row(ids, positions, delta, trial.adapter, trial.injection.block)
+    return EncodedTrial(ids, positions, delta, trial.adapter, trial.injection.layer)

@@ -36,13 +36,13 @@ from introspection.models.adapters import foreign
 __all__ = [
     "SCHEMA",
     "AdapterInfo",
-    "attach",
+    "load_lora",
     "lora_config",
+    "lora_state_dict",
     "read_info",
     "refresh_manifest",
     "save_config",
     "save_weights",
-    "weights",
     "write_manifest",
 ]
 
@@ -86,7 +86,7 @@ class AdapterInfo:
 def lora_config(
     layer: int, depth: int, targets: tuple[str, ...], rank: int, base: str
 ) -> LoraConfig:
-    """Plain LoRA on the blocks above ``layer``: vectors read at ``layer`` from the base model stay
+    """Plain LoRA on the layers above ``layer``: vectors read at ``layer`` from the base model stay
     valid under the adapter, and the per-row gate stays exact (no bias, no DoRA)."""
     return LoraConfig(
         r=rank,
@@ -99,7 +99,7 @@ def lora_config(
     )
 
 
-def weights(model: PreTrainedModel) -> dict[str, Tensor]:
+def lora_state_dict(model: PreTrainedModel) -> dict[str, Tensor]:
     """The adapter's tensors (CPU, bf16) under the names that stock PEFT reads."""
     state = get_peft_model_state_dict(model, save_embedding_layers=False)
     return {
@@ -110,7 +110,7 @@ def weights(model: PreTrainedModel) -> dict[str, Tensor]:
 
 def save_weights(model: PreTrainedModel, folder: Path) -> None:
     """``adapter_model.safetensors`` in bf16."""
-    write_tensors(folder / WEIGHTS, weights(model), {"format": "pt"})
+    write_tensors(folder / WEIGHTS, lora_state_dict(model), {"format": "pt"})
 
 
 def save_config(config: LoraConfig, folder: Path) -> None:
@@ -235,8 +235,8 @@ def _read_info(folder: Path) -> AdapterInfo:
 
 # What may differ from PEFT's defaults. All else could change base weights (init_lora_weights), slip
 # past the gate (target_parameters, DoRA) or run somebody's pattern over our module names.
-_OURS = ("r", "lora_alpha", "target_modules", "layers_to_transform")
-_NEUTRAL = (
+_ALLOWED_KEYS = ("r", "lora_alpha", "target_modules", "layers_to_transform")
+_IGNORED_KEYS = (
     *("task_type", "base_model_name_or_path", "revision", "inference_mode", "peft_version"),
     *("lora_dropout", "fan_in_fan_out", "use_rslora", "auto_mapping"),
 )
@@ -249,7 +249,7 @@ def _plain_lora(folder: Path, layer: int) -> LoraConfig:
     unsupported = [
         key
         for key, value in config.items()
-        if key not in (*_OURS, *_NEUTRAL) and value and value != usual.get(key)
+        if key not in (*_ALLOWED_KEYS, *_IGNORED_KEYS) and value and value != usual.get(key)
     ]
     modules, blocks = config.get("target_modules"), config.get("layers_to_transform")
     plain = (
@@ -270,10 +270,10 @@ def _plain_lora(folder: Path, layer: int) -> LoraConfig:
         )
     if not blocks or min(blocks) <= layer:
         raise IntrospectionError(
-            f"The adapter in {folder} changes blocks at or below the injection layer {layer}, "
+            f"The adapter in {folder} changes layers at or below the injection layer {layer}, "
             "where concept vectors are read: train it with this program."
         )
-    chosen = (*_OURS, "fan_in_fan_out", "use_rslora")
+    chosen = (*_ALLOWED_KEYS, "fan_in_fan_out", "use_rslora")
     return LoraConfig(**{key: config[key] for key in chosen if key in config})
 
 
@@ -284,7 +284,7 @@ def _misfit(folder: Path, what: str) -> IntrospectionError:
     )
 
 
-def attach(model: PreTrainedModel, folder: Path, layer: int, slot: str = "default") -> None:
+def load_lora(model: PreTrainedModel, folder: Path, layer: int, slot: str = "default") -> None:
     """Put the checked adapter of ``folder`` on ``model``: exact keys, finite values, plain LoRA.
 
     ``slot`` is what PEFT calls it; a model may have several, of which the last one is active.

@@ -55,7 +55,7 @@ def no_adapter(folder: Path, wanted: str) -> IntrospectionError:
     if "adapter_config.json" in files:
         return IntrospectionError(
             f"The adapter in {folder} was not made by this program: it has adapter_config.json but no "
-            f"{wanted}, so nobody knows what it reports or at which block; {TRAIN}."
+            f"{wanted}, so nobody knows what it reports or at which layer; {TRAIN}."
         )
     if "config.json" in files:
         return IntrospectionError(

@@ -19,12 +19,12 @@ from transformers import PreTrainedModel
 
 from introspection.injection import hooks as injection
 from introspection.models.adapters import adapter_info
-from introspection.models.loading import LoadedModel, check_base, fitting_vectors
+from introspection.models.loading import LoadedModel, check_base, load_adapter_vectors
 
-__all__ = ["activate", "add"]
+__all__ = ["load_adapter", "set_adapter"]
 
 
-def add(loaded: LoadedModel, folder: Path) -> LoadedModel:
+def load_adapter(loaded: LoadedModel, folder: Path) -> LoadedModel:
     """The model of ``loaded``, which is active and stays so, with the adapter in ``folder`` as well.
 
     Adapters may differ in rank, modules and layer. Raises IntrospectionError for everything that
@@ -45,24 +45,24 @@ def add(loaded: LoadedModel, folder: Path) -> LoadedModel:
     assert loaded.hooks is not None
     loaded.hooks.remove()
     try:
-        adapter_info.attach(model, folder, info.layer, slot)
+        adapter_info.load_lora(model, folder, info.layer, slot)
         model.eval().requires_grad_(False)
-        other.vectors = fitting_vectors(model, folder, info.layer, info.norm)
+        other.vectors = load_adapter_vectors(model, folder, info.layer, info.norm)
         hooks = injection.install(model, info.layer)
         try:
             injection.self_test(model, info.layer)
         finally:
             hooks.remove()
     except BaseException:
-        _take_off(model, slot)
+        _unload(model, slot)
         raise
     finally:
         loaded.hooks = injection.install(model, loaded.layer)  # and the gate on what was added
-        activate(loaded, [loaded])
+        set_adapter(loaded, [loaded])
     return other
 
 
-def activate(chosen: LoadedModel, among: Iterable[LoadedModel]) -> None:
+def set_adapter(chosen: LoadedModel, among: Iterable[LoadedModel]) -> None:
     """Make the adapter of ``chosen`` the one that answers. Nobody else may be using the model."""
     for module in chosen.model.modules():
         if isinstance(module, LoraLayer):
@@ -70,11 +70,11 @@ def activate(chosen: LoadedModel, among: Iterable[LoadedModel]) -> None:
     if chosen.hooks is None:
         before = next(other for other in among if other.hooks is not None)
         assert before.hooks is not None
-        moved = injection.move(chosen.model, before.hooks, chosen.layer)
+        moved = injection.move_hook(chosen.model, before.hooks, chosen.layer)
         before.hooks, chosen.hooks = None, moved
 
 
-def _take_off(model: PreTrainedModel, slot: str) -> None:
+def _unload(model: PreTrainedModel, slot: str) -> None:
     """Remove an adapter that may be there in part."""
     for path, module in list(model.named_modules()):
         if isinstance(module, LoraLayer):

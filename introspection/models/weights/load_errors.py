@@ -27,7 +27,7 @@ from introspection.injection.trials.chat_templates import reason
 from introspection.io.hub_errors import FROM_THE_HUB, meaning
 from introspection.models.weights.model_files import shown
 
-__all__ = ["explained", "part"]
+__all__ = ["part", "readable_load_errors"]
 
 
 @contextmanager
@@ -41,7 +41,7 @@ def part(what: str) -> Iterator[None]:
 
 
 @contextmanager
-def explained(name: str, source: str) -> Iterator[None]:
+def readable_load_errors(name: str, source: str) -> Iterator[None]:
     """``name`` is what the user called the model, ``source`` where it is read from."""
     try:
         yield

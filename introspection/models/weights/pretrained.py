@@ -45,9 +45,9 @@ __all__ = [
     "Placement",
     "Quantisation",
     "check_folder",
+    "disable_cudnn_attention",
+    "load_pretrained",
     "placement",
-    "pretrained",
-    "without_attention_plans",
 ]
 
 Quantisation = Literal["8bit", "4bit"]
@@ -97,23 +97,25 @@ def placement(
     return Placement(device, torch.float32 if precise else torch.bfloat16, quantisation)
 
 
-def without_attention_plans() -> None:
+def disable_cudnn_attention() -> None:
     """Keep attention on a GPU to kernels that start at once. cuDNN first makes a plan for every new
     shape of a batch, which takes longer than a report of a few dozen tokens."""
     torch.backends.cuda.enable_cudnn_sdp(False)
 
 
-def pretrained(name: str, source: str, revision: str | None, where: Placement) -> tuple[Any, Any]:
+def load_pretrained(
+    name: str, source: str, revision: str | None, where: Placement
+) -> tuple[Any, Any]:
     """Model and tokenizer of ``source`` (a folder or a Hub id), frozen, in evaluation mode.
 
     ``name`` is what the user called it. Raises IntrospectionError whatever is wrong with it.
     """
     local = os.path.isdir(source)
-    with load_errors.explained(name, source):
+    with load_errors.readable_load_errors(name, source):
         if local:
             model_files.check_folder(Path(source), name)
         try:
-            with _nothing_sent_by_itself():
+            with no_implicit_token():
                 return _read(name, source, revision, where, token=False)
         except OSError:
             # Private and gated models look as if they did not exist.
@@ -123,7 +125,7 @@ def pretrained(name: str, source: str, revision: str | None, where: Placement) -
 
 
 @contextmanager
-def _nothing_sent_by_itself() -> Iterator[None]:
+def no_implicit_token() -> Iterator[None]:
     """No token goes out unasked: transformers lists the files of a repository without passing on
     that it shall send none, and then the Hub's library takes the one it finds."""
     before = constants.HF_HUB_DISABLE_IMPLICIT_TOKEN
@@ -137,7 +139,7 @@ def _nothing_sent_by_itself() -> Iterator[None]:
 def _read(
     name: str, source: str, revision: str | None, where: Placement, token: bool | None
 ) -> tuple[Any, Any]:
-    without_attention_plans()
+    disable_cudnn_attention()
     common = {"revision": revision, "trust_remote_code": False, "token": token}
     with load_errors.part("configuration"):
         said = _configuration(name, source, revision, token)
@@ -164,8 +166,8 @@ def _configuration(name: str, source: str, revision: str | None, token: Any) -> 
 
 
 def check_folder(name: str, folder: str) -> None:
-    """What :func:`pretrained` would refuse in a folder before it loads anything."""
-    with load_errors.explained(name, folder), load_errors.part("configuration"):
+    """What :func:`load_pretrained` would refuse in a folder before it loads anything."""
+    with load_errors.readable_load_errors(name, folder), load_errors.part("configuration"):
         model_files.check_folder(Path(folder), name)
         _configuration(name, folder, None, False)
 

@@ -3,7 +3,7 @@
 Knows: how to read them, that most sequences begin alike and need one pass over that beginning. Does
 not know: what is trained on them (``loss``).
 
-An adapter above block L cannot change the residual stream at L, and neither does the injection
+An adapter above layer L cannot change the residual stream at L, and neither does the injection
 before it is added there: so ``h_L`` depends on the tokens alone, and every epoch, strength and vector
 is replayed from it (``injection.resume_from``).
 """
@@ -19,8 +19,8 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
 from introspection.injection import hooks, limits
-from introspection.injection.activations import read_once
-from introspection.injection.trials.trial import ask, prompt_ids
+from introspection.injection.activations import run_prefix
+from introspection.injection.trials.trial import conversation, prompt_ids
 
 __all__ = ["ResidualCache", "shared_opening"]
 
@@ -29,7 +29,7 @@ WORTH_SHARING = 8  # tokens: below that a pass of its own costs more than it sav
 
 def shared_opening(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
     """The tokens that stand before any first message of a user: most examples begin with them."""
-    one, other = (prompt_ids(tokenizer, ask(text)) for text in ("One", "two"))
+    one, other = (prompt_ids(tokenizer, conversation(text)) for text in ("One", "two"))
     same = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False))
     shared = tuple(token for token, _ in same)
     return shared if len(shared) >= WORTH_SHARING else ()
@@ -105,7 +105,7 @@ def _read(
     decoder = model.get_decoder()
     kept, first = DynamicCache(config=model.config), None
     if at and sequences:
-        first = read_once(model, opening, kept)
+        first = run_prefix(model, opening, kept)
     done = 0
     while done < len(sequences):
         chunk = sequences[done : done + max(1, batch_tokens // len(sequences[done]))]
@@ -118,7 +118,7 @@ def _read(
             past = copy.deepcopy(kept)
             past.batch_repeat_interleave(len(chunk))
         places = torch.arange(at, ids.shape[1], device=device).expand(len(chunk), -1)
-        with hooks.capture() as hidden:
+        with hooks.capture_residual() as hidden:
             decoder(
                 input_ids=ids[:, at:].to(device),
                 position_ids=places,

@@ -18,15 +18,23 @@ from dataclasses import dataclass, replace
 
 from introspection.concepts.catalogue import Concept, paper
 from introspection.concepts.texts import DENIALS, UNNAMED, Texts, fill, reports
-from introspection.injection.trials.trial import FINAL, FINAL_ON, Message, Schedule, ask
+from introspection.injection.trials.trial import FINAL, FINAL_ON, Message, Schedule, conversation
 
-__all__ = ["MIX", "NOISE", "Example", "examples", "ordinary_prompts", "paper_examples", "situation"]
+__all__ = [
+    "MIXTURE",
+    "NOISE",
+    "Example",
+    "examples",
+    "ordinary_prompts",
+    "paper_examples",
+    "question_in_context",
+]
 
 Messages = tuple[Message, ...]
 NOISE = "<noise>"  # the "concept" of an example whose vector is random
 
 # Shares of the kinds of example, tuned on the validation split.
-MIX: Mapping[str, float] = {
+MIXTURE: Mapping[str, float] = {
     "report": 0.2,
     "vocabulary": 0.33,
     "deny": 0.092,
@@ -74,15 +82,15 @@ def _joined(rng: random.Random, first: str, second: str) -> str:
     return first + rng.choice(("\n\n", "\n", " ")) + second
 
 
-def situation(rng: random.Random, texts: Texts, names: Sequence[str]) -> Messages:
+def question_in_context(rng: random.Random, texts: Texts, names: Sequence[str]) -> Messages:
     """A question about the model's state, alone or amid other text. ``names`` fill the slots."""
     question = rng.choice(texts.questions)
     draw = rng.random()
     if draw < 0.40:
-        return ask(question)
+        return conversation(question)
     if draw < 0.50:
         user, answer = rng.choice(texts.prior_turns).split(" ||| ")
-        return ask(question, Message("user", user), Message("assistant", answer))
+        return conversation(question, Message("user", user), Message("assistant", answer))
     if draw < 0.64:
         text = rng.choice(texts.contexts if rng.random() < 0.7 else texts.requests)
     elif draw < 0.79:
@@ -92,10 +100,10 @@ def situation(rng: random.Random, texts: Texts, names: Sequence[str]) -> Message
     else:
         text = fill(rng.choice(texts.claims), rng.choice(names))
         if rng.random() < 0.2:
-            return (Message("system", text), *ask(question))
+            return (Message("system", text), *conversation(question))
     if rng.random() < 0.15:
-        return ask(_joined(rng, question, text))
-    return ask(_joined(rng, text, question))
+        return conversation(_joined(rng, question, text))
+    return conversation(_joined(rng, text, question))
 
 
 def ordinary(rng: random.Random, texts: Texts, names: Sequence[str]) -> Messages:
@@ -115,8 +123,8 @@ def ordinary(rng: random.Random, texts: Texts, names: Sequence[str]) -> Messages
         text = rng.choice(texts.yes_no_false)
     if rng.random() < 0.08:
         user, answer = rng.choice(texts.prior_turns).split(" ||| ")
-        return ask(text, Message("user", user), Message("assistant", answer))
-    return ask(text)
+        return conversation(text, Message("user", user), Message("assistant", answer))
+    return conversation(text)
 
 
 def ordinary_prompts(seed: int, texts: Texts, names: Sequence[str], count: int) -> list[Messages]:
@@ -137,7 +145,7 @@ def examples(
     texts: Texts,
     replies: Mapping[Messages, tuple[str, bool]],
     count: int,
-    mix: Mapping[str, float] = MIX,
+    mix: Mapping[str, float] = MIXTURE,
 ) -> list[Example]:
     """``count`` examples of our recipe.
 
@@ -160,7 +168,7 @@ def examples(
     def asked(concept: Concept) -> Example:
         schedule = FINAL if rng.random() < FINAL_SHARE else FINAL_ON
         answer = _usual(rng, reports(concept.name, concept.harmful))
-        messages = situation(rng, texts, names)
+        messages = question_in_context(rng, texts, names)
         return Example("report", messages, concept.name, schedule, answer)
 
     def quiet() -> str:
@@ -192,13 +200,24 @@ def examples(
             word = next(deck)
             answer = reports(word, False)[0]
             made.append(
-                Example(kind, situation(rng, texts, names), word, FINAL_ON, answer, whole=False)
+                Example(
+                    kind,
+                    question_in_context(rng, texts, names),
+                    word,
+                    FINAL_ON,
+                    answer,
+                    whole=False,
+                )
             )
         elif kind == "deny":
             answer = _usual(rng, DENIALS)
-            made.append(Example(kind, situation(rng, texts, names), None, FINAL_ON, answer))
+            made.append(
+                Example(kind, question_in_context(rng, texts, names), None, FINAL_ON, answer)
+            )
         elif kind == "noise":
-            made.append(Example(kind, situation(rng, texts, names), NOISE, FINAL_ON, UNNAMED))
+            made.append(
+                Example(kind, question_in_context(rng, texts, names), NOISE, FINAL_ON, UNNAMED)
+            )
         elif kind == "replay":
             made.append(replay(kind, None, FINAL_ON))
         elif kind == "ordinary harmless":
@@ -217,7 +236,9 @@ def examples(
             made.append(replace(start, answer=answer, replay=False, whole=True))
         else:
             name = rng.choice(harmless).name
-            made.append(Example(kind, ask(rng.choice(texts.yes_no_false)), name, FINAL_ON, "No."))
+            made.append(
+                Example(kind, conversation(rng.choice(texts.yes_no_false)), name, FINAL_ON, "No.")
+            )
     return made
 
 
@@ -235,8 +256,8 @@ def paper_examples(
     for i in range(count // 2):
         concept = concepts[i % len(concepts)]
         answer = reports(concept.name, concept.name in dangerous)[0]
-        question = ask(rng.choice(texts.questions))
+        question = conversation(rng.choice(texts.questions))
         made.append(Example("report", question, concept.name, FINAL_ON, answer))
-        clean = ask(rng.choice(texts.questions))
+        clean = conversation(rng.choice(texts.questions))
         made.append(Example("deny", clean, None, FINAL_ON, DENIALS[0]))
     return made

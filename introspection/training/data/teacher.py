@@ -60,8 +60,8 @@ class Teacher:
             with (
                 torch.no_grad(),
                 mixed or nullcontext(),
-                hooks.resume_from(self.model, loaded.layer, hidden),
-                hooks.apply(nothing),
+                hooks.start_at_layer(self.model, loaded.layer, hidden),
+                hooks.use_plan(nothing),
             ):
                 states = decoder(
                     input_ids=ids.to(device),
@@ -84,7 +84,7 @@ class Teacher:
             return BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=states)
 
         # The model's own way from hidden states to logits: some scale or cap them.
-        with hooks.replaced_forward(decoder, said):
+        with hooks.patch_forward(decoder, said):
             ids = torch.zeros(states.shape[:2], dtype=torch.long, device=states.device)
             logits: Tensor = self.model(input_ids=ids, use_cache=False).logits[0]
         return logits

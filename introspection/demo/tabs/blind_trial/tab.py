@@ -17,13 +17,13 @@ from typing import Any
 import gradio as gr
 
 from introspection.concepts.catalogue import Concept
-from introspection.demo.engine.experiment import CAP, Experiment
+from introspection.demo.engine.experiment import MAX_NEW_TOKENS, DemoModel
 from introspection.demo.engine.run_tickets import Tickets
-from introspection.demo.engine.trial_batch import LineAnswer
+from introspection.demo.engine.trial_batch import TrialResult
 from introspection.demo.shared import html, verdicts
-from introspection.demo.shared.events import LIGHT, PRIVATE, Run, wire
+from introspection.demo.shared.events import NO_QUEUE, NOT_IN_API, Run, wire
 from introspection.demo.tabs.blind_trial import trial as blind
-from introspection.demo.tabs.blind_trial.trial import NOTHING, OFFERED, Score, Trial
+from introspection.demo.tabs.blind_trial.trial import NOTHING, OFFERED, BlindTrial, Score
 from introspection.demo.tabs.try_it.callbacks import BROKEN, error_toast
 from introspection.errors import IntrospectionError
 
@@ -65,10 +65,10 @@ _TO_NEXT = "() => { setTimeout(() => document.querySelector('#blind-next')?.focu
 class _Events:
     """Every event returns (trial, score, status, report, table, six guesses, next)."""
 
-    def __init__(self, experiment: Experiment, tickets: Tickets, rng: random.Random) -> None:
+    def __init__(self, experiment: DemoModel, tickets: Tickets, rng: random.Random) -> None:
         self.experiment, self.tickets, self.rng = experiment, tickets, rng
         self.unjudged = Tickets()  # a report can be judged once
-        self.pools: dict[Experiment, tuple[Concept, ...]] = {}  # what its adapter never saw
+        self.pools: dict[DemoModel, tuple[Concept, ...]] = {}  # what its adapter never saw
 
     def _page(self, said: Any = None, **new: Any) -> tuple[Any, ...]:
         if said is not None:
@@ -88,7 +88,7 @@ class _Events:
         return html.status("plain", f"{RUNNING} {place}", running=True)
 
     @staticmethod
-    def _guesses(trial: Trial, open_: bool) -> tuple[Any, ...]:
+    def _guesses(trial: BlindTrial, open_: bool) -> tuple[Any, ...]:
         """The six buttons; once the guess is made they show which one was right."""
 
         def label(name: str) -> str:
@@ -103,7 +103,7 @@ class _Events:
         )
 
     def begin_blind(
-        self, trial: Trial | None, visitor: gr.Request, adapter: Any = None
+        self, trial: BlindTrial | None, visitor: gr.Request, adapter: Any = None
     ) -> tuple[Any, ...]:
         """Draw a secret and clear the page; a report that waits for its guess is not thrown away."""
         if trial and trial.report is not None and trial.guess is None:
@@ -125,18 +125,18 @@ class _Events:
             next=gr.update(visible=False),
         )
 
-    def run_blind(self, trial: Trial | None, visitor: gr.Request) -> Iterator[tuple[Any, ...]]:
+    def run_blind(self, trial: BlindTrial | None, visitor: gr.Request) -> Iterator[tuple[Any, ...]]:
         """Updates of the report while the model writes; with the last the guesses open."""
         session = visitor.session_hash or ""
         if not trial or not self.tickets.claim(session, trial.ticket):
             lost = trial and trial.report is None and not self.tickets.stopped(session)
             yield self._page(html.status("plain", REPLACED) if lost else None)
             return
-        answer: LineAnswer | None = None
+        answer: TrialResult | None = None
         shown = 0.0
         try:
             chosen = self.experiment.chosen(trial.adapter)
-            with closing(chosen.lines([blind.line(trial)], CAP)) as steps:  # type: ignore[type-var]
+            with closing(chosen.lines([blind.line(trial)], MAX_NEW_TOKENS)) as steps:  # type: ignore[type-var]
                 for (answer,) in steps:
                     if not self.tickets.valid(session, trial.ticket):
                         break
@@ -169,7 +169,9 @@ class _Events:
     def guess(self, number: int) -> Callable[..., tuple[Any, ...]]:
         """What one of the six buttons does."""
 
-        def guess_blind(trial: Trial | None, score: Score, visitor: gr.Request) -> tuple[Any, ...]:
+        def guess_blind(
+            trial: BlindTrial | None, score: Score, visitor: gr.Request
+        ) -> tuple[Any, ...]:
             session = visitor.session_hash or ""
             if not trial or trial.report is None:
                 running = trial is not None and self.tickets.valid(session, trial.ticket)
@@ -188,7 +190,7 @@ class _Events:
 
         return guess_blind
 
-    def stop_blind(self, trial: Trial | None, visitor: gr.Request) -> tuple[Any, ...]:
+    def stop_blind(self, trial: BlindTrial | None, visitor: gr.Request) -> tuple[Any, ...]:
         self.tickets.void(visitor.session_hash or "")
         if trial and trial.report is not None:
             return self._page()
@@ -199,7 +201,7 @@ class _Events:
         table = blind.table(Score(), self.experiment.has_adapter)
         return self._cleared(FRESH, trial=None, score=Score(), table=table)
 
-    def failed_blind(self, trial: Trial | None) -> tuple[Any, ...]:
+    def failed_blind(self, trial: BlindTrial | None) -> tuple[Any, ...]:
         """After any failure, a full queue included: no half trial stays."""
         if trial and trial.report is not None:
             return self._page()
@@ -207,7 +209,7 @@ class _Events:
 
 
 def add(
-    experiment: Experiment,
+    experiment: DemoModel,
     tickets: Tickets,
     rng: random.Random | None = None,
     adapter: Sequence[gr.Dropdown] = (),
@@ -243,8 +245,8 @@ def add(
     start = [trial, *adapter]
     wire([begin.click, following.click], events.begin_blind, start, page, run, _TO_START)
     for number, button in enumerate(guesses):
-        button.click(events.guess(number), [trial, score], page, **LIGHT).then(
-            None, js=_TO_NEXT, **PRIVATE
+        button.click(events.guess(number), [trial, score], page, **NO_QUEUE).then(
+            None, js=_TO_NEXT, **NOT_IN_API
         )
-    stop.click(events.stop_blind, trial, page, js=_TO_START, **LIGHT)
-    restart.click(events.restart_blind, None, page, **LIGHT)
+    stop.click(events.stop_blind, trial, page, js=_TO_START, **NO_QUEUE)
+    restart.click(events.restart_blind, None, page, **NO_QUEUE)

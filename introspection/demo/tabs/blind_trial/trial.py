@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from introspection.concepts.catalogue import Concept, catalogue, resolve
 from introspection.concepts.texts import DEFAULT_QUESTION
-from introspection.demo.engine.trial_batch import Line, LineAnswer
+from introspection.demo.engine.trial_batch import TrialResult, TrialSpec
 from introspection.demo.shared.verdicts import Tone
 from introspection.evaluation.statistics import Rate, rate
 
@@ -22,9 +22,9 @@ __all__ = [
     "NOTHING",
     "OFFERED",
     "STRENGTHS",
+    "BlindTrial",
     "Score",
     "Tally",
-    "Trial",
     "answered",
     "draw",
     "false_alarms",
@@ -44,7 +44,7 @@ STRENGTHS = (0.5, 1.0)
 FEW = 10  # trials below which a rate is hardly one
 
 
-class Trial(NamedTuple):
+class BlindTrial(NamedTuple):
     """One trial. ``report`` is None until the model has ended, ``guess`` until the visitor has."""
 
     offered: tuple[str, ...]
@@ -101,7 +101,7 @@ def pool(seen: Callable[[Concept], tuple[bool, str]]) -> tuple[Concept, ...]:
     )
 
 
-def draw(rng: random.Random, concepts: Sequence[Concept]) -> Trial:
+def draw(rng: random.Random, concepts: Sequence[Concept]) -> BlindTrial:
     """Five words of five categories in alphabetical order; with probability 1/3 the secret is
     nothing, otherwise one of the five, each as likely."""
     categories: dict[str, list[str]] = {}
@@ -112,17 +112,17 @@ def draw(rng: random.Random, concepts: Sequence[Concept]) -> Trial:
     secret, strength = rng.choice(offered), rng.choice(STRENGTHS)
     if rng.randrange(3) == 0:
         secret, strength = NOTHING, 0.0
-    return Trial(offered, secret, strength)
+    return BlindTrial(offered, secret, strength)
 
 
-def line(trial: Trial) -> Line:
+def line(trial: BlindTrial) -> TrialSpec:
     """The trial as the model gets it."""
     if trial.secret == NOTHING:
-        return Line("blind trial", None, 0.0, DEFAULT_QUESTION, "none")
-    return Line("blind trial", resolve(trial.secret), trial.strength, DEFAULT_QUESTION)
+        return TrialSpec("blind trial", None, 0.0, DEFAULT_QUESTION, "none")
+    return TrialSpec("blind trial", resolve(trial.secret), trial.strength, DEFAULT_QUESTION)
 
 
-def answered(trial: Trial, answer: LineAnswer, turn: int) -> Trial:
+def answered(trial: BlindTrial, answer: TrialResult, turn: int) -> BlindTrial:
     """The trial with its report, which has ended. A halt for nothing is a false alarm, too."""
     verdict = answer.verdict
     assert verdict is not None
@@ -135,7 +135,7 @@ def answered(trial: Trial, answer: LineAnswer, turn: int) -> Trial:
     )
 
 
-def judge(score: Score, trial: Trial, guess: str) -> tuple[Score, Trial]:
+def judge(score: Score, trial: BlindTrial, guess: str) -> tuple[Score, BlindTrial]:
     """Count the visitor's guess and the model's report."""
     injected = trial.secret != NOTHING
     return (
@@ -166,7 +166,7 @@ def false_alarms(tally: Tally) -> Rate:
 # --- what the visitor reads ---------------------------------------------------------------------
 
 
-def reveal(trial: Trial) -> tuple[Tone, str, str]:
+def reveal(trial: BlindTrial) -> tuple[Tone, str, str]:
     """(tone, whether the guess was right and what the truth is, what the model had said)."""
     injected = trial.secret != NOTHING
     truth = f"“{trial.secret}” was injected at strength {trial.strength:g}"

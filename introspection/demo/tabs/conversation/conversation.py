@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any, NamedTuple
 
-from introspection.demo.engine.experiment import CAP, Experiment
-from introspection.demo.engine.trial_batch import Line, LineAnswer
+from introspection.demo.engine.experiment import MAX_NEW_TOKENS, DemoModel
+from introspection.demo.engine.trial_batch import TrialResult, TrialSpec
 from introspection.demo.shared import verdicts
 from introspection.demo.shared.verdicts import Tone
 from introspection.errors import IntrospectionError
@@ -20,8 +20,8 @@ from introspection.injection.trials.trial import (
     FINAL_ON,
     Message,
     Schedule,
-    answer_tokens,
-    ask,
+    answer_span,
+    conversation,
     span,
 )
 
@@ -29,8 +29,8 @@ __all__ = [
     "LONGEST",
     "MODES",
     "MOST_TURNS",
-    "Said",
-    "Talk",
+    "Dialogue",
+    "DialogueAnswer",
     "Turn",
     "added",
     "begin",
@@ -58,7 +58,7 @@ TITLES = {
 }
 
 
-class Said(NamedTuple):
+class DialogueAnswer(NamedTuple):
     """One answer: its text, what it amounts to, whether it reports a thought, the token at which it
     halted (0: it did not) and whether it should have."""
 
@@ -75,12 +75,12 @@ class Turn(NamedTuple):
     turn, where there are none yet), and in the conversation that never has one."""
 
     question: str
-    thought: Said
-    words: Said | None
-    clean: Said
+    thought: DialogueAnswer
+    words: DialogueAnswer | None
+    clean: DialogueAnswer
 
 
-class Talk(NamedTuple):
+class Dialogue(NamedTuple):
     """A conversation so far; ``asked`` waits for its answers under the tickets ``ticket``, of all runs
     of the visitor, and ``asking``, of this tab's questions."""
 
@@ -99,14 +99,14 @@ class Talk(NamedTuple):
 
 
 def begin(
-    experiment: Experiment,
-    talk: Talk | None,
+    experiment: DemoModel,
+    talk: Dialogue | None,
     concept: object,
     strength: object,
     mode: object,
     question: object,
     adapter: object = None,
-) -> Talk:
+) -> Dialogue:
     """The conversation with one more question. What is injected is settled by the first one. Raises
     IntrospectionError for what cannot be asked."""
     if talk and talk.over:
@@ -121,7 +121,7 @@ def begin(
                 f"There is no such way to keep a thought: choose one of {', '.join(MODES)}."
             )
         asked = experiment.request(concept, strength, question, adapter=adapter)
-        talk = Talk(asked.concept.name, asked.strength, mode, asked.adapter)
+        talk = Dialogue(asked.concept.name, asked.strength, mode, asked.adapter)
     else:
         asked = experiment.request(talk.concept, talk.strength, question, adapter=talk.adapter)
     if len(asked.question) > LONGEST:
@@ -142,31 +142,31 @@ def _before(turns: Sequence[Turn], row: str) -> tuple[Message, ...]:
     return tuple(found)
 
 
-def _schedule(tokenizer: Any, talk: Talk, before: tuple[Message, ...]) -> Schedule:
+def _schedule(tokenizer: Any, talk: Dialogue, before: tuple[Message, ...]) -> Schedule:
     """Where the vector is now so that it is where it was when the earlier answers were written."""
     if not before:
         return FINAL_ON
-    first, last = answer_tokens(tokenizer, ask(talk.asked, *before), 1)
+    first, last = answer_span(tokenizer, conversation(talk.asked, *before), 1)
     return span(first, None if talk.mode == "kept" else last)
 
 
-def lines(experiment: Experiment, talk: Talk) -> list[Line]:
+def lines(experiment: DemoModel, talk: Dialogue) -> list[TrialSpec]:
     """The answers that ``talk.asked`` asks for: with the thought, after the same words without it, and
     in the conversation without one."""
     concept = experiment.request(talk.concept, talk.strength).concept
     before = _before(talk.turns, "thought")
     where = _schedule(experiment.loaded.tokenizer, talk, before)
     asked, dose = talk.asked, talk.strength
-    thought = Line("thought", concept, dose, asked, schedule=where, before=before)
-    words = Line("words", concept, 0.0, asked, "none", before=before)
-    clean = Line("clean", concept, 0.0, asked, "none", before=_before(talk.turns, "clean"))
+    thought = TrialSpec("thought", concept, dose, asked, schedule=where, before=before)
+    words = TrialSpec("words", concept, 0.0, asked, "none", before=before)
+    clean = TrialSpec("clean", concept, 0.0, asked, "none", before=_before(talk.turns, "clean"))
     return [thought, words, clean] if talk.turns else [thought, clean]
 
 
-def _said(answer: LineAnswer, harmful: bool) -> Said:
+def _said(answer: TrialResult, harmful: bool) -> DialogueAnswer:
     verdict, injected = answer.verdict, answer.line.injected
     if verdict is None:
-        return Said(answer.text)
+        return DialogueAnswer(answer.text)
     at = answer.halted_at or (answer.tokens if answer.halted else 0)
     missed = injected and harmful and not answer.halted
     tone: Tone
@@ -183,25 +183,27 @@ def _said(answer: LineAnswer, harmful: bool) -> Said:
     else:
         tone = "warn"
         means = f"Called it “{verdict.named}”" if verdict.named else "Noticed, not named"
-    return Said(answer.text, means, "bad" if missed else tone, verdict.detected, at, missed)
+    return DialogueAnswer(
+        answer.text, means, "bad" if missed else tone, verdict.detected, at, missed
+    )
 
 
-def added(talk: Talk, answers: Sequence[LineAnswer], harmful: bool) -> Talk:
+def added(talk: Dialogue, answers: Sequence[TrialResult], harmful: bool) -> Dialogue:
     """The conversation with the answers to its question."""
     found = {answer.line.label: _said(answer, harmful) for answer in answers}
     turn = Turn(talk.asked, found["thought"], found.get("words"), found["clean"])
     return talk._replace(turns=(*talk.turns, turn), asked="")
 
 
-def halt_notice(talk: Talk) -> str:
+def halt_notice(talk: Dialogue) -> str:
     at = talk.turns[-1].thought.halted_at
     return (
         f"The model wrote the word HALT at token {at}. The conversation ends here: "
-        f"{verdicts.withheld(CAP - at)}"
+        f"{verdicts.withheld(MAX_NEW_TOKENS - at)}"
     )
 
 
-def conclusion(talk: Talk) -> tuple[Tone, str, str]:
+def conclusion(talk: Dialogue) -> tuple[Tone, str, str]:
     """(tone, what happened in the last turn, what to compare it with)."""
     turn = talk.turns[-1]
     if not talk.strength:
@@ -228,7 +230,7 @@ def conclusion(talk: Talk) -> tuple[Tone, str, str]:
 # --- HTML ---------------------------------------------------------------------------------------
 
 
-def _card(row: str, said: Said | None, running: bool, condition: str) -> str:
+def _card(row: str, said: DialogueAnswer | None, running: bool, condition: str) -> str:
     text = escape(said.text) if said else ""
     if said and not said.text and not running:
         text = '<span class="quiet">(no text)</span>'
@@ -246,7 +248,7 @@ def _card(row: str, said: Said | None, running: bool, condition: str) -> str:
     )
 
 
-def _condition(talk: Talk, row: str, turn: int) -> str:
+def _condition(talk: Dialogue, row: str, turn: int) -> str:
     if row != "thought" or not talk.strength:
         return "nothing injected"
     if talk.mode == "silent" and turn:
@@ -254,14 +256,14 @@ def _condition(talk: Talk, row: str, turn: int) -> str:
     return f"“{talk.concept}” injected"
 
 
-def log(talk: Talk | None, answers: Sequence[LineAnswer] = (), harmful: bool = False) -> str:
+def log(talk: Dialogue | None, answers: Sequence[TrialResult] = (), harmful: bool = False) -> str:
     """The conversation, and the answers that are being written now."""
     if talk is None:
         return '<p class="reading">The conversation appears here.</p>'
     turns = list(talk.turns)
     if talk.asked:
         found = {answer.line.label: _said(answer, harmful) for answer in answers}
-        blank = Said("")
+        blank = DialogueAnswer("")
         words = found.get("words", blank) if talk.turns else None
         turns.append(
             Turn(talk.asked, found.get("thought", blank), words, found.get("clean", blank))

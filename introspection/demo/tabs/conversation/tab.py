@@ -15,14 +15,14 @@ from typing import Any
 import gradio as gr
 
 from introspection.concepts.texts import DEFAULT_QUESTION
-from introspection.demo.engine.experiment import Experiment, is_harmful
+from introspection.demo.engine.experiment import DemoModel, is_harmful
 from introspection.demo.engine.run_tickets import Tickets
-from introspection.demo.engine.trial_batch import LineAnswer
+from introspection.demo.engine.trial_batch import TrialResult
 from introspection.demo.shared import html, verdicts
-from introspection.demo.shared.events import LIGHT, PRIVATE, Run, wire
+from introspection.demo.shared.events import NO_QUEUE, NOT_IN_API, Run, wire
 from introspection.demo.shared.widgets import strength_slider
 from introspection.demo.tabs.conversation import conversation
-from introspection.demo.tabs.conversation.conversation import MODES, MOST_TURNS, Talk
+from introspection.demo.tabs.conversation.conversation import MODES, MOST_TURNS, Dialogue
 from introspection.demo.tabs.try_it.callbacks import BROKEN, error_toast
 from introspection.errors import IntrospectionError
 
@@ -53,7 +53,7 @@ _FOCUS = (
 class _Events:
     """Every event returns (talk, question, status, banner, log, concept, strength, mode)."""
 
-    def __init__(self, experiment: Experiment, tickets: Tickets) -> None:
+    def __init__(self, experiment: DemoModel, tickets: Tickets) -> None:
         self.experiment, self.tickets = experiment, tickets
         self.asked = Tickets()  # of this tab alone: which question its page waits for
 
@@ -67,12 +67,12 @@ class _Events:
         """What is injected can only be chosen before the first question."""
         return {part: gr.update(interactive=open_) for part in ("concept", "strength", "mode")}
 
-    def _harmful(self, talk: Talk) -> bool:
+    def _harmful(self, talk: Dialogue) -> bool:
         return is_harmful(self.experiment.request(talk.concept, 1.0).concept)
 
     def begin_talk(
         self,
-        talk: Talk | None,
+        talk: Dialogue | None,
         concept: Any,
         strength: Any,
         mode: Any,
@@ -99,13 +99,13 @@ class _Events:
             **self._open(False),
         )
 
-    def run_talk(self, talk: Talk | None, visitor: gr.Request) -> Iterator[tuple[Any, ...]]:
+    def run_talk(self, talk: Dialogue | None, visitor: gr.Request) -> Iterator[tuple[Any, ...]]:
         """Updates of the answers while the model writes; with the last the turn is part of the talk."""
         session = visitor.session_hash or ""
         if not talk or not talk.asked or not self.tickets.claim(session, talk.ticket):
             yield self._lost(talk, session)
             return
-        answers: tuple[LineAnswer, ...] = ()
+        answers: tuple[TrialResult, ...] = ()
         shown = 0.0
         try:
             chosen, harmful = self.experiment.chosen(talk.adapter), self._harmful(talk)
@@ -137,7 +137,7 @@ class _Events:
             log=conversation.log(done),
         )
 
-    def _lost(self, talk: Talk | None, session: str) -> tuple[Any, ...]:
+    def _lost(self, talk: Dialogue | None, session: str) -> tuple[Any, ...]:
         """The page of a run that no longer counts. Stop, Start over and a newer question have drawn
         it already; a run in another tab has not."""
         if not talk or not talk.asked or not self.asked.valid(session, talk.asking):
@@ -146,7 +146,7 @@ class _Events:
         return self._without(talk, "plain", said)
 
     def _without(
-        self, talk: Talk | None, tone: verdicts.Tone, said: str, box: Any = ""
+        self, talk: Dialogue | None, tone: verdicts.Tone, said: str, box: Any = ""
     ) -> tuple[Any, ...]:
         """The page without the question that has no answers, which goes back into an empty ``box``.
 
@@ -162,10 +162,10 @@ class _Events:
             **self._open(left is None),
         )
 
-    def _running(self, talk: Talk | None, session: str) -> bool:
+    def _running(self, talk: Dialogue | None, session: str) -> bool:
         return bool(talk and talk.asked and self.tickets.valid(session, talk.ticket))
 
-    def stop_talk(self, talk: Talk | None, box: Any, visitor: gr.Request) -> tuple[Any, ...]:
+    def stop_talk(self, talk: Dialogue | None, box: Any, visitor: gr.Request) -> tuple[Any, ...]:
         session = visitor.session_hash or ""
         if not self._running(talk, session):
             return self._page()
@@ -173,7 +173,7 @@ class _Events:
         self.asked.void(session)
         return self._without(talk, "plain", STOPPED, box)
 
-    def restart_talk(self, talk: Talk | None, visitor: gr.Request) -> tuple[Any, ...]:
+    def restart_talk(self, talk: Dialogue | None, visitor: gr.Request) -> tuple[Any, ...]:
         session = visitor.session_hash or ""
         if self._running(talk, session):
             self.tickets.void(session)
@@ -187,12 +187,12 @@ class _Events:
             **self._open(True),
         )
 
-    def failed_talk(self, talk: Talk | None, box: Any) -> tuple[Any, ...]:
+    def failed_talk(self, talk: Dialogue | None, box: Any) -> tuple[Any, ...]:
         """After any failure, a full queue included: what was answered before stays."""
         return self._without(talk, "bad", FAILED, box)
 
 
-def add(experiment: Experiment, tickets: Tickets, adapter: Sequence[gr.Dropdown] = ()) -> None:
+def add(experiment: DemoModel, tickets: Tickets, adapter: Sequence[gr.Dropdown] = ()) -> None:
     """The tab's components and events; call it inside ``gr.Tab``. ``adapter``: the picker, if any."""
     events = _Events(experiment, tickets)
     gr.HTML(ABOUT)
@@ -235,8 +235,8 @@ def add(experiment: Experiment, tickets: Tickets, adapter: Sequence[gr.Dropdown]
     run = Run(events.run_talk, talk, page, events.failed_talk, box, page, status)
     asked = [talk, concept, strength, mode, question, *adapter]
     wire([send.click, question.submit], events.begin_talk, asked, page, run, None)
-    about.click(None, outputs=question, js=f"() => {DEFAULT_QUESTION!r}", **PRIVATE).then(
-        None, js=_FOCUS, **PRIVATE
+    about.click(None, outputs=question, js=f"() => {DEFAULT_QUESTION!r}", **NOT_IN_API).then(
+        None, js=_FOCUS, **NOT_IN_API
     )
-    stop.click(events.stop_talk, box, page, **LIGHT).then(None, js=_FOCUS, **PRIVATE)
-    restart.click(events.restart_talk, talk, page, **LIGHT).then(None, js=_FOCUS, **PRIVATE)
+    stop.click(events.stop_talk, box, page, **NO_QUEUE).then(None, js=_FOCUS, **NOT_IN_API)
+    restart.click(events.restart_talk, talk, page, **NO_QUEUE).then(None, js=_FOCUS, **NOT_IN_API)

@@ -1,7 +1,7 @@
 """Plotly figures of the page, with plain traces: the plotly.js that Gradio bundles is the older one.
 
 Knows: axes, colours that read on light and dark. Does not know: models, events. Every figure stands
-beside a table that says in words what it shows, the map's by the mean of each block.
+beside a table that says in words what it shows, the map's by the mean of each layer.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from collections.abc import Sequence
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from introspection.demo.engine.trial_batch import LineAnswer
+from introspection.demo.engine.trial_batch import TrialResult
 from introspection.demo.tabs.many.sweeps import outcome, rates
 
-__all__ = ["GRID", "INK", "blocks", "doses", "heat_map", "plain_figure"]
+__all__ = ["GRID", "INK", "doses", "heat_map", "layers", "plain_figure"]
 
 INK, GRID = "#64748b", "rgba(100,116,139,.25)"
 SERIES = {
@@ -57,7 +57,7 @@ def _plain(figure: go.Figure) -> go.Figure:
 
 
 def doses(
-    answers: Sequence[LineAnswer], axis: str, trained: tuple[float, float] | None
+    answers: Sequence[TrialResult], axis: str, trained: tuple[float, float] | None
 ) -> go.Figure:
     """Share of the wordings in which the concept is named, against the label of the lines."""
     found = rates(answers)
@@ -87,7 +87,7 @@ def doses(
     return figure
 
 
-def heat_map(answers: Sequence[LineAnswer]) -> go.Figure:
+def heat_map(answers: Sequence[TrialResult]) -> go.Figure:
     """One cell per concept and strength, coloured by what became of it."""
     concepts = list(dict.fromkeys(answer.line.label for answer in answers))
     strengths = sorted({answer.line.strength for answer in answers})
@@ -120,8 +120,8 @@ def heat_map(answers: Sequence[LineAnswer]) -> go.Figure:
     return figure
 
 
-def blocks(answers: Sequence[LineAnswer]) -> go.Figure | None:
-    """One map per answer: blocks upwards, tokens to the right, a frame where the vector is added."""
+def layers(answers: Sequence[TrialResult]) -> go.Figure | None:
+    """One map per answer: layers upwards, tokens to the right, a frame where the vector is added."""
     maps = [(answer.line.label, answer.map) for answer in answers if answer.map]
     if not maps:
         return None
@@ -144,7 +144,7 @@ def blocks(answers: Sequence[LineAnswer]) -> go.Figure | None:
             z=[[round(value, 3) for value in line] for line in one.projections],
             x=names,
             text=[[f"{value:.2f}" for value in line] for line in one.cosines],
-            hovertemplate="block %{y}, %{x}: %{z:.2f} norms, cosine %{text}<extra></extra>",
+            hovertemplate="layer %{y}, %{x}: %{z:.2f} norms, cosine %{text}<extra></extra>",
             zmin=-top,
             zmax=top,
             colorscale=[list(stop) for stop in SIGNED],
@@ -158,13 +158,13 @@ def blocks(answers: Sequence[LineAnswer]) -> go.Figure | None:
                 type="rect",
                 x0=first - 0.5,
                 x1=last + 0.5,
-                y0=one.block - 0.5,
-                y1=one.block + 0.5,
+                y0=one.layer - 0.5,
+                y1=one.layer + 0.5,
                 line={"color": "#dc2626", "width": 2},
                 row=row,
                 col=1,
             )
     figure.update_layout(height=PANEL * len(maps), showlegend=False)
     figure.update_xaxes(type="category", tickfont={"size": 10}, tickangle=-90)
-    figure.update_yaxes(title="block")
+    figure.update_yaxes(title="layer")
     return figure

@@ -1,4 +1,4 @@
-"""The experiments that are lists of lines: dose-response, blocks, heat map, ten concepts, controls.
+"""The experiments that are lists of lines: dose-response, layers, heat map, ten concepts, controls.
 
 Knows: which lines each of them has and what their answers add up to. Does not know: Gradio, HTML, the
 model.
@@ -15,8 +15,8 @@ from typing import Any
 
 from introspection.concepts.catalogue import Concept
 from introspection.concepts.texts import fill, texts
-from introspection.demo.engine.experiment import MAX_STRENGTH, Experiment, Request, is_harmful
-from introspection.demo.engine.trial_batch import Line, LineAnswer
+from introspection.demo.engine.experiment import MAX_STRENGTH, DemoModel, RunRequest, is_harmful
+from introspection.demo.engine.trial_batch import TrialResult, TrialSpec
 from introspection.errors import IntrospectionError
 
 __all__ = [
@@ -35,8 +35,8 @@ __all__ = [
 KINDS = {
     "controls": "Controls: can it be fooled?",
     "strength": "Strength: how much does it take?",
-    "layer": "Block: does it matter where?",
-    "map": "Blocks × tokens: where does it go?",
+    "layer": "Layer: does it matter where?",
+    "map": "Layers × tokens: where does it go?",
     "heat map": "Concepts × strengths",
     "concepts": "Up to ten concepts",
 }
@@ -55,7 +55,7 @@ class Outcome:
     right: bool
 
 
-def outcome(answer: LineAnswer) -> Outcome | None:
+def outcome(answer: TrialResult) -> Outcome | None:
     """None while the line is being written."""
     verdict, line = answer.verdict, answer.line
     if verdict is None:
@@ -75,7 +75,7 @@ def outcome(answer: LineAnswer) -> Outcome | None:
     return Outcome("wrong name" if verdict.named else "noticed, not named", False)
 
 
-def name_list(experiment: Experiment, text: object) -> list[Concept]:
+def name_list(experiment: DemoModel, text: object) -> list[Concept]:
     """One to ten concepts: one per line, or on one line between commas, where quotes keep a name
     with a comma together. Raises IntrospectionError."""
     if not isinstance(text, str) or len(text) > MOST_LIST:
@@ -94,7 +94,9 @@ def name_list(experiment: Experiment, text: object) -> list[Concept]:
     return [experiment.request(name, 1.0).concept for name in names]
 
 
-def plan(experiment: Experiment, kind: object, request: Request, names: object = "") -> list[Line]:
+def plan(
+    experiment: DemoModel, kind: object, request: RunRequest, names: object = ""
+) -> list[TrialSpec]:
     """The lines of one experiment around a checked request. Raises IntrospectionError."""
     match kind:
         case "controls":
@@ -106,69 +108,69 @@ def plan(experiment: Experiment, kind: object, request: Request, names: object =
         case "map":
             what, dose, asked = request.concept, request.strength, request.question
             return [
-                Line("trained, with the vector", what, dose, asked),
-                Line("untrained, with the vector", what, dose, asked, adapter=False),
-                Line("trained, nothing added", what, 0.0, asked, "none"),
+                TrialSpec("trained, with the vector", what, dose, asked),
+                TrialSpec("untrained, with the vector", what, dose, asked, adapter=False),
+                TrialSpec("trained, nothing added", what, 0.0, asked, "none"),
             ]
         case "heat map":
             concepts = [experiment.request(name, 1.0).concept for name in HEAT]
             if request.concept.name not in HEAT:
                 concepts = [request.concept, *concepts[:-1]]
             return [
-                Line(concept.name, concept, dose, request.question)
+                TrialSpec(concept.name, concept, dose, request.question)
                 for concept in concepts
                 for dose in COARSE
             ]
         case "concepts":
             return [
-                Line(concept.name, concept, request.strength, request.question)
+                TrialSpec(concept.name, concept, request.strength, request.question)
                 for concept in name_list(experiment, names)
             ]
     raise IntrospectionError(f"There is no such experiment: choose one of {', '.join(KINDS)}.")
 
 
-def _questions(request: Request) -> tuple[str, ...]:
+def _questions(request: RunRequest) -> tuple[str, ...]:
     """The visitor's own wording first, then others that training never had."""
     others = [q for q in texts("test").questions if q != request.question]
     return (request.question, *others[: QUESTIONS - 1])
 
 
-def _controls(request: Request) -> list[Line]:
+def _controls(request: RunRequest) -> list[TrialSpec]:
     """Everything that is nearly an injection of the concept, and the injection itself."""
     words, concept, dose, asked = texts("test"), request.concept, request.strength, request.question
     mention, claim = fill(words.mentions[0], concept.name), fill(words.claims[0], concept.name)
-    lines = [Line("the concept’s vector", concept, dose, asked)]
+    lines = [TrialSpec("the concept’s vector", concept, dose, asked)]
     lines += [
-        Line("nothing", concept, 0.0, asked, "none"),
-        Line("random vector, same length", concept, dose, asked, "random"),
-        Line("the vector turned round", concept, dose, asked, "negated"),
-        Line("concept only in the text", concept, 0.0, f"{mention}\n\n{asked}", "none"),
-        Line("text claims an injection", concept, 0.0, f"{claim}\n\n{asked}", "none"),
-        Line("the vector, untrained model", concept, dose, asked, adapter=False),
+        TrialSpec("nothing", concept, 0.0, asked, "none"),
+        TrialSpec("random vector, same length", concept, dose, asked, "random"),
+        TrialSpec("the vector turned round", concept, dose, asked, "negated"),
+        TrialSpec("concept only in the text", concept, 0.0, f"{mention}\n\n{asked}", "none"),
+        TrialSpec("text claims an injection", concept, 0.0, f"{claim}\n\n{asked}", "none"),
+        TrialSpec("the vector, untrained model", concept, dose, asked, adapter=False),
     ]
     return lines
 
 
-def _doses(request: Request) -> list[Line]:
+def _doses(request: RunRequest) -> list[TrialSpec]:
     return [
-        Line(f"{dose:g}", request.concept, dose, question, adapter=adapter)
+        TrialSpec(f"{dose:g}", request.concept, dose, question, adapter=adapter)
         for adapter in (True, False)
         for dose in STRENGTHS
         for question in _questions(request)
     ]
 
 
-def _blocks(experiment: Experiment, request: Request) -> list[Line]:
+def _blocks(experiment: DemoModel, request: RunRequest) -> list[TrialSpec]:
     own, depth = experiment.loaded.layer, experiment.depth
-    blocks = sorted({own, *range(max(own % 4, 1), depth - 1, 4)})
+    layers = sorted({own, *range(max(own % 4, 1), depth - 1, 4)})
     return [
-        Line(f"{block}", request.concept, request.strength, question, layer=block)
-        for block in blocks
+        TrialSpec(f"{layer}", request.concept, request.strength, question, layer=layer)
+        for layer in layers
         for question in _questions(request)
     ]
 
 
-def rates(answers: Sequence[LineAnswer]) -> dict[tuple[str, bool], tuple[int, int, int]]:
+def rates(answers: Sequence[TrialResult]) -> dict[tuple[str, bool], tuple[int, int, int]]:
     """(named, noticed, lines that have ended) of each (label, adapter), in the order of lines."""
     found: dict[tuple[str, bool], tuple[int, int, int]] = {}
     for answer in answers:
@@ -181,17 +183,17 @@ def rates(answers: Sequence[LineAnswer]) -> dict[tuple[str, bool], tuple[int, in
     return found
 
 
-def rows(experiment: Experiment, answers: Sequence[LineAnswer]) -> list[dict[str, Any]]:
-    """The finished lines as plain values, for files and the API; maps of the blocks rounded to a
+def rows(experiment: DemoModel, answers: Sequence[TrialResult]) -> list[dict[str, Any]]:
+    """The finished lines as plain values, for files and the API; maps of the layers rounded to a
     thousandth."""
     found = []
     for answer in answers:
         line, verdict, result = answer.line, answer.verdict, outcome(answer)
         if verdict is None or result is None:
             continue
-        blocks = {}
+        layers = {}
         if answer.map:
-            blocks = {
+            layers = {
                 "tokens": list(answer.map.tokens),
                 "prompt_tokens": answer.map.prompt,
                 "injected_tokens": answer.map.injected,
@@ -216,17 +218,17 @@ def rows(experiment: Experiment, answers: Sequence[LineAnswer]) -> list[dict[str
                 "halted_at": answer.halted_at,
                 "outcome": result.word,
                 "as_it_should": result.right,
-                **({"every_block": blocks} if blocks else {}),
+                **({"every_block": layers} if layers else {}),
             }
         )
     return found
 
 
-def as_json(experiment: Experiment, answers: Sequence[LineAnswer]) -> str:
+def as_json(experiment: DemoModel, answers: Sequence[TrialResult]) -> str:
     return json.dumps(rows(experiment, answers), ensure_ascii=False, indent=1)
 
 
-def as_csv(experiment: Experiment, answers: Sequence[LineAnswer]) -> str:
+def as_csv(experiment: DemoModel, answers: Sequence[TrialResult]) -> str:
     """The same as a table, without maps. A cell that a spreadsheet would take for a formula gets an
     apostrophe."""
     file = StringIO()

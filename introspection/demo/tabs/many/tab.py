@@ -14,11 +14,11 @@ from typing import Any
 
 import gradio as gr
 
-from introspection.demo.engine.experiment import Experiment, Request
+from introspection.demo.engine.experiment import DemoModel, RunRequest
 from introspection.demo.engine.run_tickets import Tickets
-from introspection.demo.engine.trial_batch import Line, LineAnswer
+from introspection.demo.engine.trial_batch import TrialResult, TrialSpec
 from introspection.demo.shared import html, verdicts
-from introspection.demo.shared.events import LIGHT, Run, wire
+from introspection.demo.shared.events import NO_QUEUE, Run, wire
 from introspection.demo.shared.widgets import strength_slider
 from introspection.demo.tabs.many import figures, sweeps, tables
 from introspection.demo.tabs.try_it.callbacks import BROKEN, FAILED, STOPPED, error_toast
@@ -33,10 +33,10 @@ ABOUT = {
     "looks like it. A model that guesses, reads the text or answers any disturbance is found out.",
     "strength": "Eight strengths, three wordings each, trained and untrained. Shaded: the trained "
     "range.",
-    "layer": "The vector is read and written at other blocks than the one the adapter was trained "
+    "layer": "The vector is read and written at other layers than the one the adapter was trained "
     "for, and measured there against fewer everyday words.",
-    "map": "The residual stream after every block, along the prompt’s end and the answer: how much of "
-    "the concept is in it. The vector is added at one block (framed); from there on the model carries "
+    "map": "The residual stream after every layer, along the prompt’s end and the answer: how much of "
+    "the concept is in it. The vector is added at one layer (framed); from there on the model carries "
     "it, or does not.",
     "heat map": "Six concepts at five strengths, harmful ones at the end.",
     "concepts": "Your own list, separated by commas or lines.",
@@ -44,7 +44,7 @@ ABOUT = {
 
 
 class _Events:
-    def __init__(self, experiment: Experiment, tickets: Tickets) -> None:
+    def __init__(self, experiment: DemoModel, tickets: Tickets) -> None:
         self.experiment, self.tickets = experiment, tickets
 
     def choose(self, kind: Any) -> tuple[Any, Any]:
@@ -55,7 +55,7 @@ class _Events:
 
     def _asked(
         self, kind: Any, concept: Any, strength: Any, names: Any, adapter: Any
-    ) -> tuple[Experiment, Request, list[Line]]:
+    ) -> tuple[DemoModel, RunRequest, list[TrialSpec]]:
         """What is asked, of which adapter. Raises IntrospectionError for what cannot run."""
         request = self.experiment.request(concept, strength, adapter=adapter)
         chosen = self.experiment.chosen(request.adapter)
@@ -97,7 +97,7 @@ class _Events:
             return
         try:
             chosen, request, lines = self._asked(kind, concept, strength, names, adapter)
-            answers: tuple[LineAnswer, ...] = ()
+            answers: tuple[TrialResult, ...] = ()
             shown = 0.0
             with closing(chosen.lines(lines, maps=kind == "map")) as steps:  # type: ignore[type-var]
                 for answers in steps:
@@ -129,30 +129,30 @@ class _Events:
             tables.downloads(chosen, answers),
         )
 
-    def _status(self, answers: tuple[LineAnswer, ...]) -> str:
+    def _status(self, answers: tuple[TrialResult, ...]) -> str:
         mine = [a for a in answers if a.line.adapter]
         right = sum(bool((o := sweeps.outcome(a)) and o.right) for a in mine)
         who = "trained" if self.experiment.has_adapter else "untrained"
         tone: Any = "plain" if right < len(mine) or not self.experiment.has_adapter else "good"
         return html.status(tone, f"{right} of {len(mine)} answers of the {who} model are right.")
 
-    def _table(self, kind: str, request: Request, answers: tuple[LineAnswer, ...]) -> str:
+    def _table(self, kind: str, request: RunRequest, answers: tuple[TrialResult, ...]) -> str:
         what = f"“{request.concept.name}”"
         if kind == "strength":
             return tables.rates_table(answers, f"{what} at eight strengths", "Strength ρ")
         if kind == "layer":
-            return tables.rates_table(answers, f"{what} at other blocks", "Block")
+            return tables.rates_table(answers, f"{what} at other layers", "Layer")
         written = tables.lines_table(self.experiment, answers, sweeps.KINDS[kind])
         return written + (tables.blocks_table(answers) if kind == "map" else "")
 
-    def _figure(self, kind: str, chosen: Experiment, answers: tuple[LineAnswer, ...]) -> Any:
+    def _figure(self, kind: str, chosen: DemoModel, answers: tuple[TrialResult, ...]) -> Any:
         trained = chosen.trained_range
         if kind == "strength":
             return figures.doses(answers, "strength ρ", trained)
         if kind == "layer":
-            return figures.doses(answers, "block", None)
+            return figures.doses(answers, "layer", None)
         if kind == "map":
-            return figures.blocks(answers)
+            return figures.layers(answers)
         return figures.heat_map(answers) if kind == "heat map" else None
 
     def stop_lines(self, visitor: gr.Request) -> str:
@@ -163,7 +163,7 @@ class _Events:
         return html.status("bad", FAILED)
 
 
-def add(experiment: Experiment, tickets: Tickets, adapter: list[gr.Dropdown]) -> None:
+def add(experiment: DemoModel, tickets: Tickets, adapter: list[gr.Dropdown]) -> None:
     """The tab's components and events; call it inside ``gr.Tab``. ``adapter``: the picker, if any."""
     events = _Events(experiment, tickets)
     gr.HTML(
@@ -208,5 +208,5 @@ def add(experiment: Experiment, tickets: Tickets, adapter: list[gr.Dropdown]) ->
     shown = [status, table, figure, files]
     run = Run(events.run_lines, [ticket, *asked], shown, events.failed_lines, None, status, status)
     wire([go.click, concept.submit], events.begin_lines, asked, [ticket, *shown], run, None)
-    stop.click(events.stop_lines, outputs=status, **LIGHT)
-    kind.input(events.choose, kind, [kind, names], **LIGHT)
+    stop.click(events.stop_lines, outputs=status, **NO_QUEUE)
+    kind.input(events.choose, kind, [kind, names], **NO_QUEUE)

@@ -9,11 +9,11 @@ from base64 import b64encode
 from collections.abc import Sequence
 from html import escape
 
-from introspection.demo.engine.experiment import Answers, Experiment, Request
-from introspection.demo.engine.trial_batch import LineAnswer
+from introspection.demo.engine.experiment import DemoModel, RowAnswers, RunRequest
+from introspection.demo.engine.trial_batch import TrialResult
 from introspection.demo.tabs.many.sweeps import as_csv, as_json, outcome, rates
-from introspection.injection.decoding.readout import Token
-from introspection.injection.trials.trial import ask, injected_span, prompt_ids
+from introspection.injection.decoding.readout import ReadToken
+from introspection.injection.trials.trial import conversation, injected_positions, prompt_ids
 
 __all__ = ["blocks_table", "downloads", "lines_table", "rates_table", "strip", "where"]
 
@@ -32,7 +32,7 @@ def _table(caption: str, heads: Sequence[str], rows: Sequence[str]) -> str:
     )
 
 
-def lines_table(experiment: Experiment, answers: Sequence[LineAnswer], caption: str) -> str:
+def lines_table(experiment: DemoModel, answers: Sequence[TrialResult], caption: str) -> str:
     """One row per line: what was done, what was written, what it amounts to."""
     rows = []
     for answer in answers:
@@ -53,7 +53,7 @@ def lines_table(experiment: Experiment, answers: Sequence[LineAnswer], caption: 
     return _table(caption, ("What is injected", "Strength", "Report", "Outcome"), rows)
 
 
-def rates_table(answers: Sequence[LineAnswer], caption: str, head: str) -> str:
+def rates_table(answers: Sequence[TrialResult], caption: str, head: str) -> str:
     """One row per dose: how many wordings noticed it and named it, trained and untrained."""
     found = rates(answers)
     rows = []
@@ -71,32 +71,32 @@ def rates_table(answers: Sequence[LineAnswer], caption: str, head: str) -> str:
     return _table(caption, heads, rows)
 
 
-def blocks_table(answers: Sequence[LineAnswer]) -> str:
-    """For each block the mean over the answer of what the figure shows token by token."""
+def blocks_table(answers: Sequence[TrialResult]) -> str:
+    """For each layer the mean over the answer of what the figure shows token by token."""
     maps = [answer.map for answer in answers if answer.map]
     if not maps:
         return ""
-    added = {one.block for one in maps if one.injected}
+    added = {one.layer for one in maps if one.injected}
     rows = []
-    for block in range(len(maps[0].projections)):
+    for layer in range(len(maps[0].projections)):
         cells = ""
         for one in maps:
-            written = one.projections[block][one.prompt - 1 :]
+            written = one.projections[layer][one.prompt - 1 :]
             cells += f'<td class="number">{sum(written) / len(written):.2f}</td>'
-        mark = " (the vector is added here)" if block in added else ""
-        rows.append(f'<tr><th scope="row">{block}{mark}</th>{cells}</tr>')
+        mark = " (the vector is added here)" if layer in added else ""
+        rows.append(f'<tr><th scope="row">{layer}{mark}</th>{cells}</tr>')
     caption = (
-        f"Projection on “{answers[0].line.concept.name}” at each block, "  # type: ignore[union-attr]
-        "mean over the answer, in typical residual norms of the block above a clean answer"
+        f"Projection on “{answers[0].line.concept.name}” at each layer, "  # type: ignore[union-attr]
+        "mean over the answer, in typical residual norms of the layer above a clean answer"
     )
     return (
-        '<details class="blocks"><summary>The mean of each block as a table (every token: in the '
+        '<details class="layers"><summary>The mean of each layer as a table (every token: in the '
         "JSON)</summary>"
-        f"{_table(caption, ('Block', *(a.line.label for a in answers)), rows)}</details>"
+        f"{_table(caption, ('Layer', *(a.line.label for a in answers)), rows)}</details>"
     )
 
 
-def downloads(experiment: Experiment, answers: Sequence[LineAnswer]) -> str:
+def downloads(experiment: DemoModel, answers: Sequence[TrialResult]) -> str:
     """Links that hold the file themselves: nothing is written on the server."""
 
     def link(text: str, kind: str, name: str, label: str) -> str:
@@ -111,7 +111,7 @@ def downloads(experiment: Experiment, answers: Sequence[LineAnswer]) -> str:
     )
 
 
-def _cell(token: Token) -> str:
+def _cell(token: ReadToken) -> str:
     """One token of the strip, darker the more of the concept the reader finds there."""
     share = max(0.0, min(token.signal / FULL, 1.0))
     near = ", ".join(f"{name} {value:.2f}" for name, value in token.nearest)
@@ -123,7 +123,7 @@ def _cell(token: Token) -> str:
     )
 
 
-def strip(answers: Answers, concept: str) -> str:
+def strip(answers: RowAnswers, concept: str) -> str:
     """What the reader found along the trained model's answer and along the control's."""
     if not answers[0].tokens_read:
         return ""
@@ -142,9 +142,9 @@ def strip(answers: Answers, concept: str) -> str:
     heads = ("Token", "Answer", "Vector added", "Projection", "Nearest known concepts")
     caption = f"Projection of the residual stream on “{concept}”, token by token"
     return (
-        '<p class="reading">A plain reader at the same block, beside the self-report: the darker a '
+        '<p class="reading">A plain reader at the same layer, beside the self-report: the darker a '
         f"token, the more of “{escape(concept)}” it finds there (in typical residual norms above "
-        "the clean answer; every block: under “Many at once”). Dashed: the prompt. Underlined: the "
+        "the clean answer; every layer: under “Many at once”). Dashed: the prompt. Underlined: the "
         "vector is added there, so the reader must see it, in the untrained model too; whether the "
         "model can <em>say</em> it is another matter.</p>"
         f"{''.join(lines)}<details><summary>The same as a table</summary>"
@@ -152,12 +152,12 @@ def strip(answers: Answers, concept: str) -> str:
     )
 
 
-def where(experiment: Experiment, request: Request) -> str:
+def where(experiment: DemoModel, request: RunRequest) -> str:
     """Before a run: the prompt's tokens and the first places of the answer, and at which of them the
     vector will be added."""
-    tokenizer, messages = experiment.loaded.tokenizer, ask(request.question)
+    tokenizer, messages = experiment.loaded.tokenizer, conversation(request.question)
     ids = prompt_ids(tokenizer, messages)
-    first, last = injected_span(tokenizer, messages, request.schedule)
+    first, last = injected_positions(tokenizer, messages, request.schedule)
     count = len(ids)
 
     def cell(text: str, at: int, given: bool) -> str:

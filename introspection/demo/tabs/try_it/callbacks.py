@@ -17,7 +17,7 @@ from typing import Any
 import gradio as gr
 
 from introspection.concepts.catalogue import catalogue
-from introspection.demo.engine.experiment import Answers, Experiment, Request
+from introspection.demo.engine.experiment import DemoModel, RowAnswers, RunRequest
 from introspection.demo.engine.run_tickets import Tickets
 from introspection.demo.shared import html, verdicts
 from introspection.demo.tabs.many import tables
@@ -60,26 +60,28 @@ def error_toast(title: str, sentence: object) -> gr.Error:
     return gr.Error(text, title=title, print_exception=False)
 
 
-Shared = Callable[[Request, Answers, gr.Request], str]
+Shared = Callable[[RunRequest, RowAnswers, gr.Request], str]
 
 
 class Callbacks:
     """``shared`` turns a finished run into its links."""
 
-    def __init__(self, experiment: Experiment, tickets: Tickets, shared: Shared) -> None:
+    def __init__(self, experiment: DemoModel, tickets: Tickets, shared: Shared) -> None:
         self.experiment, self.tickets, self.shared = experiment, tickets, shared
 
-    def _running(self, request: Request, place: str) -> str:
+    def _running(self, request: RunRequest, place: str) -> str:
         """The status of a run that has this place in the line."""
         what = f"“{request.concept.name}” is injected at strength {request.strength:g}"
         if request.strength == 0:
             what = "Strength 0: nothing is injected"
         return html.status("plain", f"{what}. {place}", running=True)
 
-    def _stage(self, request: Request, answers: Answers | None = None) -> str:
+    def _stage(self, request: RunRequest, answers: RowAnswers | None = None) -> str:
         return html.stage(self.experiment.has_adapter, request, answers)
 
-    def _conclusion(self, request: Request, answers: Answers) -> tuple[verdicts.Tone, str, str]:
+    def _conclusion(
+        self, request: RunRequest, answers: RowAnswers
+    ) -> tuple[verdicts.Tone, str, str]:
         check = self.experiment.chosen(request.adapter)
         return verdicts.conclusion(request, answers, check.has_adapter, check.trained_range)
 
@@ -167,7 +169,7 @@ class Callbacks:
             request = self.experiment.request(
                 concept, strength, question, schedule, tokens, adapter
             )
-            answers: Answers | None = None
+            answers: RowAnswers | None = None
             shown, halted, concluded = 0.0, False, False
             with closing(self.experiment.stream(request)) as steps:  # type: ignore[type-var]
                 for answers in steps:

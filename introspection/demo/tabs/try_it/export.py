@@ -17,13 +17,19 @@ from urllib.parse import quote, urlencode, urlsplit
 
 from introspection import __version__
 from introspection.concepts.texts import DEFAULT_QUESTION
-from introspection.demo.engine.experiment import CAP, Answer, Answers, Experiment, Request
+from introspection.demo.engine.experiment import (
+    MAX_NEW_TOKENS,
+    DemoModel,
+    RowAnswer,
+    RowAnswers,
+    RunRequest,
+)
 from introspection.errors import IntrospectionError
 from introspection.evaluation.grading.grade import grade
 
 __all__ = ["as_curl", "as_json", "as_python", "from_json", "from_query", "link", "page_address"]
 
-Check = Callable[..., Request]  # concept, strength, question, schedule, tokens, adapter
+Check = Callable[..., RunRequest]  # concept, strength, question, schedule, tokens, adapter
 SCHEMA = 1
 LARGEST = 64 * 1024  # bytes of an imported run
 DEEPEST = 8  # levels of an imported run; ours has four
@@ -53,7 +59,7 @@ def page_address(request_url: str) -> str:
     return f"{parts.scheme}://{host}{parts.path.partition('/gradio_api')[0].rstrip('/')}/"
 
 
-def link(base: str, request: Request) -> str:
+def link(base: str, request: RunRequest) -> str:
     """The page with these settings in its form."""
     found = {"concept": request.concept.name, "strength": repr(request.strength).removesuffix(".0")}
     if request.question != DEFAULT_QUESTION:
@@ -64,7 +70,7 @@ def link(base: str, request: Request) -> str:
     return f"{base}?{urlencode(found)}"
 
 
-def from_query(check: Check, params: Mapping[str, str]) -> Request | None:
+def from_query(check: Check, params: Mapping[str, str]) -> RunRequest | None:
     """The settings of a link, None if it has none. Raises IntrospectionError for bad ones."""
     # Where a parser keeps repeated parameters as lists, the last one counts.
     found = {k: v[-1] if isinstance(v, list) and v else v for k, v in params.items()}
@@ -79,7 +85,7 @@ def from_query(check: Check, params: Mapping[str, str]) -> Request | None:
         found.get("strength", 1.0),
         found.get("question", DEFAULT_QUESTION),
         found.get("schedule", TRAINED_SCHEDULE),
-        found.get("tokens", CAP),
+        found.get("tokens", MAX_NEW_TOKENS),
         found.get("adapter"),
     )
 
@@ -93,10 +99,13 @@ def _server(base: str) -> str:
     return f"https://{host or re.sub('[^a-z0-9]+', '-', space.casefold()) + '.hf.space'}/"
 
 
-def as_python(base: str, request: Request) -> str:
+def as_python(base: str, request: RunRequest) -> str:
     """The run as a program: the endpoint takes concept, strength, question and adapter."""
-    note = f"# /compare runs the schedule {TRAINED_SCHEDULE} and at most {CAP} answer tokens.\n"
-    usual = str(request.schedule) == TRAINED_SCHEDULE and request.tokens == CAP
+    note = (
+        f"# /compare runs the schedule {TRAINED_SCHEDULE} and at most {MAX_NEW_TOKENS} answer "
+        "tokens.\n"
+    )
+    usual = str(request.schedule) == TRAINED_SCHEDULE and request.tokens == MAX_NEW_TOKENS
     adapter = f"    adapter={request.adapter!r},\n" if request.adapter else ""
     client = base.removeprefix(SPACES).strip("/") if base.startswith(SPACES) else base
     return (
@@ -113,7 +122,7 @@ def as_python(base: str, request: Request) -> str:
     )
 
 
-def as_curl(base: str, request: Request) -> str:
+def as_curl(base: str, request: RunRequest) -> str:
     """The run as two shell commands: ask, then wait for the answer."""
     asked = [request.concept.name, request.strength, request.question]
     data = json.dumps({"data": [*asked, request.adapter] if request.adapter else asked})
@@ -137,7 +146,7 @@ def _clean(text: str) -> str:
     return "".join("\ufffd" if _unfit(letter) else letter for letter in text)
 
 
-def as_json(experiment: Experiment, request: Request, answers: Answers) -> str:
+def as_json(experiment: DemoModel, request: RunRequest, answers: RowAnswers) -> str:
     """The run as a file: settings, texts, verdicts, and which weights gave them.
 
     Always importable: a character that an import refuses, should a model write one, becomes U+FFFD.
@@ -196,7 +205,7 @@ def _loaded(text: object) -> dict[str, Any]:
     return found
 
 
-def _answer(request: Request, found: dict[str, Any], most: int, adapter: bool) -> Answer:
+def _answer(request: RunRequest, found: dict[str, Any], most: int, adapter: bool) -> RowAnswer:
     if _take(found, "adapter", bool, "true or false") != adapter:
         raise _refused("mixes up which answers used the adapter")
     text = _take(found, "text", str, "text")
@@ -211,10 +220,10 @@ def _answer(request: Request, found: dict[str, Any], most: int, adapter: bool) -
     verdict = grade(text, concept.name if concept else None, concept.aliases if concept else ())
     halted_at = halted_at if verdict.halted else None
     began = began if injected and request.schedule.kind == "from_step" else None
-    return Answer(found["row"], adapter, injected, text, tokens, halted_at, verdict, began)
+    return RowAnswer(found["row"], adapter, injected, text, tokens, halted_at, verdict, began)
 
 
-def from_json(check: Check, text: object) -> tuple[Request, Answers]:
+def from_json(check: Check, text: object) -> tuple[RunRequest, RowAnswers]:
     """An imported run. Settings pass the usual check, verdicts are worked out anew from the texts.
 
     Raises IntrospectionError for everything that is no run.

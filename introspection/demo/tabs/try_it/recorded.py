@@ -18,7 +18,14 @@ from pathlib import Path
 
 from introspection.concepts.catalogue import catalogue
 from introspection.concepts.texts import DEFAULT_QUESTION
-from introspection.demo.engine.experiment import CAP, Answer, Answers, Experiment, Request, checked
+from introspection.demo.engine.experiment import (
+    MAX_NEW_TOKENS,
+    DemoModel,
+    RowAnswer,
+    RowAnswers,
+    RunRequest,
+    checked,
+)
 from introspection.demo.tabs.try_it import export
 from introspection.errors import IntrospectionError
 from introspection.io.files import write_text
@@ -40,8 +47,8 @@ CHOSEN = (
 class Recorded:
     """One run, the model that it is a recording of, and the package and weights that made it."""
 
-    request: Request
-    answers: Answers
+    request: RunRequest
+    answers: RowAnswers
     model: str
     made_with: str
 
@@ -57,7 +64,7 @@ def runs() -> tuple[Recorded, ...]:
     return tuple(found)
 
 
-def play(recorded: Recorded, pause: float) -> Iterator[Answers]:
+def play(recorded: Recorded, pause: float) -> Iterator[RowAnswers]:
     """The three answers as they grow, ``pause`` seconds between two words.
 
     As in a live run each row has its own end: ``halted_at`` comes with its last word and the verdict
@@ -65,7 +72,7 @@ def play(recorded: Recorded, pause: float) -> Iterator[Answers]:
     """
     words = [re.findall(r"\s*\S+(?:\s+$)?|\s+$", answer.text) for answer in recorded.answers]
 
-    def at(i: int, step: int) -> Answer:
+    def at(i: int, step: int) -> RowAnswer:
         answer, count = recorded.answers[i], len(words[i])
         if step > count:
             return answer
@@ -88,7 +95,7 @@ def play(recorded: Recorded, pause: float) -> Iterator[Answers]:
 # --- making the file ----------------------------------------------------------------------------
 
 
-def _failed(request: Request, answer: Answer) -> bool:
+def _failed(request: RunRequest, answer: RowAnswer) -> bool:
     """Whether the trained model was wrong: another name or none, or a halt where none belongs."""
     return answer.halted != request.harmful or not (answer.verdict and answer.verdict.correct)
 
@@ -96,14 +103,14 @@ def _failed(request: Request, answer: Answer) -> bool:
 def _make() -> list[str]:
     from introspection.models import loading
 
-    experiment = Experiment(loading.load(loading.DEFAULT, device="cpu"))
+    experiment = DemoModel(loading.load(loading.DEFAULT, device="cpu"))
     if not experiment.has_adapter:
         raise IntrospectionError(
             f"There is no adapter for {loading.DEFAULT}: put the trained one into adapters/ first."
         )
 
     def run(concept: str, strength: float, question: str, schedule: str) -> tuple[str, bool]:
-        request = experiment.request(concept, strength, question, schedule, CAP)
+        request = experiment.request(concept, strength, question, schedule, MAX_NEW_TOKENS)
         *_, answers = experiment.stream(request)
         return export.as_json(experiment, request, answers), _failed(request, answers[0])
 

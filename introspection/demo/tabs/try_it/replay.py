@@ -15,10 +15,10 @@ from urllib.parse import urlsplit
 
 import gradio as gr
 
-from introspection.demo.engine.experiment import Answer, Answers, Experiment, Request
+from introspection.demo.engine.experiment import DemoModel, RowAnswer, RowAnswers, RunRequest
 from introspection.demo.engine.run_tickets import Tickets
 from introspection.demo.shared import html, verdicts
-from introspection.demo.shared.events import LIGHT, PRIVATE
+from introspection.demo.shared.events import NO_QUEUE, NOT_IN_API
 from introspection.demo.tabs.many import tables
 from introspection.demo.tabs.try_it import export, recorded
 from introspection.demo.tabs.try_it.callbacks import error_toast
@@ -40,7 +40,7 @@ def address(visitor: gr.Request) -> str:
     return export.page_address(f"{parts.scheme}://{parts.netloc}")
 
 
-def share(experiment: Experiment, request: Request, answers: Answers, base: str) -> str:
+def share(experiment: DemoModel, request: RunRequest, answers: RowAnswers, base: str) -> str:
     """The last run as a link, a file and two programs."""
     link = escape(export.link(base, request))
     data = b64encode(export.as_json(experiment, request, answers).encode()).decode()
@@ -60,7 +60,7 @@ def share(experiment: Experiment, request: Request, answers: Answers, base: str)
 
 
 class _Events:
-    def __init__(self, experiment: Experiment, tickets: Tickets) -> None:
+    def __init__(self, experiment: DemoModel, tickets: Tickets) -> None:
         self.experiment, self.tickets = experiment, tickets
 
     def open_link(self, visitor: gr.Request) -> tuple[Any, ...]:
@@ -96,12 +96,15 @@ class _Events:
         return finished(request, answers, "Replayed from a file, not run here", strengths)
 
 
-def _banner(request: Request, answer: Answer) -> str:
+def _banner(request: RunRequest, answer: RowAnswer) -> str:
     return html.halt(verdicts.halt_notice(request, answer)) if answer.halted_at else ""
 
 
 def finished(
-    request: Request, answers: Answers, note: str, strengths: tuple[float, float] | None = None
+    request: RunRequest,
+    answers: RowAnswers,
+    note: str,
+    strengths: tuple[float, float] | None = None,
 ) -> tuple[Any, ...]:
     """(verdict, banner, three answers, strip, no links) of a run that was not made here."""
     tone, said, more = verdicts.conclusion(request, answers, answers[0].adapter, strengths)
@@ -128,7 +131,7 @@ def add_player(tickets: Tickets, shown: list[Any]) -> None:
             raise error_toast("Nothing to play", "Choose one of the recorded runs first.")
         run, session = runs[number], visitor.session_hash or ""
         ticket = tickets.take(session)
-        answers: Answers | None = None
+        answers: RowAnswers | None = None
         note = f"Recorded run of {run.model}"
         skip = gr.skip()
         for answers in recorded.play(run, PAUSE):
@@ -156,10 +159,10 @@ def add_player(tickets: Tickets, shown: list[Any]) -> None:
         elem_id="recorded",
     )
     start = gr.Button("Play", elem_id="play")
-    start.click(play, chosen, shown, show_progress="hidden", concurrency_limit=8, **PRIVATE)
+    start.click(play, chosen, shown, show_progress="hidden", concurrency_limit=8, **NOT_IN_API)
 
 
-def add(experiment: Experiment, tickets: Tickets, form: list[Any], shown: list[Any]) -> None:
+def add(experiment: DemoModel, tickets: Tickets, form: list[Any], shown: list[Any]) -> None:
     """The panel; ``form`` is (concept, strength, question, schedule, tokens, adapter where there is
     a choice), ``shown`` (verdict, banner, stage, strip, share). Call it inside ``gr.Blocks``."""
     events = _Events(experiment, tickets)
@@ -173,8 +176,8 @@ def add(experiment: Experiment, tickets: Tickets, form: list[Any], shown: list[A
             elem_id="import",
         )
         replay = gr.Button("Replay", elem_id="import-run")
-    copy.click(None, js=COPY, **PRIVATE)
+    copy.click(None, js=COPY, **NOT_IN_API)
     replay.click(
-        events.import_run, text, shown, show_progress="hidden", concurrency_limit=8, **PRIVATE
+        events.import_run, text, shown, show_progress="hidden", concurrency_limit=8, **NOT_IN_API
     )
-    gr.on(None, events.open_link, None, [*form, shown[0]], **LIGHT)  # when the page is opened
+    gr.on(None, events.open_link, None, [*form, shown[0]], **NO_QUEUE)  # when the page is opened
