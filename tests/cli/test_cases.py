@@ -1,6 +1,8 @@
 """The folder of cases: inputs after public complaints, each put to the program as it stands.
 
 One test a row that has an input here (L: nothing lost, N: nothing misread), by the file in ``cases/``.
+Rows whose script starts many processes soak; the same claims in one process: L3 test_kill_points, L4 and
+L7 test_runs, L5 and L11 test_outputs, L6 test_out_fuzz.
 More of every kind, and the rows without a file, stand in the tests of the part that they belong to:
 N8 test_fingerprints, N9 test_foreign, N10 test_demo_hostile, N11 test_other_models, R1 and R6 to R10
 test_records, R3 test_conditions, R4 test_names, R5 test_hub, R11 test_injections, R12 test_records.
@@ -107,6 +109,7 @@ def test_l2_places_that_nobody_means(model: Path, adapter: Path, here: Path) -> 
     assert contents(here) == before and stat.S_ISFIFO((here / "pipe").stat().st_mode)
 
 
+@pytest.mark.soak
 def test_l3_stale_replies(tiny: Path, model: Path, here: Path) -> None:
     script = ["bash", CASES / "stale_replies.sh", ROOT, tiny / "llama", model]
     done = subprocess.run(script, capture_output=True, text=True, check=False, timeout=500)
@@ -118,6 +121,7 @@ def test_l3_stale_replies(tiny: Path, model: Path, here: Path) -> None:
         assert (here / name / "introspection.json").is_file(), done.stdout
 
 
+@pytest.mark.soak
 def test_l4_damaged_run_files(model: Path, here: Path) -> None:
     ours = ("train", "--model", model, "--recipe", "ours", "--examples", "8", "--epochs", "1")
     ours += ("--batch-size", "4", "--device", "cpu", "--out", "a", "--run", "r")
@@ -131,6 +135,7 @@ def test_l4_damaged_run_files(model: Path, here: Path) -> None:
         assert result.exit_code == 0 and contents(here / "a") == whole, (data, result.output)
 
 
+@pytest.mark.soak
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounts a small disk")
 def test_l5_l6_a_full_disk_and_a_device(tiny: Path, here: Path) -> None:
     script = ["bash", CASES / "disk.sh", ROOT, tiny / "llama", here]
@@ -142,6 +147,7 @@ def test_l5_l6_a_full_disk_and_a_device(tiny: Path, here: Path) -> None:
     assert (here / "mynull").is_char_device()
 
 
+@pytest.mark.soak
 @pytest.mark.usefixtures("here")
 def test_l7_a_date_in_the_template(tiny: Path) -> None:
     script = ["bash", CASES / "dated.sh", ROOT, tiny]
@@ -167,6 +173,7 @@ def test_l9_l10_modes_and_equal_bytes(model: Path, here: Path) -> None:
         assert path.stat().st_mode & 0o777 == 0o666 & ~umask, path
 
 
+@pytest.mark.soak
 def test_l11_pushed_paths(model: Path, here: Path) -> None:
     assert run(*train(model, "--out", "a", "--run", "r")).exit_code == 0
     script = [sys.executable, CASES / "pushed_paths.py", ROOT, here / "a", str(model.parent)]
