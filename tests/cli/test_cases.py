@@ -1,7 +1,7 @@
 """The folder of cases: inputs after public complaints, each put to the program as it stands.
 
 One test a row that has an input here (L: nothing lost, N: nothing misread), by the file in ``cases/``.
-Rows whose script starts many processes soak; the same claims in one process: L3 test_kill_points, L4 and
+Rows whose script starts many processes soak; the same in one process: L3 test_kill_points, L4 and
 L7 test_runs, L5 and L11 test_outputs, L6 test_out_fuzz.
 More of every kind, and the rows without a file, stand in the tests of the part that they belong to:
 N8 test_fingerprints, N9 test_foreign, N10 test_demo_hostile, N11 test_other_models, R1 and R6 to R10
