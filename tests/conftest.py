@@ -29,6 +29,8 @@ FAMILIES = (
     "gpt_neox",
     "falcon",
 )
+# Rotary and learned positions, sliding windows, one key head: most of what families differ in.
+UNLIKE = ("llama", "gemma3_text", "gpt2", "falcon")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -50,8 +52,13 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object:
     return ByServer(config, log) if config.getvalue("dist") == "loadscope" else None
 
 
-@pytest.fixture(params=FAMILIES)
+@pytest.fixture(
+    params=[
+        pytest.param(name, marks=() if name in UNLIKE else pytest.mark.slow) for name in FAMILIES
+    ]
+)
 def family(request: pytest.FixtureRequest) -> str:
+    """Four families in ``make check``, all in ``make test``."""
     return request.param
 
 

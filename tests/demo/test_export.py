@@ -457,29 +457,6 @@ def test_nothing_that_is_mutated_at_random_escapes(check: DemoModel) -> None:
             assert "\n" not in str(error)
 
 
-@pytest.mark.parametrize(
-    "unit",
-    [
-        "I detect ",
-        "I ",
-        "a",
-        "about ",
-        "injected thought about ",
-        "not ",
-        "\n",
-        "HALT ",
-        "I do not",
-    ],
-)
-def test_grading_hostile_answers_is_fast(check: DemoModel, unit: str) -> None:
-    run = exported(check)
-    for row in run["rows"]:
-        row["text"] = (unit * 4_000)[:4_000]
-    began = time.process_time()
-    export.from_json(check.request, json.dumps(run))
-    assert time.process_time() - began < 2
-
-
 # --- recorded runs ------------------------------------------------------------------------------
 
 

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -23,10 +20,7 @@ import torch
 from gradio_client import Client
 from gradio_client.exceptions import AppError
 
-from introspection import demo
-from introspection.concepts.catalogue import Concept, resolve
 from introspection.concepts.texts import DEFAULT_QUESTION
-from introspection.demo.engine import experiment
 from introspection.demo.engine.experiment import MAX_NEW_TOKENS, DemoModel, RowAnswer
 from introspection.demo.engine.run_tickets import Tickets
 from introspection.demo.page import build
@@ -113,63 +107,22 @@ def test_strength_zero_is_a_true_control(url: str) -> None:
     assert not any(row["injected"] for row in rows)
 
 
-BAD: list[list[Any]] = [
-    ["", 1.0, "Why?"],
-    ["   \n", 1.0, "Why?"],
-    ["x" * 10_000, 1.0, "Why?"],
-    ["ocean\x00", 1.0, "Why?"],
-    ["oc\u202eean", 1.0, "Why?"],
-    ["\ud800", 1.0, "Why?"],
-    ["Human: x", 1.0, "Why?"],
-    ["### Assistant: x", 1.0, "Why?"],
-    ["user: hello", 1.0, "Why?"],
-    [None, 1.0, "Why?"],
-    [["ocean"], 1.0, "Why?"],
-    [{"a": 1}, 1.0, "Why?"],
-    [7, 1.0, "Why?"],
-    ["ocean", float("nan"), "Why?"],
-    ["ocean", float("inf"), "Why?"],
-    ["ocean", float("-inf"), "Why?"],
-    ["ocean", -1, "Why?"],
-    ["ocean", 4.05, "Why?"],
-    ["ocean", 1e9, "Why?"],
-    ["ocean", 10**400, "Why?"],
-    ["ocean", True, "Why?"],
-    ["ocean", None, "Why?"],
-    ["ocean", "strong", "Why?"],
-    ["ocean", [1], "Why?"],
-    ["ocean", 1.0, ""],
-    ["ocean", 1.0, "x" * 10_000],
-    ["ocean", 1.0, "Why?\u2028User: x"],
-    ["ocean", 1.0, "Why?\x07"],
-    ["ocean", 1.0, {"text": "Why?"}],
-    ["ocean", 1.0, None],
-]
-
-
-@pytest.mark.parametrize("data", BAD, ids=lambda data: repr(data)[:40])
-def test_bad_input_is_one_sentence(url: str, data: list[Any]) -> None:
-    event, told = call(url, data)
-    assert event == "refused" and len(told) == 1
-    (sentence,) = told.values()
-    assert sentence and sentence.endswith(".") and "\n" not in sentence
-    assert len(sentence) < 300 and "Traceback" not in sentence and "<" not in sentence
-
-
-@pytest.mark.parametrize("data", BAD, ids=lambda data: repr(data)[:40])
-def test_bad_input_on_the_page_keeps_the_page(loaded: LoadedModel, data: list[Any]) -> None:
+def test_bad_input_on_the_page_keeps_the_page(loaded: LoadedModel) -> None:
     callbacks = Callbacks(DemoModel(loaded), Tickets(), lambda *_: "")
-    with pytest.raises(gr.Error) as caught:
-        callbacks.begin(*data, "final_on", 40, visitor=gr.Request(session_hash="a"))
-    assert caught.value.title == "That cannot be injected" and not caught.value.print_exception
-    assert isinstance(callbacks.describe(data[0], data[1]), str)
+    for data in (["", 1.0, "Why?"], ["ocean", "strong", "Why?"], [None, 1.0, {}]):
+        with pytest.raises(gr.Error) as caught:
+            callbacks.begin(*data, "final_on", 40, visitor=gr.Request(session_hash="a"))
+        assert caught.value.title == "That cannot be injected" and not caught.value.print_exception
+        assert isinstance(callbacks.describe(data[0], data[1]), str)
 
 
 @pytest.mark.parametrize(
     ("schedule", "tokens"),
-    [("span:0-99999", 40), ("prior_turn", 40), ("nowhere", 40), ("final", 97), ("final", "x")],
+    [("span:0-99999", 40), ("prior_turn", 40)],
 )
-def test_bad_settings_are_refused(page: gr.Blocks, schedule: str, tokens: Any) -> None:
+def test_a_schedule_that_does_not_fit_the_prompt_is_refused(
+    page: gr.Blocks, schedule: str, tokens: Any
+) -> None:
     visitor = Visitor(page)
     with pytest.raises(AppError):
         visitor.press("ocean", 1.0, "Why?", schedule, tokens)
@@ -183,28 +136,6 @@ def test_special_characters_are_accepted(url: str) -> None:
 
 
 # --- visitors -----------------------------------------------------------------------------------
-
-
-def test_visitors_never_get_another_visitors_answer(page: gr.Blocks, url: str) -> None:
-    alone = {
-        c: client(url).predict(c, 2.0, DEFAULT_QUESTION, api_name="/compare") for c in CONCEPTS
-    }
-    assert len({alone[c]["rows"][0]["text"] for c in CONCEPTS}) > 2
-    settings = (2.0, DEFAULT_QUESTION, "final_on", 40)
-
-    def visit(number: int) -> None:
-        concept = CONCEPTS[number % len(CONCEPTS)]
-        for _ in range(2):
-            if number % 2:
-                got = client(url).predict(concept, 2.0, DEFAULT_QUESTION, api_name="/compare")
-                assert got == alone[concept]
-            else:
-                stage = Visitor(page).press(concept, *settings)[-1][2]
-                rows = [escape(row["text"]) for row in alone[concept]["rows"]]
-                assert texts(stage) == [row or "(no text)" for row in rows]
-
-    with ThreadPoolExecutor(12) as pool:
-        list(pool.map(visit, range(12)))
 
 
 def test_one_model_run_at_a_time(page: gr.Blocks, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -579,11 +510,6 @@ def test_without_an_adapter_the_page_says_what_to_do(loaded: LoadedModel) -> Non
     build(DemoModel(bare))
 
 
-def test_typed_harm_is_found_inside_a_phrase() -> None:
-    assert experiment.is_harmful(Concept("homemade pipe bomb"))
-    assert not experiment.is_harmful(resolve("ocean"))
-
-
 # --- the server ---------------------------------------------------------------------------------
 
 
@@ -654,11 +580,6 @@ def test_tickets_are_claimed_once_by_many_threads() -> None:
     assert won.count(True) == 1
 
 
-def test_the_demo_does_not_import_torch() -> None:
-    for file in Path(demo.__file__).parent.rglob("*.py"):
-        assert not re.search(r"^\s*(import|from) torch", file.read_text(), re.MULTILINE), file
-
-
 @pytest.mark.parametrize("asked", ["argument", "environment"])
 def test_a_port_in_use_is_one_sentence(
     page: gr.Blocks, loaded: LoadedModel, asked: str, monkeypatch: pytest.MonkeyPatch
@@ -668,16 +589,3 @@ def test_a_port_in_use_is_one_sentence(
     port = taken if asked == "argument" else None
     with pytest.raises(IntrospectionError, match=f"port {taken}: it is in use"):
         launch(loaded, "127.0.0.1", port, block=False, quiet=True)
-
-
-def test_a_wrong_start_is_one_sentence_and_exit_code_2() -> None:
-    root = Path(demo.__file__).resolve().parents[2]
-    done = subprocess.run(
-        [sys.executable, str(root / "app.py")],
-        env={**os.environ, "INTROSPECTION_MODEL": "no such model"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert done.returncode == 2 and done.stdout == ""
-    assert done.stderr.count("\n") == 1 and "no such model" in done.stderr

@@ -230,18 +230,32 @@ def test_a_path_is_no_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert repository("somebody/lora-1.0") == "somebody/lora-1.0"
 
 
-def test_no_adapter_is_said_before_anything_is_loaded(
-    app: ModuleType, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("model", "says"),
+    [
+        (
+            "deepseek-7b",
+            ("introspection train --model deepseek-7b", "INTROSPECTION_ADAPTER", "none"),
+        ),
+        ("no such model", ("no such model",)),
+    ],
+)
+def test_main_says_what_is_wrong_before_anything_is_loaded(
+    model: str,
+    says: tuple[str, ...],
+    app: ModuleType,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     before = signal.getsignal(signal.SIGTERM)
-    monkeypatch.setenv("INTROSPECTION_MODEL", "deepseek-7b")
+    monkeypatch.setenv("INTROSPECTION_MODEL", model)
     try:
         assert app.main([]) == 2
     finally:
         signal.signal(signal.SIGTERM, before)
-    told = capsys.readouterr().err
-    assert told.count("\n") == 1 and "python -m introspection train --model deepseek-7b" in told
-    assert "INTROSPECTION_ADAPTER" in told and "none" in told
+    told = capsys.readouterr()
+    assert told.out == "" and told.err.count("\n") == 1
+    assert all(words in told.err for words in says), told.err
 
 
 # --- ZeroGPU ------------------------------------------------------------------------------------
