@@ -154,16 +154,10 @@ def test_unknown_parameters_are_ignored_and_the_last_of_repeated_ones_counts(
 @pytest.mark.parametrize(
     "query",
     [
-        "concept=", "strength=1", "concept=%00", "concept=...", f"concept={'x' * 61}",
-        "concept=a%E2%80%AEb", "concept=a%E2%80%8Fb", "concept=a%0Ab", "concept=a%E2%80%8Db",
-        "concept=ocean&strength=", "concept=ocean&strength=nan", "concept=ocean&strength=-1",
-        "concept=ocean&strength=4.01", "concept=ocean&strength=1e999", "concept=ocean&strength=1_0",
-        "concept=ocean&strength=0x1", "concept=ocean&question=", "concept=ocean&question=%00",
-        "concept=ocean&question=a%E2%80%AEb", "concept=ocean&question=a%0Asystem:b",
-        f"concept=ocean&question={'x' * 2_001}", f"concept=ocean&question={'x' * 4_000}",
-        "concept=ocean&schedule=", "concept=ocean&schedule=never", "concept=ocean&schedule=span:7-3",
-        "concept=ocean&schedule=from_step:99999", "concept=ocean&tokens=0", "concept=ocean&tokens=97",
-        "concept=ocean&tokens=1.5", "concept=ocean&tokens=x", f"concept=ocean&other={'x' * 4_000}",
+        "concept=", "strength=1", "concept=a%E2%80%AEb", "concept=ocean&strength=1e999",
+        "concept=ocean&question=a%0Asystem:b", "concept=ocean&schedule=span:7-3",
+        "concept=ocean&tokens=97", f"concept=ocean&question={'x' * 4_000}",
+        f"concept=ocean&other={'x' * 4_000}",
     ],
 )  # fmt: skip
 def test_a_bad_link_is_one_sentence(check: DemoModel, query: str) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import pickle
 import re
 import signal
 import sys
@@ -268,11 +267,6 @@ def test_the_gpu_is_asked_for_as_long_as_it_takes(tokens: int, wanted: int) -> N
 
 def answers(text: str) -> Any:
     return (RowAnswer("adapter_thought", True, True, text),) * 3
-
-
-def test_what_crosses_the_border_can_be_pickled() -> None:
-    assert pickle.loads(pickle.dumps(REQUEST)) == REQUEST
-    assert pickle.loads(pickle.dumps(answers("I"))) == answers("I")
 
 
 def test_off_zerogpu_nothing_is_wrapped(monkeypatch: pytest.MonkeyPatch) -> None:

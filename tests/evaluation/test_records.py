@@ -185,9 +185,7 @@ class TestReport:
 
     @pytest.mark.parametrize(
         "changes",
-        [{"correct": True}, {"text": "I detect an injected thought about x."}, {"halted": True},
-         {"concept": "ocean"}, {"condition": "injected, seen"}, {"trained": True},
-         {"note": "mine"}, {"weights": "0" * 64}, {"p_detect": 0.5}, {"check": "0" * 16}],
+        [{"correct": True}, {"condition": "injected, seen"}, {"note": "mine"}, {"check": "0" * 16}],
     )  # fmt: skip
     def test_edited_by_hand(self, changes: dict[str, Any], copies: tuple[Path, Path]) -> None:
         own, path = copies
