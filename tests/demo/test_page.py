@@ -36,7 +36,7 @@ from introspection.injection.decoding import generation
 from introspection.injection.decoding.generation import Answer as Report
 from introspection.injection.extraction import TEMPLATES
 from introspection.models import loading
-from introspection.models.loading import LoadedModel
+from introspection.models.loaded_model import LoadedModel
 from tests.support.page import CONCEPTS, HALTING, INFO, SETTINGS, Visitor, call, scripted
 from tests.support.tab import free_port, index
 from tests.support.tiny import load_tiny

@@ -32,7 +32,7 @@ from introspection.injection.trials.trial import (
     span,
 )
 from introspection.injection.vectors import random_direction
-from introspection.models.loading import LoadedModel
+from introspection.models.loaded_model import LoadedModel
 from tests.support.page import ASKED, INFO, last
 from tests.support.tiny import LAYER, load_tiny, make_adapted, make_tokenizer
 

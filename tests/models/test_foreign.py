@@ -10,6 +10,7 @@ import pytest
 from peft import LoraConfig, get_peft_model
 
 from introspection.errors import IntrospectionError
+from introspection.io.outputs import manifest
 from introspection.models.adapters import adapter_info
 from tests.support.command import run
 from tests.support.tiny import make_model
@@ -93,7 +94,7 @@ def test_what_is_no_folder(name: str, says: str) -> None:
 def test_a_file(made: tuple[Path, Path], tmp_path: Path) -> None:
     _, folder = made
     with pytest.raises(IntrospectionError, match=f"is a file .*: name the folder {folder}, or"):
-        adapter_info.read_info(folder / adapter_info.WEIGHTS)
+        adapter_info.read_info(folder / manifest.WEIGHTS)
     (tmp_path / "lora.gguf").write_bytes(b"GGUF")
     with pytest.raises(IntrospectionError, match="is a GGUF file and no adapter folder"):
         adapter_info.read_info(tmp_path / "lora.gguf")
