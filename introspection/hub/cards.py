@@ -14,7 +14,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData, RepoCard
 
 from introspection.errors import IntrospectionError
 
-__all__ = ["HUB_ID", "card_text", "check_space_card", "model_index"]
+__all__ = ["HUB_ID", "card_text", "check_space_readme", "model_index"]
 
 HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*", re.ASCII)
 _TAGS = ("lora", "transformers", "introspection", "interpretability")
@@ -91,7 +91,7 @@ def card_text(existing: str, evaluation: dict[str, Any] | None, base_id: str) ->
     return str(card)
 
 
-def check_space_card(readme: str, files: set[str]) -> None:
+def check_space_readme(readme: str, files: set[str]) -> None:
     """Refuse a README that would make a Space which cannot start."""
     try:
         data = RepoCard(readme).data if readme.lstrip().startswith("---") else {}

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from introspection.errors import IntrospectionError
-from introspection.hub.cards import HUB_ID, check_space_card
-from introspection.hub.transfer import check_repo, commit_files, connect, token_to_write
+from introspection.hub.cards import HUB_ID, check_space_readme
+from introspection.hub.transfer import check_repo, commit_files, connect, write_token
 from introspection.io.hub_errors import readable_hub_errors
 from introspection.io.input_checks import quoted
 from introspection.models import local_paths
@@ -42,11 +42,11 @@ def push_space(
     """
     check_repo(repo)
     _check_pin(tree, adapter, revision)
-    secret = token_to_write(token, repo)
+    secret = write_token(token, repo)
     with readable_hub_errors(repo, secret):
         files = _space_files(tree)
         readme = files["README.md"].read_bytes().decode(errors="replace")
-        check_space_card(readme, set(files))
+        check_space_readme(readme, set(files))
         api = connect(secret)
         sha = commit_files(
             *(api, repo, "space", files, _from_tree, private),

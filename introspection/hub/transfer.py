@@ -34,7 +34,7 @@ from safetensors import SafetensorError, safe_open
 from introspection.errors import IntrospectionError
 from introspection.hub.cards import HUB_ID, card_text
 from introspection.io.files import atomic_folder, cache_folder, sha256_file, write_text
-from introspection.io.hub_errors import HUB_FAILURES, endpoint, may_need_token, readable_hub_errors
+from introspection.io.hub_errors import HUB_FAILURES, endpoint, readable_hub_errors, token_may_help
 from introspection.io.input_checks import quoted
 from introspection.models import local_paths
 
@@ -66,7 +66,7 @@ def push(
     if (folder / "evaluation.json").exists():
         check_evaluation(adapter_info.read_json(folder / "evaluation.json"), folder)
     check_repo(repo)
-    secret = token_to_write(token, repo)
+    secret = write_token(token, repo)
     with tempfile.TemporaryDirectory() as name, readable_hub_errors(repo, secret):
         staged = Path(name)
         for file in adapter_info.FILES:
@@ -109,7 +109,7 @@ def pull(repo: str, revision: str, *, token: str | None = None, cache: Path | No
             return _pull(connect(None), repo, revision, home)
         except HUB_FAILURES as error:
             # Private and gated repositories look as if they did not exist.
-            if secret is None or not may_need_token(error):
+            if secret is None or not token_may_help(error):
                 raise
         return _pull(connect(secret), repo, revision, home)
 
@@ -137,7 +137,7 @@ def _secret(token: str | None) -> str | None:
     return secret or None
 
 
-def token_to_write(token: str | None, repo: str) -> str:
+def write_token(token: str | None, repo: str) -> str:
     secret = _secret(token)
     if secret is None:
         raise IntrospectionError(

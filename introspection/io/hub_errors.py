@@ -35,9 +35,9 @@ __all__ = [
     "FROM_THE_HUB",
     "HUB_FAILURES",
     "endpoint",
-    "may_need_token",
-    "meaning",
+    "hub_sentence",
     "readable_hub_errors",
+    "token_may_help",
 ]
 
 # The last five come from answers that are not the Hub's, and from the transfer library.
@@ -71,7 +71,7 @@ def readable_hub_errors(repo: str, secret: str | None) -> Iterator[None]:
         raise IntrospectionError(_sentence(_reason(error), repo, secret)) from None
 
 
-def may_need_token(error: Exception) -> bool:
+def token_may_help(error: Exception) -> bool:
     """Whether a token may help: refused, or not there for somebody unknown."""
     error = _reason(error)
     if isinstance(error, RevisionNotFoundError | RemoteEntryNotFoundError):
@@ -79,7 +79,7 @@ def may_need_token(error: Exception) -> bool:
     return isinstance(error, HfHubHTTPError) and error.response.status_code in (401, 403, 404)
 
 
-def meaning(error: Exception, repo: str) -> str:
+def hub_sentence(error: Exception, repo: str) -> str:
     """The sentence for a failure of another library's call to the Hub about ``repo``."""
     return _sentence(_reason(error), repo, None)
 
