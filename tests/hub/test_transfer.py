@@ -671,12 +671,13 @@ def test_a_full_disk(pushed: str, tmp_path: Path) -> None:
 OFFLINE = """
 import sys
 from pathlib import Path
-from introspection import cards, hub, hub_errors, hub_space
 from introspection.errors import IntrospectionError
+from introspection.hub import cards, space, transfer
+from introspection.io import hub_errors
 assert "torch" not in sys.modules  # the command line answers before it is loaded
 for cache, revision in zip(sys.argv[1::2], sys.argv[2::2]):
     try:
-        print(hub.pull("org/name", revision, cache=Path(cache), token="hf_owner_0123456789"))
+        print(transfer.pull("org/name", revision, cache=Path(cache), token="hf_owner_0123456789"))
     except IntrospectionError as error:
         print(error)
 """
