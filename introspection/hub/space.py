@@ -1,18 +1,20 @@
-"""The demo as a Space on the Hugging Face Hub: what of a checkout goes there, and its variables.
+"""Create or update the Space of the demo: which files of a checkout it needs, and its variables.
 
-Knows: which files a Space needs, what its README must say, how its adapter is pinned. Does not know:
-how a commit is made and checked (``hub``), what the Space does once it runs (``demo.space``).
+The adapter is a folder of the checkout, or one on the Hub that is pinned to a commit.
 """
 
 from __future__ import annotations
 
 import re
+import shutil
+import tempfile
 from pathlib import Path
-from typing import Any
+
+from huggingface_hub import HfApi
 
 from introspection.errors import IntrospectionError
 from introspection.hub.cards import HUB_ID, check_space_readme
-from introspection.hub.transfer import check_repo, commit_files, connect, write_token
+from introspection.hub.client import check_repo, commit_folder, connect, write_token
 from introspection.io.hub_errors import readable_hub_errors
 from introspection.io.input_checks import quoted
 from introspection.models import local_paths
@@ -37,20 +39,26 @@ def push_space(
 ) -> str:
     """Create or update the Space ``repo`` from the checkout ``tree`` and return the commit's sha.
 
-    ``adapter`` is a folder in the tree or a Hub id, which ``revision`` pins to a commit. ``hardware``
-    is asked for only if named, since it may cost money.
+    ``adapter`` is a folder in the tree or a Hub id, which ``revision`` pins to a commit (40 hex
+    digits). ``hardware`` is requested only if named, since it may cost money. Raises
+    IntrospectionError if the Space could not start or the Hub refuses.
     """
     check_repo(repo)
     _check_pin(tree, adapter, revision)
     secret = write_token(token, repo)
-    with readable_hub_errors(repo, secret):
+    with tempfile.TemporaryDirectory() as name, readable_hub_errors(repo, secret):
+        staged = Path(name)
         files = _space_files(tree)
         readme = files["README.md"].read_bytes().decode(errors="replace")
         check_space_readme(readme, set(files))
+        for file, path in files.items():
+            (staged / file).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, staged / file)
         api = connect(secret)
-        sha = commit_files(
-            *(api, repo, "space", files, _from_tree, private),
-            "Introspection demo",
+        sha = commit_folder(
+            *(api, repo, "space", staged, _is_ours),
+            private=private,
+            message="Introspection demo",
             space_sdk="gradio",
         )
         _set_variables(api, repo, model, adapter, revision)
@@ -60,6 +68,7 @@ def push_space(
 
 
 def _check_pin(tree: Path, adapter: str | None, revision: str | None) -> None:
+    """Raise IntrospectionError unless ``adapter`` is in ``tree``, or on the Hub at a commit."""
     named = adapter is not None and adapter.casefold() != "none"
     # As the Space will read it: a/b is a path where there is a folder a.
     on_hub = (
@@ -83,12 +92,13 @@ def _check_pin(tree: Path, adapter: str | None, revision: str | None) -> None:
         )
 
 
-def _from_tree(name: str) -> bool:
+def _is_ours(name: str) -> bool:
+    """Whether a file of a Space comes from a checkout and may be deleted there."""
     return name.partition("/")[0] in SPACE_FILES
 
 
 def _space_files(tree: Path) -> dict[str, Path]:
-    """What goes into the Space, by its name there: no caches, nothing hidden, no links."""
+    """The files of the Space by their names there: no caches, nothing hidden, no symbolic links."""
     from introspection.models.adapters.adapter_info import FILES
 
     missing = [name for name in SPACE_FILES[:4] if not (tree / name).exists()]
@@ -110,7 +120,8 @@ def _space_files(tree: Path) -> dict[str, Path]:
 
 
 def _check_adapters(folders: set[Path]) -> None:
-    """Older versions wrote down where a model lay; in a Space everybody could read it."""
+    """Raise IntrospectionError for an adapter that names a local folder, as older versions wrote it:
+    in a Space everybody could read it."""
     for folder in sorted(folders):
         if local_paths.found(folder):
             raise IntrospectionError(
@@ -120,14 +131,15 @@ def _check_adapters(folders: set[Path]) -> None:
 
 
 def _set_variables(
-    api: Any, repo: str, model: str, adapter: str | None, revision: str | None
+    api: HfApi, repo: str, model: str, adapter: str | None, revision: str | None
 ) -> None:
+    """Set the variables that the demo reads at its start, and delete those that do not apply."""
     wanted = {
         "INTROSPECTION_MODEL": model,
         "INTROSPECTION_ADAPTER": adapter,
         "INTROSPECTION_REVISION": revision,
     }
-    present = {key: found.value for key, found in api.get_space_variables(repo).items()}
+    present = {key: variable.value for key, variable in api.get_space_variables(repo).items()}
     for key, value in wanted.items():
         if value and present.get(key) != value:  # each change restarts the Space
             api.add_space_variable(repo, key, value)

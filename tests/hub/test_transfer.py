@@ -31,6 +31,7 @@ from transformers import AutoModelForCausalLM
 
 from introspection.errors import IntrospectionError
 from introspection.evaluation.records import provenance
+from introspection.hub import transfer
 from introspection.hub.cards import card_text, model_index
 from introspection.hub.space import push_space
 from introspection.hub.transfer import LARGEST_FILE, LARGEST_TOTAL, pull, push
@@ -267,7 +268,7 @@ def test_an_upload_that_arrives_damaged_is_noticed(hub: FakeHub, folder: Path, l
 
     if lfs:
         hub.create(REPO, lfs={adapter_info.WEIGHTS})
-    hub.fault("GET .*/revision/", before=damage)
+    hub.fault("GET .*/tree/", before=damage)
     with refused("adapter_model.safetensors here is not what org/name lists"):
         push(folder, REPO, token=OWNER)
 
@@ -496,7 +497,7 @@ def test_a_repository_of_another_kind(hub: FakeHub, tmp_path: Path) -> None:
 
 
 def test_too_large_is_refused_before_the_download(
-    hub: FakeHub, pushed: str, tmp_path: Path
+    hub: FakeHub, pushed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     repo = hub.repo(REPO)
     repo.claimed = {adapter_info.WEIGHTS: LARGEST_FILE + 1}
@@ -509,7 +510,8 @@ def test_too_large_is_refused_before_the_download(
         pull(REPO, pushed)
     assert not hub.asked(RESOLVE)
     repo.claimed = {adapter_info.WEIGHTS: 10}  # it lies
-    with refused("adapter_model.safetensors here is not what org/name lists"):
+    monkeypatch.setattr(transfer, "LARGEST_FILE", 1 << 10)
+    with refused("of org/name is larger than"):
         pull(REPO, pushed)
     assert cached(tmp_path) == []
 

@@ -1,0 +1,162 @@
+"""Access to the Hugging Face Hub: names, tokens, the client library, one commit and its check.
+
+A commit is made on top of the one that was listed before, deletes only files that this program
+writes, and is compared with the local files afterwards. ``HfApi.upload_folder`` is not used: with
+the package ``hf_xet`` it may split an upload into several commits.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from huggingface_hub import (
+    CommitOperationAdd,
+    CommitOperationDelete,
+    HfApi,
+    ModelInfo,
+    SpaceInfo,
+    constants,
+)
+from huggingface_hub.utils import (
+    HFValidationError,
+    RepositoryNotFoundError,
+    get_session,
+    validate_repo_id,
+)
+
+from introspection.errors import IntrospectionError
+from introspection.hub.cards import HUB_ID
+from introspection.io.hub_errors import endpoint
+from introspection.io.input_checks import quoted
+
+__all__ = [
+    "check_files",
+    "check_repo",
+    "commit_folder",
+    "connect",
+    "list_repo",
+    "read_token",
+    "write_token",
+]
+
+
+def check_repo(repo: str) -> None:
+    """Raise IntrospectionError unless ``repo`` is a name such as org/name."""
+    try:
+        validate_repo_id(repo)
+        valid = HUB_ID.fullmatch(repo) is not None
+    except HFValidationError:
+        valid = False
+    if not valid:
+        raise IntrospectionError(
+            f"{quoted(repo)} is not the name of a repository: use one such as your-name/adapter."
+        )
+
+
+def read_token(token: str | None) -> str | None:
+    """``token``, else ``$HF_TOKEN``, else None; the token of a saved login is not used.
+
+    Raises IntrospectionError for one with spaces, control or non-ASCII characters inside.
+    """
+    secret = (token or os.environ.get("HF_TOKEN") or "").strip()
+    if not re.fullmatch(r"[!-~]*", secret):
+        raise IntrospectionError(
+            "The Hub's token has characters that no token has: copy it again from "
+            f"{endpoint()}/settings/tokens."
+        )
+    return secret or None
+
+
+def write_token(token: str | None, repo: str) -> str:
+    """As :func:`read_token`, but raises IntrospectionError if there is none to write to ``repo``."""
+    secret = read_token(token)
+    if secret is None:
+        raise IntrospectionError(
+            f"Writing to {repo} needs a token: set HF_TOKEN to one with write access, made at "
+            f"{endpoint()}/settings/tokens."
+        )
+    return secret
+
+
+def connect(secret: str | None) -> HfApi:
+    """The client of the library for :func:`endpoint`, with this token or with none."""
+    # The library would send telemetry to huggingface.co, whatever the endpoint is.
+    constants.HF_HUB_DISABLE_TELEMETRY = True
+    # False: not even the token of a saved login.
+    api = HfApi(endpoint=endpoint(), token=secret or False)
+    # Most calls of the library set no timeout and would wait for ever. A commit may take a while.
+    get_session().timeout = 6 * constants.HF_HUB_DOWNLOAD_TIMEOUT
+    return api
+
+
+def list_repo(api: HfApi, repo: str, kind: str, revision: str | None) -> ModelInfo | SpaceInfo:
+    """What the Hub lists for a repository of ``kind`` model or space: its commit, files and sizes."""
+    info = api.repo_info(
+        repo,
+        repo_type=kind,
+        revision=revision,
+        files_metadata=True,
+        timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT,
+    )
+    assert isinstance(info, ModelInfo | SpaceInfo)
+    return info
+
+
+def commit_folder(
+    api: HfApi,
+    repo: str,
+    kind: str,
+    folder: Path,
+    ours: Callable[[str], bool],
+    *,
+    private: bool,
+    message: str,
+    space_sdk: str | None = None,
+) -> str:
+    """Make the files of ``folder`` the only ones of ours in ``repo``, in one commit; return its sha.
+
+    A repository that does not exist is created. Files for whose names ``ours`` is true and which are
+    not in ``folder`` are deleted: a rate or a module of an older version must not stay beside the
+    new ones. Raises IntrospectionError if a private one is wanted and the repository is public, or
+    if the Hub lists other contents afterwards.
+    """
+    try:
+        before = list_repo(api, repo, kind, None)
+    except RepositoryNotFoundError:
+        api.create_repo(repo, repo_type=kind, private=private, exist_ok=True, space_sdk=space_sdk)
+        before = list_repo(api, repo, kind, None)
+    if private and not before.private:
+        raise IntrospectionError(
+            f"{repo} is public already: choose another name, or make it private in its settings "
+            "before you push."
+        )
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    files = {path.relative_to(folder).as_posix(): path for path in paths}
+    listed = [file.rfilename for file in before.siblings or ()]
+    operations = [
+        *(CommitOperationAdd(path_in_repo=name, path_or_fileobj=files[name]) for name in files),
+        *(CommitOperationDelete(name) for name in listed if ours(name) and name not in files),
+    ]
+    commit = api.create_commit(
+        repo, operations, commit_message=message, repo_type=kind, parent_commit=before.sha
+    )
+    check_files(api, repo, kind, commit.oid, folder, files)
+    return commit.oid
+
+
+def check_files(
+    api: HfApi, repo: str, kind: str, sha: str, folder: Path, names: Iterable[str]
+) -> None:
+    """Raise IntrospectionError unless the files ``names`` of ``folder`` have the checksums that the
+    Hub lists at the commit ``sha``."""
+    result = api.verify_repo_checksums(repo, repo_type=kind, revision=sha, local_dir=folder)
+    wrong = {*(file["path"] for file in result.mismatches), *result.extra_paths}
+    for name in names:
+        if name in wrong:
+            raise IntrospectionError(
+                f"{name} here is not what {repo} lists on the Hub, so it was damaged on its way: "
+                "run the same command again."
+            )
