@@ -1,7 +1,6 @@
-"""What the Hub reads at the top of a README: the card of an adapter, the settings of a Space.
+"""The front matter of a README on the Hugging Face Hub: an adapter's card and a Space's settings.
 
-Knows: the front matter of both, and how the rates of ``evaluation.json`` become a ``model-index``.
-Does not know: the text under the front matter (``report`` writes it) or where a card is sent.
+The rates of ``evaluation.json`` become the card's ``model-index``; the text below is not written here.
 """
 
 from __future__ import annotations
@@ -10,11 +9,11 @@ import re
 from typing import Any
 
 import yaml  # type: ignore[import-untyped]
-from huggingface_hub import EvalResult, ModelCard, ModelCardData, RepoCard
+from huggingface_hub import EvalResult, ModelCard, RepoCard
 
 from introspection.errors import IntrospectionError
 
-__all__ = ["HUB_ID", "card_text", "check_space_readme", "model_index"]
+__all__ = ["HUB_ID", "card_text", "check_space_readme"]
 
 HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*", re.ASCII)
 _TAGS = ("lora", "transformers", "introspection", "interpretability")
@@ -22,7 +21,10 @@ _EMPTY = "---\n{}\n---\n"
 
 
 def _results(evaluation: dict[str, Any]) -> list[EvalResult]:
-    """One metric per row of the report's headline table that the evaluation answers."""
+    """One metric per row of the report's headline table that ``evaluation.json`` has a rate for.
+
+    Raises IntrospectionError for a rate that is incomplete or of the wrong type.
+    """
     from introspection.evaluation.report import HEADLINE  # imports torch
 
     results = []
@@ -56,23 +58,12 @@ def _results(evaluation: dict[str, Any]) -> list[EvalResult]:
     return results
 
 
-def _model_name(base_id: str) -> str:
-    return f"Introspection adapter for {base_id}"
-
-
-def model_index(evaluation: dict[str, Any], base_id: str) -> list[dict[str, Any]]:
-    """The rates of ``evaluation.json`` as the ``model-index`` of a model card."""
-    results = _results(evaluation)
-    data = ModelCardData(model_name=_model_name(base_id), eval_results=results)
-    index: list[dict[str, Any]] = data.to_dict()["model-index"] if results else []
-    return index
-
-
 def card_text(existing: str, evaluation: dict[str, Any] | None, base_id: str) -> str:
-    """``existing`` with complete front matter; its text and its other settings stay.
+    """The card ``existing`` with complete front matter; its text and its other settings are kept.
 
-    Merging what was merged before changes nothing. A base that is no Hub id (a local folder) is not
-    named: the Hub refuses it, and it is nobody's business.
+    Writing it twice gives the same text. ``evaluation`` is the content of ``evaluation.json``, or
+    None without rates. A base that is not a Hub id (a local folder) is left out: the Hub refuses it,
+    and a local path is private. Raises IntrospectionError for unreadable front matter.
     """
     try:
         card = ModelCard(existing if existing.lstrip().startswith("---") else _EMPTY + existing)
@@ -87,12 +78,12 @@ def card_text(existing: str, evaluation: dict[str, Any] | None, base_id: str) ->
     data.license = data.license or "apache-2.0"
     data.tags = list(dict.fromkeys([*(data.tags or ()), *_TAGS]))
     data.eval_results = (_results(evaluation) if evaluation else None) or None
-    data.model_name = _model_name(base_id) if data.eval_results else None
+    data.model_name = f"Introspection adapter for {base_id}" if data.eval_results else None
     return str(card)
 
 
 def check_space_readme(readme: str, files: set[str]) -> None:
-    """Refuse a README that would make a Space which cannot start."""
+    """Raise IntrospectionError unless ``readme`` names the SDK and an app file among ``files``."""
     try:
         data = RepoCard(readme).data if readme.lstrip().startswith("---") else {}
     except (ValueError, TypeError, yaml.YAMLError):

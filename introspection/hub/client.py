@@ -9,17 +9,12 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
-from huggingface_hub import (
-    CommitOperationAdd,
-    CommitOperationDelete,
-    HfApi,
-    ModelInfo,
-    SpaceInfo,
-    constants,
-)
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, constants
 from huggingface_hub.utils import (
     HFValidationError,
     RepositoryNotFoundError,
@@ -35,7 +30,7 @@ from introspection.io.input_checks import quoted
 __all__ = [
     "check_files",
     "check_repo",
-    "commit_folder",
+    "commit_files",
     "connect",
     "list_repo",
     "read_token",
@@ -45,15 +40,13 @@ __all__ = [
 
 def check_repo(repo: str) -> None:
     """Raise IntrospectionError unless ``repo`` is a name such as org/name."""
-    try:
+    with suppress(HFValidationError):
         validate_repo_id(repo)
-        valid = HUB_ID.fullmatch(repo) is not None
-    except HFValidationError:
-        valid = False
-    if not valid:
-        raise IntrospectionError(
-            f"{quoted(repo)} is not the name of a repository: use one such as your-name/adapter."
-        )
+        if HUB_ID.fullmatch(repo):
+            return
+    raise IntrospectionError(
+        f"{quoted(repo)} is not the name of a repository: use one such as your-name/adapter."
+    )
 
 
 def read_token(token: str | None) -> str | None:
@@ -92,71 +85,66 @@ def connect(secret: str | None) -> HfApi:
     return api
 
 
-def list_repo(api: HfApi, repo: str, kind: str, revision: str | None) -> ModelInfo | SpaceInfo:
-    """What the Hub lists for a repository of ``kind`` model or space: its commit, files and sizes."""
-    info = api.repo_info(
-        repo,
-        repo_type=kind,
-        revision=revision,
-        files_metadata=True,
-        timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT,
+def list_repo(api: HfApi, repo: str, kind: str, revision: str | None = None) -> Any:
+    """What the Hub lists for a ``kind`` (model or space) of repository: commit, files, their sizes."""
+    patience = constants.HF_HUB_DOWNLOAD_TIMEOUT  # seconds
+    return api.repo_info(
+        repo, repo_type=kind, revision=revision, files_metadata=True, timeout=patience
     )
-    assert isinstance(info, ModelInfo | SpaceInfo)
-    return info
 
 
-def commit_folder(
+def commit_files(
     api: HfApi,
     repo: str,
     kind: str,
     folder: Path,
+    names: set[str],
     ours: Callable[[str], bool],
     *,
     private: bool,
     message: str,
     space_sdk: str | None = None,
 ) -> str:
-    """Make the files of ``folder`` the only ones of ours in ``repo``, in one commit; return its sha.
+    """Make the files ``names`` of ``folder`` the only ones of ours in ``repo``: one commit, whose sha
+    is returned.
 
-    A repository that does not exist is created. Files for whose names ``ours`` is true and which are
-    not in ``folder`` are deleted: a rate or a module of an older version must not stay beside the
-    new ones. Raises IntrospectionError if a private one is wanted and the repository is public, or
-    if the Hub lists other contents afterwards.
+    A repository that does not exist is created. What is there under other names for which ``ours``
+    is true is deleted: a rate or a module of an older version must not stay beside the new ones.
+    Raises IntrospectionError if a private repository is wanted and it is public, or if the Hub
+    lists other contents afterwards.
     """
     try:
-        before = list_repo(api, repo, kind, None)
+        before = list_repo(api, repo, kind)
     except RepositoryNotFoundError:
         api.create_repo(repo, repo_type=kind, private=private, exist_ok=True, space_sdk=space_sdk)
-        before = list_repo(api, repo, kind, None)
+        before = list_repo(api, repo, kind)
     if private and not before.private:
         raise IntrospectionError(
             f"{repo} is public already: choose another name, or make it private in its settings "
             "before you push."
         )
-    paths = sorted(path for path in folder.rglob("*") if path.is_file())
-    files = {path.relative_to(folder).as_posix(): path for path in paths}
-    listed = [file.rfilename for file in before.siblings or ()]
-    operations = [
-        *(CommitOperationAdd(path_in_repo=name, path_or_fileobj=files[name]) for name in files),
-        *(CommitOperationDelete(name) for name in listed if ours(name) and name not in files),
-    ]
-    commit = api.create_commit(
-        repo, operations, commit_message=message, repo_type=kind, parent_commit=before.sha
-    )
-    check_files(api, repo, kind, commit.oid, folder, files)
-    return commit.oid
+    stale = {file.rfilename for file in before.siblings or () if ours(file.rfilename)} - names
+    sha = api.create_commit(
+        repo,
+        [
+            *(CommitOperationAdd(name, folder / name) for name in sorted(names)),
+            *(CommitOperationDelete(name) for name in sorted(stale)),
+        ],
+        commit_message=message,
+        repo_type=kind,
+        parent_commit=before.sha,
+    ).oid
+    check_files(api, repo, kind, sha, folder, names)
+    return sha
 
 
-def check_files(
-    api: HfApi, repo: str, kind: str, sha: str, folder: Path, names: Iterable[str]
-) -> None:
+def check_files(api: HfApi, repo: str, kind: str, sha: str, folder: Path, names: set[str]) -> None:
     """Raise IntrospectionError unless the files ``names`` of ``folder`` have the checksums that the
     Hub lists at the commit ``sha``."""
     result = api.verify_repo_checksums(repo, repo_type=kind, revision=sha, local_dir=folder)
     wrong = {*(file["path"] for file in result.mismatches), *result.extra_paths}
-    for name in names:
-        if name in wrong:
-            raise IntrospectionError(
-                f"{name} here is not what {repo} lists on the Hub, so it was damaged on its way: "
-                "run the same command again."
-            )
+    for name in sorted(wrong & names):
+        raise IntrospectionError(
+            f"{name} here is not what {repo} lists on the Hub, so it was damaged on its way: run "
+            "the same command again."
+        )

@@ -6,15 +6,13 @@ The adapter is a folder of the checkout, or one on the Hub that is pinned to a c
 from __future__ import annotations
 
 import re
-import shutil
-import tempfile
 from pathlib import Path
 
 from huggingface_hub import HfApi
 
 from introspection.errors import IntrospectionError
 from introspection.hub.cards import HUB_ID, check_space_readme
-from introspection.hub.client import check_repo, commit_folder, connect, write_token
+from introspection.hub.client import check_repo, commit_files, connect, write_token
 from introspection.io.hub_errors import readable_hub_errors
 from introspection.io.input_checks import quoted
 from introspection.models import local_paths
@@ -46,17 +44,13 @@ def push_space(
     check_repo(repo)
     _check_pin(tree, adapter, revision)
     secret = write_token(token, repo)
-    with tempfile.TemporaryDirectory() as name, readable_hub_errors(repo, secret):
-        staged = Path(name)
-        files = _space_files(tree)
-        readme = files["README.md"].read_bytes().decode(errors="replace")
-        check_space_readme(readme, set(files))
-        for file, path in files.items():
-            (staged / file).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, staged / file)
+    with readable_hub_errors(repo, secret):
+        names = _space_files(tree)
+        readme = (tree / "README.md").read_bytes().decode(errors="replace")
+        check_space_readme(readme, names)
         api = connect(secret)
-        sha = commit_folder(
-            *(api, repo, "space", staged, _is_ours),
+        sha = commit_files(
+            *(api, repo, "space", tree, names, _is_ours),
             private=private,
             message="Introspection demo",
             space_sdk="gradio",
@@ -97,8 +91,8 @@ def _is_ours(name: str) -> bool:
     return name.partition("/")[0] in SPACE_FILES
 
 
-def _space_files(tree: Path) -> dict[str, Path]:
-    """The files of the Space by their names there: no caches, nothing hidden, no symbolic links."""
+def _space_files(tree: Path) -> set[str]:
+    """The names of the Space's files in ``tree``: no caches, nothing hidden, no symbolic links."""
     from introspection.models.adapters.adapter_info import FILES
 
     missing = [name for name in SPACE_FILES[:4] if not (tree / name).exists()]
@@ -106,7 +100,7 @@ def _space_files(tree: Path) -> dict[str, Path]:
         raise IntrospectionError(
             f"{tree} has no {missing[0]}: run this in a checkout of the whole repository."
         )
-    files = {}
+    names = set()
     for name in SPACE_FILES:
         for path in [tree / name, *sorted((tree / name).rglob("*"))]:
             relative = path.relative_to(tree)
@@ -114,9 +108,9 @@ def _space_files(tree: Path) -> dict[str, Path]:
             linked = any((tree / parent).is_symlink() for parent in [relative, *relative.parents])
             foreign = name == "adapters" and (path.name not in FILES or len(relative.parts) != 3)
             if path.is_file() and not (hidden or linked or foreign or path.suffix == ".pyc"):
-                files[relative.as_posix()] = path
-    _check_adapters({path.parent for name, path in files.items() if name.startswith("adapters/")})
-    return files
+                names.add(relative.as_posix())
+    _check_adapters({(tree / name).parent for name in names if name.startswith("adapters/")})
+    return names
 
 
 def _check_adapters(folders: set[Path]) -> None:

@@ -21,16 +21,8 @@ from huggingface_hub.utils import WeakFileLock
 from safetensors import SafetensorError, safe_open
 
 from introspection.errors import IntrospectionError
+from introspection.hub import client
 from introspection.hub.cards import card_text
-from introspection.hub.client import (
-    check_files,
-    check_repo,
-    commit_folder,
-    connect,
-    list_repo,
-    read_token,
-    write_token,
-)
 from introspection.io.files import atomic_folder, cache_folder, sha256_file, write_text
 from introspection.io.hub_errors import HUB_FAILURES, readable_hub_errors, token_may_help
 from introspection.io.input_checks import quoted
@@ -65,8 +57,8 @@ def push(
     adapter_info.read_info(folder)
     if (folder / "evaluation.json").exists():
         check_evaluation(adapter_info.read_json(folder / "evaluation.json"), folder)
-    check_repo(repo)
-    secret = write_token(token, repo)
+    client.check_repo(repo)
+    secret = client.write_token(token, repo)
     with tempfile.TemporaryDirectory() as name, readable_hub_errors(repo, secret):
         staged = Path(name)
         for file in adapter_info.FILES:
@@ -81,9 +73,17 @@ def push(
         write_text(card, card_text(existing, rates, info.base_id))
         adapter_info.refresh_manifest(staged)
         _check_adapter(staged, str(folder))
-        ours = adapter_info.FILES.__contains__
-        return commit_folder(
-            connect(secret), repo, "model", staged, ours, private=private, message=message
+        return client.commit_files(
+            *(
+                client.connect(secret),
+                repo,
+                "model",
+                staged,
+                {path.name for path in staged.iterdir()},
+            ),
+            ours=adapter_info.FILES.__contains__,
+            private=private,
+            message=message,
         )
 
 
@@ -94,30 +94,30 @@ def pull(repo: str, revision: str, *, token: str | None = None, cache: Path | No
     kept under ``cache``, by default in the cache folder. The token (or ``HF_TOKEN``) is sent only
     after a refusal without it. Raises IntrospectionError for every failure.
     """
-    check_repo(repo)
+    client.check_repo(repo)
     if not _REVISION.fullmatch(revision):
         raise IntrospectionError(
             f"{quoted(revision)} is not a revision: use a commit sha of 40 letters and digits, a "
             "branch or a tag."
         )
-    secret = read_token(token)
+    secret = client.read_token(token)
     home = (cache or cache_folder() / "adapters").joinpath(*repo.split("/"))
     if _SHA.fullmatch(revision) and _is_sound(home / revision):
         return home / revision
     with readable_hub_errors(repo, secret):
         try:
-            return _pull(connect(None), repo, revision, home)
+            return _pull(client.connect(None), repo, revision, home)
         except HUB_FAILURES as error:
             # Private and gated repositories look as if they did not exist.
             if secret is None or not token_may_help(error):
                 raise
-        return _pull(connect(secret), repo, revision, home)
+        return _pull(client.connect(secret), repo, revision, home)
 
 
 def _pull(api: HfApi, repo: str, revision: str, home: Path) -> Path:
     from introspection.models.adapters import adapter_info  # imports torch
 
-    info = list_repo(api, repo, "model", revision)
+    info = client.list_repo(api, repo, "model", revision)
     sha = str(info.sha)
     if not _SHA.fullmatch(sha) or (_SHA.fullmatch(revision) and sha != revision):
         raise ValueError(f"asked for {revision}, was given {sha[:40]}")
@@ -136,7 +136,7 @@ def _pull(api: HfApi, repo: str, revision: str, home: Path) -> Path:
                 repo, revision=sha, local_dir=scratch, allow_patterns=list(wanted)
             )
             shutil.rmtree(scratch / ".cache", ignore_errors=True)  # the library's own notes
-            check_files(api, repo, "model", sha, scratch, wanted)
+            client.check_files(api, repo, "model", sha, scratch, set(wanted))
             _check_adapter(scratch, repo)
     return target
 
