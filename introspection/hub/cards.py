@@ -1,33 +1,25 @@
-"""The front matter of a README on the Hugging Face Hub: an adapter's card and a Space's settings.
-
-The rates of ``evaluation.json`` become the card's ``model-index``; the text below is not written here.
-"""
+"""Front matter for the Hugging Face Hub: measured rates of an adapter's card, settings of a Space."""
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import yaml  # type: ignore[import-untyped]
-from huggingface_hub import EvalResult, ModelCard, RepoCard
+from huggingface_hub import EvalResult, RepoCard
 
 from introspection.errors import IntrospectionError
 
-__all__ = ["HUB_ID", "card_text", "check_space_readme"]
-
-HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*", re.ASCII)
-_TAGS = ("lora", "transformers", "introspection", "interpretability")
-_EMPTY = "---\n{}\n---\n"
+__all__ = ["check_space_readme", "eval_results"]
 
 
-def _results(evaluation: dict[str, Any]) -> list[EvalResult]:
+def eval_results(evaluation: dict[str, Any]) -> list[EvalResult]:
     """One metric per row of the report's headline table that ``evaluation.json`` has a rate for.
 
     Raises IntrospectionError for a rate that is incomplete or of the wrong type.
     """
     from introspection.evaluation.report import HEADLINE  # imports torch
 
-    results = []
+    rates = []
     try:
         for question, condition, field in HEADLINE:
             rate = evaluation["conditions"].get(condition, {}).get(field)
@@ -35,7 +27,7 @@ def _results(evaluation: dict[str, Any]) -> list[EvalResult]:
                 continue
             counted = {key: rate[key] for key in ("successes", "n", "contexts")}
             interval = {f"{side}_95": round(rate[side], 4) for side in ("low", "high")}
-            results.append(
+            rates.append(
                 EvalResult(
                     task_type="text-generation",
                     task_name="Report of injected thoughts",
@@ -55,31 +47,7 @@ def _results(evaluation: dict[str, Any]) -> list[EvalResult]:
             f"evaluation.json lacks or garbles a rate ({type(error).__name__} {error}): write it "
             "again with 'python -m introspection report'."
         ) from error
-    return results
-
-
-def card_text(existing: str, evaluation: dict[str, Any] | None, base_id: str) -> str:
-    """The card ``existing`` with complete front matter; its text and its other settings are kept.
-
-    Writing it twice gives the same text. ``evaluation`` is the content of ``evaluation.json``, or
-    None without rates. A base that is not a Hub id (a local folder) is left out: the Hub refuses it,
-    and a local path is private. Raises IntrospectionError for unreadable front matter.
-    """
-    try:
-        card = ModelCard(existing if existing.lstrip().startswith("---") else _EMPTY + existing)
-    except (ValueError, TypeError, yaml.YAMLError) as error:
-        raise IntrospectionError(
-            f"The front matter of README.md cannot be read ({type(error).__name__}): mend the lines "
-            "between the two '---' or write the card again."
-        ) from error
-    data = card.data
-    data.base_model = base_id if HUB_ID.fullmatch(base_id) else None
-    data.library_name, data.pipeline_tag = "peft", "text-generation"
-    data.license = data.license or "apache-2.0"
-    data.tags = list(dict.fromkeys([*(data.tags or ()), *_TAGS]))
-    data.eval_results = (_results(evaluation) if evaluation else None) or None
-    data.model_name = f"Introspection adapter for {base_id}" if data.eval_results else None
-    return str(card)
+    return rates
 
 
 def check_space_readme(readme: str, files: set[str]) -> None:

@@ -23,9 +23,9 @@ from huggingface_hub.utils import (
 )
 
 from introspection.errors import IntrospectionError
-from introspection.hub.cards import HUB_ID
 from introspection.io.hub_errors import endpoint
 from introspection.io.input_checks import quoted
+from introspection.models.adapters.front_matter import HUB_ID
 
 __all__ = [
     "check_files",

@@ -11,11 +11,13 @@ from pathlib import Path
 from huggingface_hub import HfApi
 
 from introspection.errors import IntrospectionError
-from introspection.hub.cards import HUB_ID, check_space_readme
+from introspection.hub.cards import check_space_readme
 from introspection.hub.client import check_repo, commit_files, connect, write_token
 from introspection.io.hub_errors import readable_hub_errors
 from introspection.io.input_checks import quoted
+from introspection.io.outputs.manifest import FILES
 from introspection.models import local_paths
+from introspection.models.adapters.front_matter import HUB_ID
 
 __all__ = ["push_space"]
 
@@ -93,8 +95,6 @@ def _is_ours(name: str) -> bool:
 
 def _space_files(tree: Path) -> set[str]:
     """The names of the Space's files in ``tree``: no caches, nothing hidden, no symbolic links."""
-    from introspection.models.adapters.adapter_info import FILES
-
     missing = [name for name in SPACE_FILES[:4] if not (tree / name).exists()]
     if missing:
         raise IntrospectionError(

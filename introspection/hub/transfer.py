@@ -22,11 +22,13 @@ from safetensors import SafetensorError, safe_open
 
 from introspection.errors import IntrospectionError
 from introspection.hub import client
-from introspection.hub.cards import card_text
+from introspection.hub.cards import eval_results
 from introspection.io.files import atomic_folder, cache_folder, sha256_file, write_text
 from introspection.io.hub_errors import HUB_FAILURES, readable_hub_errors, token_may_help
 from introspection.io.input_checks import quoted
+from introspection.io.outputs import manifest
 from introspection.models import local_paths
+from introspection.models.adapters.front_matter import card_text
 
 __all__ = ["LARGEST_FILE", "LARGEST_TOTAL", "pull", "push"]
 
@@ -52,25 +54,26 @@ def push(
     IntrospectionError for a damaged folder, a missing token and every failure of the Hub.
     """
     from introspection.evaluation.report import check_evaluation
-    from introspection.models.adapters import adapter_info  # imports torch
+    from introspection.models.adapters import adapter_info, kinds  # imports torch
 
     adapter_info.read_info(folder)
     if (folder / "evaluation.json").exists():
-        check_evaluation(adapter_info.read_json(folder / "evaluation.json"), folder)
+        check_evaluation(manifest.read_json(folder / "evaluation.json"), folder)
     client.check_repo(repo)
     secret = client.write_token(token, repo)
     with tempfile.TemporaryDirectory() as name, readable_hub_errors(repo, secret):
         staged = Path(name)
-        for file in adapter_info.FILES:
+        for file in manifest.FILES:
             if (folder / file).is_file():
                 shutil.copyfile(folder / file, staged / file)
         local_paths.without_paths(staged)
         adapter_info.refresh_manifest(staged)
         info = adapter_info.read_info(staged)
         evaluation, card = staged / "evaluation.json", staged / "README.md"
-        rates = adapter_info.read_json(evaluation) if evaluation.exists() else None
+        rates = manifest.read_json(evaluation) if evaluation.exists() else None
         existing = card.read_bytes().decode(errors="replace") if card.exists() else ""
-        write_text(card, card_text(existing, rates, info.base_id))
+        measured = eval_results(rates) if rates else []
+        write_text(card, card_text(existing, measured, info.base_id, kinds.kind_of(staged).TAGS))
         adapter_info.refresh_manifest(staged)
         _check_adapter(staged, str(folder))
         return client.commit_files(
@@ -81,7 +84,7 @@ def push(
                 staged,
                 {path.name for path in staged.iterdir()},
             ),
-            ours=adapter_info.FILES.__contains__,
+            ours=manifest.FILES.__contains__,
             private=private,
             message=message,
         )
@@ -115,14 +118,12 @@ def pull(repo: str, revision: str, *, token: str | None = None, cache: Path | No
 
 
 def _pull(api: HfApi, repo: str, revision: str, home: Path) -> Path:
-    from introspection.models.adapters import adapter_info  # imports torch
-
     info = client.list_repo(api, repo, "model", revision)
     sha = str(info.sha)
     if not _SHA.fullmatch(sha) or (_SHA.fullmatch(revision) and sha != revision):
         raise ValueError(f"asked for {revision}, was given {sha[:40]}")
     sizes = {file.rfilename: file.size for file in info.siblings or ()}
-    wanted = {name: size for name, size in sizes.items() if name in adapter_info.FILES}
+    wanted = {name: size for name, size in sizes.items() if name in manifest.FILES}
     _check_sizes(wanted, repo)
     target = home / sha
     home.mkdir(parents=True, exist_ok=True)
@@ -169,16 +170,16 @@ def _check_adapter(folder: Path, where: str) -> None:
         adapter_info.read_info(folder)
     except IntrospectionError as error:
         raise IntrospectionError(str(error).replace(str(folder), where)) from error
-    sums = json.loads((folder / adapter_info.INFO).read_text(encoding="utf-8"))["files"]
+    sums = json.loads((folder / manifest.INFO).read_text(encoding="utf-8"))["files"]
     sizes = {path.name: path.stat().st_size for path in folder.iterdir()}
     _check_sizes(sizes, where)
-    for name in sizes.keys() - {adapter_info.INFO, "README.md"}:
+    for name in sizes.keys() - {manifest.INFO, "README.md"}:
         if sums.get(name) != sha256_file(folder / name):
             raise IntrospectionError(
                 f"{name} in {where} is damaged or was changed (its sha256 is not the one in "
                 "introspection.json): download or train the adapter again."
             )
-    for name in (adapter_info.WEIGHTS, adapter_info.VECTORS):
+    for name in (manifest.WEIGHTS, manifest.VECTORS):
         with safe_open(folder / name, "numpy"):  # reads the header, checks the length
             pass
 

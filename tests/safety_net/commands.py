@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from safety_net import entry
-from safety_net.data import ROOT, load, masked, rounded
-from tiny_folder import write_loud_adapter, write_model
+from tests.safety_net import entry
+from tests.safety_net.data import ROOT, load, masked, rounded
+from tests.support.tiny_folder import write_loud_adapter, write_model
 
 __all__ = ["Commands"]
 

@@ -20,14 +20,29 @@ from torch import Tensor
 from transformers import LogitsProcessor, LogitsProcessorList
 from typer.testing import CliRunner, Result
 
-from introspection import demo, generation, models, switching
 from introspection.__main__ import app
-from introspection.concepts import resolve
-from introspection.extraction import random_direction
-from introspection.generation import Report, generate, generate_scored, stream
-from introspection.grading import grade
-from introspection.models import LoadedModel
-from introspection.trials import Injection, Message, Schedule, Trial, injected_span, prompt_ids
+from introspection.concepts.catalogue import resolve
+from introspection.demo.server.launch import launch
+from introspection.evaluation.grading.grade import grade
+from introspection.injection.decoding import generation
+from introspection.injection.decoding.generation import (
+    Answer,
+    generate,
+    generate_with_scores,
+    stream,
+)
+from introspection.injection.trials.trial import (
+    Injection,
+    Message,
+    Schedule,
+    Trial,
+    injected_positions,
+    prompt_ids,
+)
+from introspection.injection.vectors import random_direction
+from introspection.models import loading
+from introspection.models.adapters import multi_adapter
+from introspection.models.loaded_model import LoadedModel
 
 __all__ = ["answered", "command", "default_model", "gaps", "page", "watched"]
 
@@ -36,16 +51,16 @@ Case = dict[str, Any]
 
 @lru_cache(maxsize=1)
 def default_model() -> LoadedModel:
-    return models.load(device="cpu")
+    return loading.load(device="cpu")
 
 
 def page(folder: Path, port: int) -> gr.Blocks:
     """The demo on the default model, with a copy of the adapter as a second choice called ``twin``."""
-    loaded = models.load(device="cpu")
+    loaded = loading.load(device="cpu")
     assert loaded.adapter_folder is not None
     twin = Path(shutil.copytree(loaded.adapter_folder, folder / "twin"))
-    others = [switching.add(loaded, twin)]
-    return demo.launch(loaded, "127.0.0.1", port, block=False, others=others, quiet=True)
+    others = [multi_adapter.load_adapter(loaded, twin)]
+    return launch(loaded, "127.0.0.1", port, block=False, others=others, quiet=True)
 
 
 def command(args: Sequence[str]) -> Result:
@@ -76,12 +91,12 @@ def _trial(loaded: LoadedModel, case: Case) -> tuple[Trial, float | None]:
     return Trial(messages, injection, case["adapter"]), magnitude
 
 
-def _streamed(loaded: LoadedModel, trials: Sequence[Trial], tokens: int) -> list[Report]:
+def _streamed(loaded: LoadedModel, trials: Sequence[Trial], tokens: int) -> list[Answer]:
     *_, last = stream(loaded, trials, tokens)
     return last
 
 
-WAYS: dict[str, Callable[[LoadedModel, Sequence[Trial], int], list[Report]]] = {
+WAYS: dict[str, Callable[[LoadedModel, Sequence[Trial], int], list[Answer]]] = {
     "plain": lambda loaded, trials, n: generate(loaded, trials, n),
     "alone": lambda loaded, trials, n: generate(loaded, trials, n, batch_size=1),
     "unhalted": lambda loaded, trials, n: generate(loaded, trials, n, halt=False),
@@ -97,7 +112,7 @@ def answered(loaded: LoadedModel, way: str, cases: Sequence[Case], tokens: int) 
     scores: Sequence[float | None] = [None] * len(trials)
     if way == "scored":
         wanted = [case.get("scored", True) for case in cases]
-        reports, scores = generate_scored(loaded, trials, wanted, tokens)
+        reports, scores = generate_with_scores(loaded, trials, wanted, tokens)
     else:
         reports = WAYS[way](loaded, trials, tokens)
     found = []
@@ -108,7 +123,7 @@ def answered(loaded: LoadedModel, way: str, cases: Sequence[Case], tokens: int) 
             report.text, *((concept.name, concept.aliases) if concept is not None else (None,))
         )
         given = trial.injection
-        span = given and injected_span(loaded.tokenizer, trial.messages, given.schedule)
+        span = given and injected_positions(loaded.tokenizer, trial.messages, given.schedule)
         found.append(
             {
                 **asdict(report),
@@ -137,7 +152,7 @@ class _Gaps(LogitsProcessor):
 @contextmanager
 def watched() -> Iterator[list[float]]:
     """The smallest gap of every row that is written in this context, batch after batch."""
-    write, found = generation.write, list[float]()
+    write, found = generation.greedy_decode, list[float]()
 
     def watching(model: Any, rows: Any, pad: int, max_new_tokens: int, **options: Any) -> Tensor:
         gaps = _Gaps()
@@ -150,11 +165,11 @@ def watched() -> Iterator[list[float]]:
         found.extend(steps.masked_fill(ended, float("inf")).min(dim=1).values.tolist())
         return written
 
-    generation.write = watching  # type: ignore[assignment]
+    generation.greedy_decode = watching  # type: ignore[assignment]
     try:
         yield found
     finally:
-        generation.write = write
+        generation.greedy_decode = write
 
 
 def gaps(loaded: LoadedModel, way: str, cases: Sequence[Case], tokens: int) -> list[float]:

@@ -1,6 +1,6 @@
 """Record the answers of the safety net.
 
-    PYTHONPATH=tests python -m safety_net.record trials|api|commands [--again]
+    python -m tests.safety_net.record trials|api|commands [--again]
 
 Answers the cases of the file that have no answer yet; ``--again`` replaces those that have one. A case
 whose text hangs on two nearly equal logits may read otherwise on another processor: it is dropped. A
@@ -15,10 +15,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from safety_net import api, entry
-from safety_net.commands import Commands
-from safety_net.data import load, masked, rounded, save
-from tab import free_port
+from tests.safety_net import api, entry
+from tests.safety_net.commands import Commands
+from tests.safety_net.data import load, masked, rounded, save
+from tests.support.tab import free_port
 
 CLOSE = 0.02  # in logits
 Found = Iterator[tuple[dict[str, Any], Any, float]]  # case, answer, smallest gap

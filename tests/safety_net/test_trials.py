@@ -6,8 +6,9 @@ from functools import lru_cache
 from typing import Any
 
 import pytest
-from safety_net import entry
-from safety_net.data import differences, load, rounded
+
+from tests.safety_net import entry
+from tests.safety_net.data import differences, load, rounded
 
 pytestmark = pytest.mark.slow
 CASES = load("trials.json")

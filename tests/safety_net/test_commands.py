@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from safety_net.commands import Commands
-from safety_net.data import differences, load
+
+from tests.safety_net.commands import Commands
+from tests.safety_net.data import differences, load
 
 
 @pytest.fixture(scope="module")

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from safety_net import api, entry
-from safety_net.data import differences, load, masked, rounded
-from tab import free_port
+
+from tests.safety_net import api, entry
+from tests.safety_net.data import differences, load, masked, rounded
+from tests.support.tab import free_port
 
 pytestmark = pytest.mark.slow
 
