@@ -32,7 +32,8 @@ from transformers import AutoModelForCausalLM
 from introspection.errors import IntrospectionError
 from introspection.evaluation.records import provenance
 from introspection.evaluation.report import card_rates
-from introspection.hub.cards import model_index, results
+from introspection.hub import transfer
+from introspection.hub.cards import eval_results
 from introspection.hub.space import push_space
 from introspection.hub.transfer import LARGEST_FILE, pull, push
 from introspection.io.files import sha256_file
@@ -173,7 +174,7 @@ def test_a_round_trip_keeps_every_byte(hub: FakeHub, folder: Path) -> None:
     ):
         assert (pulled / name).read_bytes() == before[name]
     assert (pulled / "README.md").read_text() == card_text(
-        before["README.md"].decode(), results(EVALUATION), BASE, ("lora",)
+        before["README.md"].decode(), eval_results(EVALUATION), BASE, ("lora",)
     )
     assert adapter_info.read_info(pulled) == adapter_info.read_info(folder)
     remote = hub.repo(REPO).files(sha)
@@ -270,7 +271,7 @@ def test_an_upload_that_arrives_damaged_is_noticed(hub: FakeHub, folder: Path, l
 
     if lfs:
         hub.create(REPO, lfs={manifest.WEIGHTS})
-    hub.fault("GET .*/revision/", before=damage)
+    hub.fault("GET .*/tree/", before=damage)
     with refused("adapter_model.safetensors here is not what org/name lists"):
         push(folder, REPO, token=OWNER)
 
@@ -467,7 +468,7 @@ def test_a_repository_of_another_kind(hub: FakeHub, tmp_path: Path) -> None:
 
 
 def test_too_large_is_refused_before_the_download(
-    hub: FakeHub, pushed: str, tmp_path: Path
+    hub: FakeHub, pushed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     repo = hub.repo(REPO)
     repo.claimed = {manifest.WEIGHTS: LARGEST_FILE + 1}
@@ -478,7 +479,8 @@ def test_too_large_is_refused_before_the_download(
         pull(REPO, pushed)
     assert not hub.asked(RESOLVE)
     repo.claimed = {manifest.WEIGHTS: 10}  # it lies
-    with refused("adapter_model.safetensors here is not what org/name lists"):
+    monkeypatch.setattr(transfer, "LARGEST_FILE", 1 << 10)
+    with refused("of org/name is larger than"):
         pull(REPO, pushed)
     assert cached(tmp_path) == []
 
@@ -631,12 +633,13 @@ def test_a_full_disk(pushed: str, tmp_path: Path) -> None:
 OFFLINE = """
 import sys
 from pathlib import Path
-from introspection import cards, hub, hub_errors, hub_space
 from introspection.errors import IntrospectionError
+from introspection.hub import cards, space, transfer
+from introspection.io import hub_errors
 assert "torch" not in sys.modules  # the command line answers before it is loaded
 for cache, revision in zip(sys.argv[1::2], sys.argv[2::2]):
     try:
-        print(hub.pull("org/name", revision, cache=Path(cache), token="hf_owner_0123456789"))
+        print(transfer.pull("org/name", revision, cache=Path(cache), token="hf_owner_0123456789"))
     except IntrospectionError as error:
         print(error)
 """
@@ -704,12 +707,11 @@ def test_a_cache_that_cannot_be_written(pushed: str, tmp_path: Path) -> None:
 
 
 def test_the_card_carries_the_measured_rates(folder: Path) -> None:
-    text = card_text((folder / "README.md").read_text(), results(EVALUATION), BASE, ("lora",))
+    text = card_text((folder / "README.md").read_text(), eval_results(EVALUATION), BASE, ("lora",))
     data = yaml.safe_load(text.split("---")[1])
     assert (data["base_model"], data["library_name"]) == (BASE, "peft")
     assert (data["license"], data["pipeline_tag"]) == ("apache-2.0", "text-generation")
     assert {"lora", "introspection"} <= set(data["tags"]) and data["language"] == "en"
-    assert data["model-index"] == model_index(EVALUATION, BASE)
     by_name = {r["dataset"]["name"]: r["metrics"] for r in data["model-index"][0]["results"]}
     shown = by_name["injected, unseen"]
     assert [metric["type"] for metric in shown] == ["detected", "correct"]
@@ -731,7 +733,7 @@ def test_a_card_keeps_its_text_and_is_merged_once() -> None:
     mine = (
         "---\nlicense: mit\ntags: [mine]\nbase_model: /home/me/model\n---\n\n# Mine\n\n---\nrule\n"
     )
-    rates = results(EVALUATION)
+    rates = eval_results(EVALUATION)
     once = card_text(mine, rates, "/home/me/model", ())
     assert once.endswith("\n# Mine\n\n---\nrule\n") and card_text(once, rates, "/x", ()) != mine
     assert card_text(once, rates, "/home/me/model", ()) == once
@@ -747,8 +749,8 @@ def test_a_card_keeps_its_text_and_is_merged_once() -> None:
 def test_rates_that_are_garbled() -> None:
     for rate in ({"successes": 1, "n": 0, "low": 0, "high": 1, "contexts": 1}, {"n": 3}, [1]):
         with refused("evaluation.json lacks or garbles a rate"):
-            model_index({"conditions": {"injected, seen": {"correct": rate}}}, BASE)
-    assert model_index({"conditions": {}}, BASE) == []
+            eval_results({"conditions": {"injected, seen": {"correct": rate}}})
+    assert eval_results({"conditions": {}}) == []
 
 
 # --- the Space ---
