@@ -12,15 +12,14 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import gradio as gr
 import torch
 from torch import Tensor
 from transformers import LogitsProcessor, LogitsProcessorList
 from typer.testing import CliRunner, Result
 
-from introspection import demo, generation, models, switching
+from introspection import generation, models, switching
 from introspection.__main__ import app
 from introspection.concepts import resolve
 from introspection.extraction import random_direction
@@ -28,6 +27,9 @@ from introspection.generation import Report, generate, generate_scored, stream
 from introspection.grading import grade
 from introspection.models import LoadedModel
 from introspection.trials import Injection, Message, Schedule, Trial, injected_span, prompt_ids
+
+if TYPE_CHECKING:
+    import gradio as gr
 
 __all__ = ["answered", "command", "default_model", "gaps", "page", "watched"]
 
@@ -41,6 +43,8 @@ def default_model() -> LoadedModel:
 
 def page(folder: Path, port: int) -> gr.Blocks:
     """The demo on the default model, with a copy of the adapter as a second choice called ``twin``."""
+    from introspection import demo  # half of what an import of this module would take
+
     loaded = models.load(device="cpu")
     assert loaded.adapter_folder is not None
     twin = Path(shutil.copytree(loaded.adapter_folder, folder / "twin"))
