@@ -31,7 +31,7 @@ from introspection.evaluation.samples import (
 )
 from introspection.evaluation.selection import chosen_schedules, chosen_strengths, select
 from introspection.evaluation.suites import SIZES, custom_cases, paper_cases, suite_cases
-from introspection.hub.cards import model_index
+from introspection.hub.cards import eval_results
 from introspection.injection.trials.trial import (
     FINAL_ON,
     Message,
@@ -206,8 +206,7 @@ def test_a_new_condition_is_one_entry(monkeypatch: pytest.MonkeyPatch) -> None:
     measured = {new.name: {"n": 4, "contexts": 4, "detected": cell}}
     summary = {"conditions": measured, "comparisons": {}}
     assert f"| {row.question} | 25.0 % [10.0, 60.0] | 4 | 4 |" in headline(summary)
-    (metric,) = model_index(summary, "a/b")[0]["results"]
-    assert metric["metrics"][0]["name"] == row.question
+    assert [rate.metric_name for rate in eval_results(summary)] == [row.question]
     (shown,) = error_rates.rows(summary)
     assert (shown.question, shown.group) == (row.question, conditions.HITS)
 
