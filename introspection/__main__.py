@@ -1,8 +1,8 @@
 """The command line, ``python -m introspection``: ask, extract, train, evaluate, report, benchmark,
 regrade, demo, check, push, pull.
 
-Knows: which commands there are. Does not know: what they take (``commands``) or how anything is
-computed. Everything heavy is imported inside a command, so that ``--help`` answers at once.
+Each command has a file of its name in ``introspection.cli``. Everything heavy is imported inside a
+command, so that ``--help`` answers at once.
 
 Exit codes: 0 done; 2 something the user can mend, said in one sentence on standard error; 130
 interrupted. Anything else is a bug and shows its traceback.
@@ -13,12 +13,24 @@ from __future__ import annotations
 import sys
 from io import TextIOWrapper
 
-# Importing a module of commands adds them to the app, in this order.
-from introspection.cli import ask, demo, evaluate, hub, regrade, train  # noqa: F401
-from introspection.cli.common import app
+from introspection.cli.ask import ask
+from introspection.cli.benchmark import benchmark
+from introspection.cli.common import add_command, app
+from introspection.cli.demo import check, demo
+from introspection.cli.evaluate import evaluate
+from introspection.cli.extract import extract
+from introspection.cli.hub import pull, push
+from introspection.cli.report import regrade, report
+from introspection.cli.train import train
 from introspection.io.files import ensure_tempdir
 
 __all__ = ["app", "main"]
+
+for _command in (
+    *(ask, extract, train, evaluate, report, benchmark),
+    *(regrade, demo, check, push, pull),
+):
+    add_command(_command)
 
 
 def main() -> None:

@@ -7,17 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from introspection.cli.common import (
-    AdapterOption,
-    DeviceOption,
-    LayerOption,
-    ModelOption,
-    QuantiseOption,
-    app,
-    err,
-    load_model,
-    out,
-)
+from introspection.cli.common import LoadOptions, err, out
 from introspection.errors import IntrospectionError
 from introspection.io import input_checks
 
@@ -47,7 +37,6 @@ def _verdict_line(answer: GradedAnswer, concept: Concept | None) -> str:
     return f"missed: {concept.name} was injected{end}"
 
 
-@app.command()
 def ask(
     concept: Annotated[
         str | None,
@@ -72,11 +61,8 @@ def ask(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     max_tokens: Annotated[str, typer.Option(help="Longest report.")] = "40",
-    model: ModelOption = None,
-    adapter: AdapterOption = None,
-    layer: LayerOption = None,
-    device: DeviceOption = "auto",
-    quantise: QuantiseOption = None,
+    *,
+    load: LoadOptions,
 ) -> None:
     """Inject a concept, ask the model what it notices, print its report and our verdict."""
     if none and concept is not None:
@@ -87,7 +73,7 @@ def ask(
         )
     # What was typed is checked before the model is loaded.
     typed = None if concept is None else input_checks.concept_text(concept)
-    dose = input_checks.strength_value(strength)
+    amount = input_checks.strength_value(strength)
     tokens = input_checks.token_count(max_tokens, MOST_TOKENS)
     asked = None if question is None else input_checks.question_text(question)
     when = input_checks.schedule_value(schedule)
@@ -96,33 +82,30 @@ def ask(
             f"The schedule {when} starts after the last of {tokens} tokens: raise --max-tokens."
         )
 
-    loaded = load_model(model, adapter, layer, device, not base, quantise)
+    loaded = load.load(needs_adapter=not base)
 
     from introspection.concepts.catalogue import resolve
     from introspection.concepts.texts import DEFAULT_QUESTION
     from introspection.evaluation.grading.graded_answer import grade_answer
     from introspection.injection.decoding.generation import generate
-    from introspection.injection.trials.trial import Injection, Trial
-    from introspection.injection.trials.trial import conversation as conversation
+    from introspection.injection.trials.trial import Injection, Trial, conversation
 
     injected, injection = None, None
     if typed is not None:
         chosen = resolve(typed)
         if chosen.entry:
-            said = (
-                f"{chosen.name}: category and aliases are those of the catalogue's {chosen.entry}"
-            )
-            err.print(said, style="dim")
+            entry = f"category and aliases are those of the catalogue's {chosen.entry}"
+            err.print(f"{chosen.name}: {entry}", style="dim")
         # Strength 0 adds nothing: it is the clean control, and judged as such.
-        injected = chosen if dose > 0 else None
-        injection = Injection(loaded.vector(chosen.name), dose, when) if injected else None
+        injected = chosen if amount > 0 else None
+        injection = Injection(loaded.vector(chosen.name), amount, when) if injected else None
     text = asked or DEFAULT_QUESTION
     (answer,) = generate(loaded, [Trial(conversation(text), injection, adapter=not base)], tokens)
     graded = grade_answer(answer, injected)
     if as_json:
         record = {
             "concept": None if typed is None else chosen.name,
-            "strength": 0.0 if none else dose,
+            "strength": 0.0 if none else amount,
             "schedule": None if none else str(when),
             "adapter": not base,
             **graded.as_json("coherent", "halted_at"),

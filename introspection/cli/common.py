@@ -1,14 +1,18 @@
 """What all commands share: the app and its errors, common options, loading, progress.
 
-Knows: how an error becomes a sentence and an exit code. Does not know: any single command.
+Here an error becomes a sentence and an exit code. This module does not know any single command.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import wraps
+from inspect import Parameter, Signature, signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_type_hints
 
 import typer
 from rich.console import Console
@@ -32,12 +36,13 @@ __all__ = [
     "AdapterOption",
     "DeviceOption",
     "LayerOption",
+    "LoadOptions",
     "ModelOption",
     "QuantiseOption",
     "SkipOption",
+    "add_command",
     "app",
     "err",
-    "load_model",
     "one_line",
     "out",
     "own_concepts",
@@ -133,44 +138,76 @@ LayerOption = Annotated[
 DeviceOption = Annotated[
     str, typer.Option("--device", help="auto, cpu, cuda, cuda:0, mps, or split over all GPUs.")
 ]
-SkipOption = Annotated[
-    bool,
-    typer.Option("--skip-bad-lines", help="Leave out lines of a file that cannot be used."),
-]
 QuantiseOption = Annotated[
     Literal["8bit", "4bit"] | None,
     typer.Option("--quantise", help="Of the base model, with bitsandbytes.", show_default="no"),
 ]
+SkipOption = Annotated[
+    bool,
+    typer.Option("--skip-bad-lines", help="Leave out lines of a file that cannot be used."),
+]
 
 
-def load_model(
-    model: str | None,
-    adapter: str | None,
-    layer: int | None,
-    device: str,
-    needs_adapter: bool = False,
-    quantise: Literal["8bit", "4bit"] | None = None,
-) -> LoadedModel:
-    """The model that the common options ask for."""
-    where = input_checks.device_name(device)
-    from transformers.utils import logging
+@dataclass(frozen=True, slots=True)
+class LoadOptions:
+    """Which model a command loads, and where: five options that several commands share."""
 
-    from introspection.models import loading
+    model: ModelOption = None
+    adapter: AdapterOption = None
+    layer: LayerOption = None
+    device: DeviceOption = "auto"
+    quantise: QuantiseOption = None
 
-    # What transformers says while it loads is not for the reader of a report.
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    name = DEFAULT if model is None else model
-    folder = "shipped" if adapter is None else None if adapter == "none" else adapter
-    bare = folder is None or (folder == "shipped" and bundled_adapter(name) is None)
-    if needs_adapter and bare:  # before gigabytes are loaded for nothing
-        loading.check_source(name)
-        raise IntrospectionError(
-            f"No adapter is chosen for {name}: train one with 'python -m introspection train "
-            f"--model {name}', point --adapter to its folder, or ask the untrained model with "
-            "--base."
-        )
-    return loading.load(name, folder, layer, where, quantise)
+    def load(self, needs_adapter: bool = False) -> LoadedModel:
+        """The model with its adapter. Raises IntrospectionError for what cannot be loaded, and with
+        ``needs_adapter`` if there is no adapter."""
+        where = input_checks.device_name(self.device)
+        from transformers.utils import logging
+
+        from introspection.models import loading
+
+        # What transformers says while it loads is not for the reader of a report.
+        logging.set_verbosity_error()
+        logging.disable_progress_bar()
+        name = DEFAULT if self.model is None else self.model
+        folder = {None: "shipped", "none": None}.get(self.adapter, self.adapter)
+        bare = folder is None or (folder == "shipped" and bundled_adapter(name) is None)
+        if needs_adapter and bare:  # before gigabytes are loaded for nothing
+            loading.check_source(name)
+            raise IntrospectionError(
+                f"No adapter is chosen for {name}: train one with 'python -m introspection train "
+                f"--model {name}', point --adapter to its folder, or ask the untrained model with "
+                "--base."
+            )
+        return loading.load(name, folder, self.layer, where, self.quantise)
+
+
+def _annotated(source: Callable[..., Any], hints: dict[str, Any]) -> list[Parameter]:
+    """The parameters of a function or class with their types, which typer reads options from."""
+    return [
+        each.replace(annotation=hints[each.name], kind=Parameter.KEYWORD_ONLY)
+        for each in signature(source).parameters.values()
+    ]
+
+
+def add_command(command: Callable[..., None]) -> None:
+    """Add a command to the app, under the function's name. A parameter ``load`` of type
+    :class:`LoadOptions` becomes the five options."""
+    hints = get_type_hints(command, include_extras=True)
+    shared = _annotated(LoadOptions, get_type_hints(LoadOptions, include_extras=True))
+    parameters = []
+    for each in _annotated(command, hints):
+        parameters += shared if each.name == "load" else [each]
+
+    @wraps(command)
+    def run(**values: Any) -> None:
+        if "load" in hints:
+            values["load"] = LoadOptions(**{each.name: values.pop(each.name) for each in shared})
+        command(**values)
+
+    run.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {each.name: each.annotation for each in parameters}
+    app.command()(run)
 
 
 def progress_bar() -> Progress:
@@ -187,20 +224,20 @@ def progress_bar() -> Progress:
 
 
 def own_concepts(path: Path, skip_bad: bool) -> list[Concept]:
-    """The concepts of a word list; what was left out is said on standard error."""
+    """The concepts of a word list; lines that were left out are reported on standard error."""
     from introspection.concepts import word_lists
 
-    return _told(word_lists.read(path, skip_bad))
+    return _report_left_out(word_lists.read(path, skip_bad))
 
 
 def own_contexts(path: Path, skip_bad: bool) -> list[str]:
-    """The texts of a context file; what was left out is said on standard error."""
+    """The texts of a context file; lines that were left out are reported on standard error."""
     from introspection.io import text_files
 
-    return _told(text_files.contexts(path, skip_bad))
+    return _report_left_out(text_files.contexts(path, skip_bad))
 
 
-def _told(read: FromFile[Found]) -> list[Found]:
+def _report_left_out(read: FromFile[Found]) -> list[Found]:
     if read.bad:
         err.print(one_line(read.left_out()))
     return [*read.found]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -12,11 +13,10 @@ from introspection.cli.common import (
     AdapterOption,
     DeviceOption,
     LayerOption,
+    LoadOptions,
     ModelOption,
     QuantiseOption,
-    app,
     err,
-    load_model,
     one_line,
     out,
 )
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 __all__ = ["check", "demo"]
 
 
-@app.command()
 def demo(
     model: ModelOption = None,
     adapter: AdapterOption = None,
@@ -49,7 +48,7 @@ def demo(
     loaded, missing = None, ""
     asked = any(option is not None for option in (model, adapter, layer, quantise))
     try:
-        loaded = load_model(model, adapter, layer, device, quantise=quantise)
+        loaded = LoadOptions(model, adapter, layer, device, quantise).load()
     except IntrospectionError as error:
         if asked or device != "auto":
             raise
@@ -72,20 +71,16 @@ def demo(
         ) from error
 
 
-@app.command()
 def check(
-    model: ModelOption = None,
-    adapter: AdapterOption = None,
-    layer: LayerOption = None,
-    device: DeviceOption = "auto",
-    quantise: QuantiseOption = None,
+    *,
+    load: LoadOptions,
 ) -> None:
     """Say what works on this machine and what does not, line by line."""
     from introspection.demo.engine import diagnostics
 
     good = True
     for finding in diagnostics.findings(
-        lambda chosen: load_model(model, chosen, layer, device, quantise=quantise), model, adapter
+        lambda chosen: replace(load, adapter=chosen).load(), load.model, load.adapter
     ):
         mark, colour = ("ok", "green") if finding.ok else ("problem", "red")
         out.print(f"{mark:8}{finding.name}: {one_line(finding.detail)}", style=colour)

@@ -7,13 +7,12 @@ from typing import Annotated
 
 import typer
 
-from introspection.cli.common import PATH, app, out
+from introspection.cli.common import PATH, out
 from introspection.errors import IntrospectionError
 
 __all__ = ["pull", "push"]
 
 
-@app.command()
 def push(
     repo: Annotated[str, typer.Argument(help="Repository on the Hub: org/name.")],
     folder: Annotated[
@@ -72,7 +71,6 @@ def push(
     out.print(f"{repo}@{sha}")
 
 
-@app.command()
 def pull(
     repo: Annotated[str, typer.Argument(help="Repository on the Hub: org/name.")],
     revision: Annotated[str, typer.Option(help="Commit, branch or tag.")] = "main",
