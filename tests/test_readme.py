@@ -11,12 +11,15 @@ import io
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from introspection.__main__ import app
 from tests.support.fake_hub import FakeHub
 from tests.support.tiny_folder import write_adapter, write_model
 
@@ -25,20 +28,18 @@ TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 TOKEN = "hf_owner_0123456789"
 
 
+def fenced(language: str) -> list[str]:
+    """The code between fences of a language; "" for those of the shell."""
+    found = re.findall(r"^```(\w*)\n(.*?)^```$", TEXT, re.M | re.S)
+    return [code for name, code in found if name == language]
+
+
 def commands() -> list[str]:
     """Every line of a shell block and every inline code that starts a program of ours."""
-    blocks = "".join(re.findall(r"^```\n(.*?)^```", TEXT, re.M | re.S))
-    inline = [
-        " ".join(code.split())
-        for code in re.findall(r"`([^`]+)`", re.sub(r"```.*?```", "", TEXT, flags=re.S))
-    ]
-    found = [line for line in [*blocks.splitlines(), *inline] if re.match(r"(python|make) ", line)]
-    return sorted(set(found))
-
-
-def python_block() -> str:
-    (code,) = re.findall(r"^```python\n(.*?)^```", TEXT, re.M | re.S)
-    return str(code)
+    prose = re.sub(r"^```.*?^```$", "", TEXT, flags=re.M | re.S)
+    inline = [" ".join(code.split()) for code in re.findall(r"`([^`]+)`", prose)]
+    lines = [line for code in fenced("") for line in code.splitlines()]
+    return sorted({line for line in [*lines, *inline] if re.match(r"(python|make) ", line)})
 
 
 def test_it_is_short() -> None:
@@ -54,10 +55,11 @@ def test_its_links_lead_somewhere() -> None:
 
 @pytest.mark.slow
 def test_its_python_prints_three_strengths() -> None:
-    assert len([line for line in python_block().splitlines() if line.strip()]) <= 12
+    (code,) = fenced("python")
+    assert len([line for line in code.splitlines() if line.strip()]) <= 12
     told = io.StringIO()
     with contextlib.redirect_stdout(told):
-        exec(compile(python_block(), "README.md", "exec"), {})
+        exec(compile(code, "README.md", "exec"), {})
     lines = told.getvalue().splitlines()
     assert [line.split()[0] for line in lines] == ["0.0", "0.5", "1.0"]
     assert "do not detect" in lines[0] and "ocean" in lines[2]
@@ -74,39 +76,49 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return model, write_adapter(folder / "adapter", model)
 
 
+@pytest.fixture
+def folder(tiny: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A checkout as far as a command looks: records, the adapter that ships, the documents."""
+    shutil.copytree(ROOT / "adapters", tmp_path / "adapters")
+    shutil.copytree(tiny[1], tmp_path / "adapters" / "tiny")
+    (tmp_path / "records").symlink_to(ROOT / "records")
+    shutil.copy(ROOT / "README.md", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("command", commands())
-def test_a_command_does_what_it_says(command: str, tiny: tuple[Path, Path], tmp_path: Path) -> None:
+def test_a_command_does_what_it_says(command: str, tiny: tuple[Path, Path], folder: Path) -> None:
     program, *words = shlex.split(command)
     if program == "make":
         done = subprocess.run(["make", "-n", *words], cwd=ROOT, capture_output=True, text=True)
         assert done.returncode == 0 and ".venv/bin/python -m" in done.stdout, done.stderr
         return
-    model, adapter = tiny
+    model, adapter = map(str, tiny)
     few = {
-        "train": ["--model", model, "--layer", "1", "--device", "cpu"],
-        "evaluate": ["--model", model, "--adapter", adapter, "--device", "cpu"],
-        "introspection_experiment.py": [
+        "train": ("--model", model, "--layer", "1", "--device", "cpu", "--examples", "8"),
+        "evaluate": ("--model", model, "--adapter", adapter, "--device", "cpu"),
+        "introspection_experiment.py": (
             *("--model", model, "--layer", "1", "--examples", "8", "--epochs", "1"),
             *("--device", "cpu"),
-        ],
+        ),
     }
-    words += [str(word) for name, more in few.items() if name in words[:3] for word in more]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    (tmp_path / "adapters").mkdir()
-    (tmp_path / "adapters" / "tiny").symlink_to(adapter)
-    with contextlib.ExitStack() as open_:
-        cwd = tmp_path
-        if "push" in words:
-            hub = open_.enter_context(FakeHub())
-            environment |= {"HF_ENDPOINT": hub.url, "HF_TOKEN": TOKEN}
-            cwd = ROOT if "--space" in words else tmp_path
-        words = [str(ROOT / word) if word.endswith(".py") else word for word in words]
+    words += [word for name, more in few.items() if name in words[:3] for word in more]
+    if words[:2] == ["-m", "introspection"] and "push" not in words:
         if "train" in words:
-            (tmp_path / "adapters" / "tiny").unlink()
+            shutil.rmtree(folder / "adapters" / "tiny")
+        result = CliRunner().invoke(app, words[2:])
+        assert result.exit_code == 0, result.output
+        assert result.output.strip()
+        return
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    with FakeHub() as hub:
+        ours = {"HF_ENDPOINT": hub.url, "HF_TOKEN": TOKEN, "HF_HUB_DISABLE_XET": "1"}
+        environment |= ours if "push" in words else {}
         done = subprocess.run(
-            [sys.executable, *words],
-            cwd=cwd,
+            [sys.executable, *(str(ROOT / w) if w.endswith(".py") else w for w in words)],
+            cwd=ROOT if "--space" in words else folder,
             env=environment,
             capture_output=True,
             text=True,

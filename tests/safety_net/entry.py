@@ -42,7 +42,7 @@ from introspection.injection.trials.trial import (
 from introspection.injection.vectors import random_direction
 from introspection.models import loading
 from introspection.models.adapters import multi_adapter
-from introspection.models.loading import LoadedModel
+from introspection.models.loaded_model import LoadedModel
 
 __all__ = ["answered", "command", "default_model", "gaps", "page", "watched"]
 
