@@ -31,8 +31,8 @@ from introspection.io.files import sha256_file
 from introspection.io.outputs import manifest
 from introspection.models import loading
 from introspection.models.adapters import adapter_info
-from introspection.models.loaded_model import LoadedModel, bundled_adapter
-from introspection.models.presets import DEFAULT, PRESETS
+from introspection.models.loaded_model import LoadedModel
+from introspection.models.presets import DEFAULT, PRESETS, bundled_adapter
 
 pytestmark = pytest.mark.slow
 
@@ -141,7 +141,7 @@ def test_no_report_runs_on_into_the_next_turn() -> None:
 
 def test_a_batch_says_what_every_row_says_alone() -> None:
     trials, together = answered()
-    for i in (*range(8), 18, 30, 34, 38, 42, 46):
+    for i in (0, 1, 4, 18, 34, 46):
         (alone,) = generate(shipped(), [trials[i]], max_new_tokens=40)
         assert alone == together[i]
 
