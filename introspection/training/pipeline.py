@@ -189,7 +189,7 @@ def _write_folder(
     advice = (
         f"choose another --out; what was trained is kept in {run}, so that command ends at once"
     )
-    with targets.writing(out, advice), adapter_folder.rewritten(out) as folder:
+    with targets.writing(out, advice), adapter_folder.rewrite_folder(out) as folder:
         KINDS[config.kind].save(loaded.model, adapter_spec(loaded, config), folder)
         save_vectors(vectors, folder / manifest.VECTORS)
         refresh_manifest(folder, info)

@@ -42,7 +42,7 @@ class Teacher:
         weight = self.model.get_input_embeddings().weight
         device, decoder = weight.device, self.model.get_decoder()
         distinct = sorted(set(wanted), key=lambda pair: len(pair[0]))
-        kept, at, done = [], 0, 0
+        states_of, at, done = [], 0, 0
         while done < len(distinct):
             shortest = len(distinct[done][0])
             chunk = distinct[done : done + max(1, batch_tokens // shortest)]
@@ -65,10 +65,10 @@ class Teacher:
                     use_cache=False,
                 )[0]
             for row, (sequence, count) in enumerate(chunk):
-                kept.append(states[row, len(sequence) - count - 1 : len(sequence) - 1].clone())
+                states_of.append(states[row, len(sequence) - count - 1 : len(sequence) - 1].clone())
                 self.places[sequence, count] = slice(at, at + count)
                 at += count
-        self.states = torch.cat(kept) if kept else weight.new_zeros(0, weight.shape[1])
+        self.states = torch.cat(states_of) if states_of else weight.new_zeros(0, weight.shape[1])
 
     @torch.no_grad()
     def logits(self, wanted: Sequence[tuple[tuple[int, ...], int]]) -> Tensor:
