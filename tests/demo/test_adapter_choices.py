@@ -437,46 +437,6 @@ def page(pair: list[LoadedModel]) -> Iterator[gr.Blocks]:
     page.close()
 
 
-def press(visitor: Tab, concept: str, name: str) -> list[Any]:
-    settings = [2.0, DEFAULT_QUESTION, "final_on", 12, name]
-    ticket = visitor.call("begin", concept, *settings)[3]
-    return visitor.call("run", ticket, concept, *settings)
-
-
-@pytest.mark.slow
-def test_visitors_with_different_adapters_never_mix(
-    page: gr.Blocks, alone: dict[str, DemoModel]
-) -> None:
-    concepts = ("ocean", "violin", "never typed before")
-
-    def stage(name: str, concept: str) -> str:
-        one = alone[name]
-        request = one.request(concept, 2.0, tokens=12)
-        shown = html.stage(True, request, last(one, request))
-        return shown.replace("</q></p>", f"</q> Adapter: <code>{name}</code>.</p>")
-
-    expected = {(n, c): stage(n, c) for n in NAMES for c in concepts}
-    assert len(set(expected.values())) == 6
-    url = page.local_url.rstrip("/")
-    api = {
-        (n, c): Client(url, verbose=False, analytics_enabled=False).predict(
-            c, 2.0, DEFAULT_QUESTION, n, api_name="/compare"
-        )
-        for n in NAMES
-        for c in concepts
-    }
-
-    def visit(number: int) -> None:
-        name, concept = NAMES[number % 2], concepts[number % 3]
-        assert press(Tab(page), concept, name)[2] == expected[name, concept]
-        event, (told,) = call(url, [concept, 2.0, DEFAULT_QUESTION, name])
-        assert event == "complete" and told == api[name, concept]
-        assert told["adapter_id"] == name
-
-    with ThreadPoolExecutor(6) as pool:
-        list(pool.map(visit, range(12)))
-
-
 @pytest.mark.slow
 def test_endpoints_take_an_adapter_and_need_none(
     page: gr.Blocks, alone: dict[str, DemoModel]
