@@ -20,12 +20,10 @@ from introspection.injection.decoding.readout import (
     token_projections,
 )
 from introspection.injection.trials.trial import (
-    FINAL,
     Injection,
     Trial,
     conversation,
     encode,
-    from_step,
     prompt_ids,
 )
 from introspection.models.loaded_model import LoadedModel
@@ -126,22 +124,6 @@ def test_a_map_is_made_of_what_the_model_sees_while_it_writes(loaded: LoadedMode
         got, along = got - got[0], along - along[0]
         scale = float((got @ along) / (along @ along))
         assert scale > 0 and torch.allclose(got, along * scale, atol=1e-4), block
-
-
-@pytest.mark.parametrize(
-    ("schedule", "places"), [(FINAL, (-1, -1)), (from_step(2), (1, 99)), (from_step(99), None)]
-)
-def test_the_frame_is_where_the_vector_is_added(
-    loaded: LoadedModel, schedule: object, places: tuple[int, int] | None
-) -> None:
-    vector = loaded.vector("ocean")
-    trial = Trial(conversation(ASKED), Injection(vector, 1.0, schedule))  # type: ignore[arg-type]
-    one = layer_projections(loaded, [trial], TEXTS[:1], vector)[0]
-    count = len(one.tokens) - one.prompt
-    wanted = None
-    if places:
-        wanted = one.prompt + places[0], one.prompt + min(places[1], count - 1)
-    assert one.injected == wanted
 
 
 def test_nothing_stays_on_the_model(loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
