@@ -24,8 +24,8 @@ from huggingface_hub.utils import (
 
 from introspection.errors import IntrospectionError
 from introspection.io.hub_errors import endpoint
+from introspection.io.hub_ids import is_hub_id
 from introspection.io.input_checks import quoted
-from introspection.models.adapters.front_matter import HUB_ID
 
 __all__ = [
     "check_files",
@@ -42,7 +42,7 @@ def check_repo(repo: str) -> None:
     """Raise IntrospectionError unless ``repo`` is a name such as org/name."""
     with suppress(HFValidationError):
         validate_repo_id(repo)
-        if HUB_ID.fullmatch(repo):
+        if is_hub_id(repo):
             return
     raise IntrospectionError(
         f"{quoted(repo)} is not the name of a repository: use one such as your-name/adapter."

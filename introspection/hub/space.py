@@ -14,10 +14,10 @@ from introspection.errors import IntrospectionError
 from introspection.hub.cards import check_space_readme
 from introspection.hub.client import check_repo, commit_files, connect, write_token
 from introspection.io.hub_errors import readable_hub_errors
+from introspection.io.hub_ids import is_hub_id
 from introspection.io.input_checks import quoted
 from introspection.io.outputs.manifest import FILES
 from introspection.models import local_paths
-from introspection.models.adapters.front_matter import HUB_ID
 
 __all__ = ["push_space"]
 
@@ -68,9 +68,7 @@ def _check_pin(tree: Path, adapter: str | None, revision: str | None) -> None:
     named = adapter is not None and adapter.casefold() != "none"
     # As the Space will read it: a/b is a path where there is a folder a.
     on_hub = (
-        named
-        and HUB_ID.fullmatch(str(adapter)) is not None
-        and not (tree / str(adapter).partition("/")[0]).is_dir()
+        named and is_hub_id(str(adapter)) and not (tree / str(adapter).partition("/")[0]).is_dir()
     )
     if on_hub and not _SHA.fullmatch(revision or ""):
         raise IntrospectionError(

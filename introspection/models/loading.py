@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import re
 from pathlib import Path
 
 from transformers import PreTrainedModel
@@ -14,6 +13,7 @@ from introspection.injection import hooks as injection
 from introspection.injection.extraction import extract
 from introspection.injection.speedups import small_batch_linear
 from introspection.injection.vectors import ConceptVectors, load_vectors
+from introspection.io.hub_ids import split_hub_id
 from introspection.io.input_checks import quoted
 from introspection.io.outputs.manifest import VECTORS
 from introspection.models import local_paths
@@ -97,9 +97,9 @@ def _source(model: str) -> tuple[str, str, str | None, int | None]:
             f"{shown(model)} is a file: name the folder that holds the model's config.json, its "
             "weights and its tokenizer."
         )
-    if len(model) <= 200 and re.fullmatch(r"\w[\w.-]*/[\w.-]+(?:@[\w./-]+)?", model, re.ASCII):
-        name, _, revision = model.partition("@")
-        return name, name, revision or None, None
+    if hub_id := split_hub_id(model):
+        name, revision = hub_id
+        return name, name, revision, None
     raise IntrospectionError(
         f"{quoted(model)} is not a model: use a preset ({', '.join(PRESETS)}), a local folder or a "
         "Hub id such as org/name."

@@ -16,13 +16,13 @@ from typing import Any
 from safetensors import safe_open
 
 from introspection.io.files import write_text
+from introspection.io.hub_ids import is_hub_id
 from introspection.io.outputs import manifest
 
 __all__ = ["command_line", "document_name", "find_paths", "name_of", "remove_paths", "without_path"]
 
 LONGEST_NAME = 120
 _PATH = re.compile(r"~|\.{1,2}(?:[/\\]|$)|[/\\]|[A-Za-z]:[/\\]|file:")
-_HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*(?:@.*)?", re.ASCII)
 _BASES = ("base_id", "base", "base_model_name_or_path")
 _WORDS = ("trained", "vocabulary", "harmful", "baseline", "templates")
 
@@ -73,7 +73,7 @@ def find_paths(folder: Path) -> dict[str, str]:
             commands.append(text)
             return text
         # By form alone: org/name is a name on the Hub, whatever lies in the current folder.
-        local = _PATH.match(text) or (key in _BASES and not _HUB_ID.fullmatch(text))
+        local = _PATH.match(text) or (key in _BASES and not is_hub_id(text.partition("@")[0]))
         new = name_of(text) if local and key in _BASES else _last(text) if local else text
         if new != text:
             texts[text] = new
@@ -123,7 +123,9 @@ def _is_path(text: str) -> bool:
     """Whether it looks like one, or is one here: ``a/b`` may be a folder or a name on the Hub."""
     if _PATH.match(text):
         return True
-    return ("/" in text or "\\" in text) and (not _HUB_ID.fullmatch(text) or os.path.exists(text))
+    return ("/" in text or "\\" in text) and (
+        not is_hub_id(text.partition("@")[0]) or os.path.exists(text)
+    )
 
 
 def _last(path: str) -> str:

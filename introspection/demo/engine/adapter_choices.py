@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from introspection.errors import IntrospectionError
+from introspection.io.hub_ids import is_hub_id
 from introspection.io.input_checks import quoted
-from introspection.models.adapters.front_matter import HUB_ID
 from introspection.models.loaded_model import adapter_name
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def _listed(entry: str) -> Path:
     if os.path.isdir(entry):
         return Path(entry)
     repository, _, revision = entry.partition("@")
-    if not HUB_ID.fullmatch(repository) or not re.fullmatch(r"[0-9a-f]{40}", revision):
+    if not is_hub_id(repository) or not re.fullmatch(r"[0-9a-f]{40}", revision):
         raise IntrospectionError(
             f"{quoted(entry)} is neither an adapter folder nor a Hub repository at a commit: write "
             "org/name@ and the full sha of a commit (40 digits, from its history)."

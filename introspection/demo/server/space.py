@@ -21,8 +21,8 @@ from introspection.demo.engine.adapter_choices import adapter_choices
 from introspection.demo.engine.diagnostics import Finding
 from introspection.demo.engine.zerogpu import on_gpu, zero_gpu
 from introspection.errors import IntrospectionError
+from introspection.io.hub_ids import is_hub_id, split_hub_id
 from introspection.io.input_checks import quoted
-from introspection.models.adapters.front_matter import HUB_ID
 from introspection.models.presets import DEFAULT, PRESETS, bundled_adapter, full_precision
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def on_space() -> bool:
 def _repository(chosen: Settings) -> str | None:
     """The Hub repository of the adapter, if it is one: ``a/b`` is a path where a folder ``a`` is."""
     name = chosen.adapter or ""
-    if not HUB_ID.fullmatch(name) or os.path.isdir(name.partition("/")[0]):
+    if not is_hub_id(name) or os.path.isdir(name.partition("/")[0]):
         return None
     return name
 
@@ -87,12 +87,11 @@ def _revision(chosen: Settings) -> str:
 
 def _kind(model: str) -> str | None:
     """Which kind of model a name names, None if none."""
-
     if model in PRESETS:
         return "a preset"
     if os.path.isdir(model):
         return "a folder"
-    return "a Hub id" if re.fullmatch(r"\w[\w.-]*/[\w.-]+(@[\w./-]+)?", model, re.ASCII) else None
+    return "a Hub id" if split_hub_id(model) else None
 
 
 def _adapter(chosen: Settings) -> str | Path | None:

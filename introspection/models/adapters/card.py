@@ -11,11 +11,12 @@ from pathlib import Path
 from safetensors import safe_open
 
 from introspection.concepts.texts import DEFAULT_QUESTION, HALT_MARKER
+from introspection.io.hub_ids import is_hub_id
 from introspection.io.outputs import adapter_folder, manifest
 from introspection.models import local_paths
 from introspection.models.adapters import adapter_info, kinds
 from introspection.models.adapters.adapter_info import AdapterInfo
-from introspection.models.adapters.front_matter import HUB_ID, card_text
+from introspection.models.adapters.front_matter import card_text
 from introspection.models.fingerprints import same_base
 from introspection.models.presets import DEFAULT, PRESETS, Preset
 from introspection.models.weights.sources import HubRepo
@@ -127,7 +128,7 @@ def write_card(folder: Path, rates: str = _UNMEASURED) -> None:
 
 def _shown(base_id: str) -> str:
     """A Hub id; of a folder its name alone: the rest is nobody's business."""
-    return base_id if HUB_ID.fullmatch(base_id) else local_paths.name_of(base_id)
+    return base_id if is_hub_id(base_id) else local_paths.name_of(base_id)
 
 
 def _gguf_preset(info: AdapterInfo) -> Preset | None:
@@ -160,7 +161,7 @@ def _example(info: AdapterInfo, folder: Path) -> str:
         revision = f', revision="{pinned_by[info.base_id]}"'
     elif pinned := re.search(rf"--model[ =]{re.escape(info.base_id)}@(\S+)", info.command):
         revision = f', revision="{pinned[1]}"'
-    elif not HUB_ID.fullmatch(info.base_id):
+    elif not is_hub_id(info.base_id):
         source = f'"path/to/{_shown(info.base_id)}"'
     return _EXAMPLE.format(
         layer=info.layer,

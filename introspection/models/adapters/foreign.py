@@ -5,10 +5,10 @@ It covers what other tools write and what people give by mistake.
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 from introspection.errors import IntrospectionError
+from introspection.io.hub_ids import split_hub_id
 from introspection.models.weights.model_files import shown
 
 __all__ = ["no_adapter", "no_folder"]
@@ -28,8 +28,8 @@ def no_folder(path: Path, wanted: str) -> IntrospectionError:
         return IntrospectionError(
             f"{shown(name)} is {kind} and no adapter folder: {hint}, or {TRAIN}."
         )
-    if re.fullmatch(r"\w[\w.-]*/[\w.-]+(?:@[\w./-]+)?", name, re.ASCII) and len(name) <= 200:
-        repository, _, revision = name.partition("@")
+    if hub_id := split_hub_id(name):
+        repository, revision = hub_id
         at = f" --revision {revision}" if revision else ""
         return IntrospectionError(
             f"There is no adapter folder {shown(name)}: if it is a repository on the Hub, run "

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 import yaml  # type: ignore[import-untyped]
 from huggingface_hub import EvalResult, ModelCard
 
 from introspection.errors import IntrospectionError
+from introspection.io.hub_ids import is_hub_id
 
-__all__ = ["HUB_ID", "card_text", "model_name"]
+__all__ = ["card_text", "model_name"]
 
-HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*", re.ASCII)
 _TAGS = ("transformers", "introspection", "interpretability")
 _EMPTY = "---\n{}\n---\n"
 
@@ -40,7 +39,7 @@ def card_text(
             "between the two '---' or write the card again."
         ) from error
     data = card.data
-    data.base_model = base_id if HUB_ID.fullmatch(base_id) else None
+    data.base_model = base_id if is_hub_id(base_id) else None
     data.library_name, data.pipeline_tag = "peft", "text-generation"
     data.license = data.license or "apache-2.0"
     data.tags = list(dict.fromkeys([*(data.tags or ()), *tags, *_TAGS]))
