@@ -16,7 +16,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
+from scipy import stats
 
 __all__ = ["ROUNDS", "excess", "in_turns", "ratios", "rounded", "spread"]
 
@@ -121,13 +123,16 @@ def excess(above: Sequence[float], below: Sequence[float]) -> dict[str, float]:
 
 def spread(values: Sequence[float]) -> dict[str, float]:
     """Median, its 95 % interval (bootstrap), the quartiles and the number of values."""
-    rng = random.Random(0)
-    again = sorted(statistics.median(rng.choices(values, k=len(values))) for _ in range(4000))
+    low, high = values[0], values[0]
+    if len(values) > 1:
+        low, high = stats.bootstrap(
+            (values,), np.median, n_resamples=4000, method="percentile", random_state=0
+        ).confidence_interval
     quartiles = statistics.quantiles(values, n=4) if len(values) > 1 else [values[0]] * 3
     found = {
         "median": statistics.median(values),
-        "low95": again[100],
-        "high95": again[-101],
+        "low95": low,
+        "high95": high,
         "quartile1": quartiles[0],
         "quartile3": quartiles[2],
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -47,7 +48,31 @@ def test_rates_come_from_the_committed_records(copy: Path) -> None:
 def test_speeds_come_from_the_committed_records(
     copy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    blanked(copy / "README.md", "benchmarks")
+    blanked(copy / "README.md", "speed")
     monkeypatch.setattr("sys.argv", ["table", "--readme", str(copy / "README.md")])
+    monkeypatch.setattr(table, "RESULTS", copy / "RESULTS.md")
     table.main()
     assert (copy / "README.md").read_bytes() == (ROOT / "README.md").read_bytes()
+    assert (copy / "RESULTS.md").read_bytes() == (ROOT / "benchmarks/RESULTS.md").read_bytes()
+
+
+def test_short_table_shows_every_missed_bar(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also of a highlight that another device, measured later, met."""
+    line = (
+        (ROOT / "benchmarks/records/injection.jsonl").read_text(encoding="utf-8").splitlines()[-1]
+    )
+    for path in (ROOT / "benchmarks/records").glob("*.jsonl"):
+        shutil.copy(path, tmp_path / path.name)
+    slow, fast = json.loads(line), json.loads(line)
+    slow["machine"]["device"], fast["machine"]["device"] = "slow", "fast"
+    for check in slow["checks"]:
+        check["met"] = False
+    with (tmp_path / "injection.jsonl").open("a", encoding="utf-8") as file:
+        file.write(f"{json.dumps(slow)}\n{json.dumps(fast)}\n")
+    before = table.short_table().count("**missed**")
+    monkeypatch.setattr(table, "RECORDS", tmp_path)
+    after = table.short_table()
+    assert after.count("**missed**") == before + len(slow["checks"])
+    assert len(after.splitlines()) == 2 + len(table.HIGHLIGHTS) + before + len(slow["checks"])

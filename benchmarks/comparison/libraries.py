@@ -1,11 +1,8 @@
 """Four libraries, each doing the same work: as its documentation does, and as fast as it allows.
 
-Knows: how each of them reads the residual stream and adds to it. Does not know: timing, our own way.
-
 repeng and steering-vectors tokenise finished prompts within the call; nnsight and TransformerLens are
 given tokens.
 """
-
 # mypy: disable-error-code="import-not-found"
 
 from __future__ import annotations
@@ -18,9 +15,9 @@ from torch import Tensor
 from torch.nn.functional import normalize
 from transformers import AutoTokenizer
 
-from benchmarks.peer_work import BASELINE, BATCH, Rows, Way, Work, unit_differences
+from benchmarks.comparison.work import BASELINE, BATCH, Rows, Way, Work, unit_differences
 
-__all__ = ["PEERS"]
+__all__ = ["LIBRARIES"]
 
 
 def repeng(work: Work) -> dict[str, Way]:
@@ -295,7 +292,7 @@ def steering_vectors(work: Work) -> dict[str, Way]:
     }
 
 
-PEERS: dict[str, Callable[[Work], dict[str, Way]]] = {
+LIBRARIES: dict[str, Callable[[Work], dict[str, Way]]] = {
     "repeng": repeng,
     "nnsight": nnsight,
     "transformer-lens": transformer_lens,

@@ -1,7 +1,7 @@
 """What every side of the comparison with other libraries is given, and what it gives back.
 
-Knows: the default model's folder in a form that transformers 4 reads too, the prompts as text and as
-tokens, the rows to write for. Does not know: any of the libraries, timing, records.
+That is the default model's folder in a form that transformers 4 reads too, the prompts as text and as
+tokens, and the rows to write for.
 """
 
 from __future__ import annotations

@@ -5,8 +5,7 @@ Two kinds of work, on copies of one model: the mean-difference vectors of the pa
 of tokens for many rows and for one, with another vector in every row from the last prompt token on.
 All sides take turns, and vectors and tokens must be ours.
 
-Knows: our way, that of plain transformers, how sides are compared. Does not know: how the libraries
-are used (``peer_sides``), what the work is made of (``peer_work``). ``peers-requirements.txt`` says how
+``libraries`` says how each library is used, ``work`` what the work is made of, ``requirements.txt`` how
 to build the environments: steering-vectors needs one of its own, where ours is measured again.
 """
 
@@ -24,8 +23,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.peer_sides import PEERS
-from benchmarks.peer_work import (
+from benchmarks.comparison.libraries import LIBRARIES
+from benchmarks.comparison.work import (
     BASELINE,
     NAMES,
     Rows,
@@ -129,9 +128,9 @@ def measure(work: Work, names: list[str], rounds: int) -> tuple[list[Check], dic
     ways = {**ours(work), **plain(work)}
     for name in names:
         try:
-            ways |= PEERS[name](work)
+            ways |= LIBRARIES[name](work)
         except ImportError as error:
-            sys.exit(f"{name} does not work here ({error}): see benchmarks/peers-requirements.txt.")
+            sys.exit(f"{name} does not work here ({error}): see requirements.txt beside this file.")
     figures: dict[str, Any] = {
         "libraries": {name: version(name) for name in names},
         "ways": {name: way.note for name, way in ways.items()},
@@ -154,7 +153,7 @@ def measure(work: Work, names: list[str], rounds: int) -> tuple[list[Check], dic
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("libraries", nargs="+", choices=PEERS)
+    parser.add_argument("libraries", nargs="+", choices=LIBRARIES)
     parser.add_argument("--model", default=DEFAULT, help="the default or a folder")
     parser.add_argument("--shape", choices=SHAPES, help="instead: random weights of that shape")
     parser.add_argument(
@@ -177,7 +176,7 @@ def main() -> None:
         work = prepare(read, layer, options.device, options.rows, options.tokens)
         checks, figures = measure(work, options.libraries, options.rounds)
     model = f"random {options.shape}" if options.shape else options.model
-    record("peers", work.device.type, checks, figures, model)
+    record("comparison", work.device.type, checks, figures, model)
 
 
 if __name__ == "__main__":
