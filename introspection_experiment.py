@@ -29,7 +29,8 @@ from introspection.errors import IntrospectionError
 from introspection.evaluation import plots, runner, suites, summary
 from introspection.evaluation.report import PUBLISHED
 from introspection.injection.decoding.generation import generate
-from introspection.injection.trials.trial import Injection, Trial, conversation
+from introspection.injection.trials.message import conversation
+from introspection.injection.trials.trial import Injection, Trial
 from introspection.io import input_checks
 from introspection.io.outputs import targets
 from introspection.io.outputs.places import home_expanded, own_path

@@ -13,8 +13,8 @@ from typing import Any
 from introspection.errors import IntrospectionError
 from introspection.hub.cards import HUB_ID, check_space_card
 from introspection.hub.transfer import check_repo, commit_files, connect, token_to_write
+from introspection.io.characters import quoted
 from introspection.io.hub_errors import readable_hub_errors
-from introspection.io.input_checks import quoted
 from introspection.models import local_paths
 
 __all__ = ["push_space"]

@@ -33,9 +33,9 @@ from safetensors import SafetensorError, safe_open
 
 from introspection.errors import IntrospectionError
 from introspection.hub.cards import HUB_ID, card_text
+from introspection.io.characters import quoted
 from introspection.io.files import atomic_folder, cache_folder, sha256_file, write_text
 from introspection.io.hub_errors import HUB_FAILURES, endpoint, may_need_token, readable_hub_errors
-from introspection.io.input_checks import quoted
 from introspection.models import local_paths
 
 __all__ = ["LARGEST_FILE", "LARGEST_TOTAL", "pull", "push"]

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from introspection.errors import IntrospectionError
 from introspection.injection import hooks
+from introspection.injection.self_test import readable_model_errors, self_test
 from introspection.models import distributed
 from introspection.models.adapters import adapter_info
 from introspection.models.loading import LoadedModel
@@ -42,7 +43,7 @@ def add_lora(loaded: LoadedModel, config: TrainConfig) -> None:
         )
     lora = adapter_info.lora_config(loaded.layer, depth, config.targets, config.rank, loaded.base)
     torch.manual_seed(config.seed)
-    with hooks.readable_model_errors(loaded.model, "training"):
+    with readable_model_errors(loaded.model, "training"):
         inject_adapter_in_model(lora, loaded.model)
         for module in loaded.model.modules():
             if isinstance(module, LoraLayer):
@@ -52,7 +53,7 @@ def add_lora(loaded: LoadedModel, config: TrainConfig) -> None:
     if loaded.hooks is not None:
         loaded.hooks.remove()
     loaded.hooks = hooks.install(loaded.model, loaded.layer)
-    hooks.self_test(loaded.model, loaded.layer)  # base rows beside the adapter's
+    self_test(loaded.model, loaded.layer)  # base rows beside the adapter's
 
 
 def train(

@@ -18,8 +18,10 @@ from torch.nn import functional
 from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
 from introspection.injection import hooks
+from introspection.injection.patching import start_at_layer
+from introspection.injection.plan import make_plan, use_plan
 from introspection.injection.trials import prompt_tokens
-from introspection.injection.trials.trial import end_of_turn, prompt_text
+from introspection.injection.trials.prompts import end_of_turn, prompt_text
 from introspection.models.loading import LoadedModel
 from introspection.training.data.activation_cache import ResidualCache
 from introspection.training.data.examples import Example
@@ -76,7 +78,7 @@ def tokenize(tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example]) ->
         if not answer:
             raise ValueError(f"nothing to train on after {example.written!r}")
         first = len(prompt) - 1 + len(begun)
-        last = first if example.schedule.kind == "final" else None
+        last = first if example.schedule.kind == "last_token" else None
         whole = (*prompt, *begun, *answer)
         found.append(Tokens(whole, len(answer), first, last, example.concept, example.replay))
     return found
@@ -216,12 +218,12 @@ def _total_loss(
     positions = torch.arange(ids.shape[1], device=device)[None].expand(len(chosen), -1)
     hidden = cache.batch([s.ids for s in chosen], ids.shape[1])
     spans = [(s.first, s.last) for s in chosen]
-    plan = hooks.make_plan(delta, spans, None, device, weight.dtype)
+    plan = make_plan(delta, spans, None, device, weight.dtype)
     kept = _prefix_kv(loaded, ids, hidden, at) if at else None
     with (
         autocast(device),
-        hooks.start_at_layer(model, loaded.layer, hidden[:, at:]),
-        hooks.use_plan(plan),
+        start_at_layer(model, loaded.layer, hidden[:, at:]),
+        use_plan(plan),
         _logits_only_at(model, wanted),
     ):
         predicted = model(
@@ -250,11 +252,11 @@ def _prefix_kv(loaded: LoadedModel, ids: Tensor, hidden: Tensor, at: int) -> Any
     """Keys and values of the first ``at`` tokens for every row, from one pass over them."""
     model, rows = loaded.model, len(ids)
     kept = DynamicCache(config=model.config)
-    plan = hooks.make_plan(None, [(0, None)], None, ids.device, hidden.dtype)
+    plan = make_plan(None, [(0, None)], None, ids.device, hidden.dtype)
     with (
         autocast(ids.device),
-        hooks.start_at_layer(model, loaded.layer, hidden[:1, :at]),
-        hooks.use_plan(plan),
+        start_at_layer(model, loaded.layer, hidden[:1, :at]),
+        use_plan(plan),
     ):
         model.get_decoder()(
             input_ids=ids[:1, :at],

@@ -14,23 +14,19 @@ from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
-from introspection.concepts.catalogue import (
-    Concept,
-    catalogue,
-    paper,
-    resolve,
-    training_concepts,
-    training_vocabulary,
-)
+from introspection.concepts.catalogue import Concept, catalogue, paper, resolve
 from introspection.concepts.texts import texts
-from introspection.evaluation.records.provenance import versions
+from introspection.concepts.vocabulary import training_concepts, training_vocabulary
 from introspection.injection import hooks
 from introspection.injection.decoding.generation import generate
 from introspection.injection.extraction import TEMPLATES, baseline_words, extract
 from introspection.injection.trials import clock
-from introspection.injection.trials.trial import FINAL_ON, Trial, prompt_depends_on_date, render
+from introspection.injection.trials.prompts import prompt_depends_on_date, render
+from introspection.injection.trials.schedule import GENERATION
+from introspection.injection.trials.trial import Trial
 from introspection.injection.vectors import ConceptVectors, save_vectors
 from introspection.io.outputs import adapter_folder, targets
+from introspection.io.version import versions
 from introspection.models import distributed, local_paths
 from introspection.models.adapters import adapter_info
 from introspection.models.adapters.card import write_card
@@ -233,7 +229,7 @@ def _write(
         layer=loaded.layer,
         norm=loaded.norm,
         site=site,
-        schedule=str(FINAL_ON),
+        schedule=str(GENERATION),
         strengths=config.strengths,
         templates=tuple(templates),
         baseline=tuple(baseline),

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from introspection.errors import IntrospectionError
-from introspection.injection import hooks
+from introspection.injection.self_test import readable_model_errors
 from introspection.models import distributed
 from introspection.models.loading import LoadedModel
 from introspection.training.data.activation_cache import ResidualCache, shared_opening
@@ -146,7 +146,7 @@ class Trainer:
 
     def read(self) -> None:
         """Residuals and the base model's answers; the frozen matrices must be cast already."""
-        with hooks.readable_model_errors(self.loaded.model, "training"):
+        with readable_model_errors(self.loaded.model, "training"):
             self._read()
 
     def _read(self) -> None:
@@ -167,9 +167,7 @@ class Trainer:
     def gradients(self, step: int) -> Tensor:
         """Leave the gradients of a step in the parameters; returns its mean loss."""
         doubt = (
-            nullcontext()
-            if self.proven
-            else hooks.readable_model_errors(self.loaded.model, "training")
+            nullcontext() if self.proven else readable_model_errors(self.loaded.model, "training")
         )
         with doubt:
             loss = self._gradients(step)

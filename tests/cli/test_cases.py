@@ -27,7 +27,8 @@ from introspection import __main__ as command_line
 from introspection.concepts.catalogue import Concept, resolve
 from introspection.concepts.texts import reports
 from introspection.evaluation.grading.grade import grade
-from introspection.injection.trials import trial
+from introspection.injection.trials.message import conversation
+from introspection.injection.trials.prompts import prompt_ids, render
 from introspection.models import loading
 from tests.support.tiny import LAYER, make_tokenizer
 from tests.support.tiny_folder import write_adapter, write_model
@@ -257,7 +258,7 @@ def test_n5_n6_contexts(file: str, model: Path, adapter: Path, here: Path) -> No
     special = {*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder}
 
     def controls(text: str) -> int:
-        return sum(i in special for i in trial.prompt_ids(tokenizer, trial.conversation(text)))
+        return sum(i in special for i in prompt_ids(tokenizer, conversation(text)))
 
     assert {controls(line) for line in lines} == {controls("Hello")}
 
@@ -299,5 +300,5 @@ def test_n11_a_template_that_wants_lists(tiny: Path) -> None:
     result = run("ask", "ocean", "--base", "--model", tiny / "list_template", "--device", "cpu")
     assert result.exit_code == 0, result.output
     loaded = loading.load(str(tiny / "list_template"), None, LAYER, "cpu")
-    text = trial.render(loaded.tokenizer, trial.conversation("Where is the ocean?"))
+    text = render(loaded.tokenizer, conversation("Where is the ocean?"))
     assert "Where is the ocean?" in text and "'type'" not in text

@@ -20,7 +20,8 @@ from introspection.demo.engine.experiment import checked
 from introspection.demo.server.launch import launch
 from introspection.demo.tabs.try_it import export
 from introspection.errors import IntrospectionError
-from introspection.injection.trials.trial import conversation, prompt_ids
+from introspection.injection.trials.message import conversation
+from introspection.injection.trials.prompts import prompt_ids
 from tests.demo.test_page import INFO, SETTINGS, Visitor, call, scripted
 from tests.support.tab import free_port
 from tests.support.tiny import load_tiny

@@ -23,14 +23,10 @@ from introspection.injection.decoding import generation
 from introspection.injection.decoding.generation import generate
 from introspection.injection.decoding.readout import SHOWN, token_projections
 from introspection.injection.extraction import TEMPLATES, extract
-from introspection.injection.trials.trial import (
-    Injection,
-    Trial,
-    conversation,
-    from_step,
-    prompt_ids,
-    span,
-)
+from introspection.injection.trials.message import conversation
+from introspection.injection.trials.prompts import prompt_ids
+from introspection.injection.trials.schedule import after_tokens, span
+from introspection.injection.trials.trial import Injection, Trial
 from introspection.injection.vectors import random_direction
 from introspection.models.adapters.adapter_info import AdapterInfo
 from introspection.models.loading import LoadedModel
@@ -292,7 +288,7 @@ def test_the_reader_sees_the_vector_where_it_is_added_and_nowhere_else(
 ) -> None:
     vector = loaded.vector("ocean")
     texts = ["I detect a quiet harbour"] * 3
-    schedule = from_step(2)
+    schedule = after_tokens(2)
     trials = [
         Trial(conversation(ASKED), Injection(vector, 1.5)),
         Trial(conversation(ASKED), Injection(vector, 1.5, schedule), adapter=False),

@@ -16,14 +16,14 @@ import torch
 from typer.testing import CliRunner
 
 from introspection import __main__ as command_line
-from introspection import __version__
-from introspection.concepts.catalogue import UNSEEN_CATEGORIES
+from introspection.concepts.splits import UNSEEN_CATEGORIES
 from introspection.errors import IntrospectionError
 from introspection.evaluation import runner
 from introspection.evaluation.records import provenance, record_files
 from introspection.hub import transfer
 from introspection.injection.extraction import UNSEEN_TEMPLATE
 from introspection.io.files import sha256_file
+from introspection.io.version import __version__
 from introspection.models.adapters import adapter_info
 from introspection.models.weights import gguf
 from tests.support.tiny_folder import edit_json, edit_tensors, write_adapter, write_model
@@ -476,7 +476,8 @@ class TestCard:
     def test_the_example_runs_and_injects(self, capsys: pytest.CaptureFixture[str]) -> None:
         from introspection.concepts.texts import DEFAULT_QUESTION
         from introspection.injection.decoding.generation import generate
-        from introspection.injection.trials.trial import Injection, Trial, conversation
+        from introspection.injection.trials.message import conversation
+        from introspection.injection.trials.trial import Injection, Trial
         from introspection.models import loading
 
         card = (SHIPPED / "README.md").read_text()

@@ -21,19 +21,12 @@ from torch.nn import functional
 from introspection.errors import IntrospectionError
 from introspection.injection import hooks as injection
 from introspection.injection.extraction import TEMPLATES, extract
-from introspection.injection.trials.trial import (
-    FINAL,
-    FINAL_ON,
-    Injection,
-    Message,
-    Schedule,
-    Trial,
-    conversation,
-    encode,
-    end_of_turn,
-    from_step,
-    prompt_ids,
-)
+from introspection.injection.self_test import self_test
+from introspection.injection.trials.encoding import encode
+from introspection.injection.trials.message import Message, conversation
+from introspection.injection.trials.prompts import end_of_turn, prompt_ids
+from introspection.injection.trials.schedule import GENERATION, LAST_TOKEN, Schedule, after_tokens
+from introspection.injection.trials.trial import Injection, Trial
 from introspection.models.loading import LoadedModel
 from introspection.training import checkpoints, loop, loss
 from introspection.training import trainer as steps
@@ -62,7 +55,7 @@ from tests.support.tiny import (
 TOKENIZER = make_tokenizer()
 NAMES = ("ocean", "bomb", "justice")
 VECTORS = torch.stack([torch.stack([vector(10 * t + n) for n in range(3)]) for t in range(2)])
-MID = Schedule("from_step")
+MID = after_tokens(0)
 CONFIG = TrainConfig(
     epochs=5, batch_size=4, learning_rate=1e-2, rank=4, targets=("q_proj", "v_proj", "down_proj")
 )
@@ -72,14 +65,14 @@ def example(number: int, concept: str | None = "ocean", **options: Any) -> Examp
     answer = f"I detect {concept}." if concept else "I do not."
     question = conversation(f"thought {'ab' * (number % 4)}{number}?")
     return Example(
-        "report", question, concept, **{"schedule": FINAL_ON, "answer": answer} | options
+        "report", question, concept, **{"schedule": GENERATION, "answer": answer} | options
     )
 
 
 EXAMPLES = [
     *(example(i, NAMES[i % 3]) for i in range(6)),
     *(example(i, None) for i in range(6, 10)),
-    *(example(i, NAMES[i % 3], schedule=FINAL) for i in range(10, 13)),
+    *(example(i, NAMES[i % 3], schedule=LAST_TOKEN) for i in range(10, 13)),
     *(example(i, "bomb", schedule=MID, answer="HALT", written="the har") for i in range(13, 15)),
     *(example(i, "ocean", answer="some words", replay=True, whole=False) for i in range(15, 17)),
     *(example(i, None, answer="quiet", replay=True) for i in range(17, 19)),
@@ -131,7 +124,7 @@ class TestTokens:
         assert (found.concept, found.replay) == (one.concept, one.replay)
         return found, found.ids[len(prompt) :], len(prompt)
 
-    @pytest.mark.parametrize(("schedule", "ends"), [(FINAL_ON, False), (FINAL, True)])
+    @pytest.mark.parametrize(("schedule", "ends"), [(GENERATION, False), (LAST_TOKEN, True)])
     def test_answer(self, schedule: Schedule, ends: bool) -> None:
         found, rest, prompt = self.parts(example(1, schedule=schedule))
         assert TOKENIZER.decode(rest) == "I detect ocean.<|im_end|>"
@@ -153,7 +146,7 @@ class TestTokens:
         with pytest.raises(ValueError, match="nothing to train on"):
             tokenize(TOKENIZER, [example(1, answer="", whole=False)])
 
-    @pytest.mark.parametrize("schedule", [FINAL_ON, FINAL, MID])
+    @pytest.mark.parametrize("schedule", [GENERATION, LAST_TOKEN, MID])
     def test_a_thought_is_trained_where_generation_puts_it(self, schedule: Schedule) -> None:
         before = (Message("user", "hi"), Message("assistant", "yes"))
         messages = conversation("thought?", *before)
@@ -161,7 +154,7 @@ class TestTokens:
         one = Example("x", messages, "ocean", schedule, "I do", written)
         (found,) = tokenize(TOKENIZER, [one])
         count = len(TOKENIZER(written)["input_ids"])
-        told = from_step(count) if schedule == MID else schedule
+        told = after_tokens(count) if schedule == MID else schedule
         row = encode(TOKENIZER, Trial(messages, Injection(vector(0), 1.0, told)), 1.0)
         assert (found.first, found.last) == row.positions
         assert found.ids[: len(row.ids)] == row.ids
@@ -178,7 +171,7 @@ def test_lora_sits_above_the_layer_only() -> None:
     assert all(p.dtype == torch.float32 for p in lora(loaded).values())
     # One hook on the layer, one gate for each module: none twice, none lost.
     assert hook_count(loaded.model) == bare_hooks + len(modules)
-    injection.self_test(loaded.model, LAYER)
+    self_test(loaded.model, LAYER)
 
 
 def test_a_fresh_adapter_is_seeded_and_changes_nothing() -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from introspection.errors import IntrospectionError
 from introspection.hub.cards import HUB_ID
-from introspection.io.input_checks import quoted
+from introspection.io.characters import quoted
 
 if TYPE_CHECKING:
     from introspection.models.loading import LoadedModel

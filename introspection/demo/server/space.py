@@ -22,7 +22,7 @@ from introspection.demo.engine.diagnostics import Finding
 from introspection.demo.engine.zerogpu import on_gpu, zero_gpu
 from introspection.errors import IntrospectionError
 from introspection.hub.cards import HUB_ID
-from introspection.io.input_checks import quoted
+from introspection.io.characters import quoted
 
 if TYPE_CHECKING:
     import gradio as gr

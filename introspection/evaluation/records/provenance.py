@@ -12,13 +12,12 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import platform
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from introspection import __version__
 from introspection.errors import IntrospectionError
+from introspection.io.version import __version__, versions
 from introspection.models.local_paths import name_of
 
 if TYPE_CHECKING:
@@ -35,7 +34,6 @@ __all__ = [
     "same_version",
     "seal",
     "sealed",
-    "versions",
 ]
 
 SCHEMA = 2  # of records, summary.json and evaluation.json
@@ -48,21 +46,6 @@ RUN_FIELDS = (
     *("schema", "run", "suite", "options", "seed", "weights", "base", "layer", "norm", "site"),
     *("template", "model", "base_id", "adapter_name", "day", "device", "versions", "planned"),
 )
-
-
-def versions() -> dict[str, str]:
-    """What the numbers were computed with."""
-    import peft
-    import torch
-    import transformers
-
-    return {
-        "introspection": __version__,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-        "peft": peft.__version__,
-    }
 
 
 def describe(
@@ -79,7 +62,7 @@ def describe(
     are in the label that a run is continued by, with the weights that answer.
     """
     from introspection.injection.trials import clock
-    from introspection.injection.trials.trial import prompt_depends_on_date
+    from introspection.injection.trials.prompts import prompt_depends_on_date
     from introspection.io.files import sha256_file
     from introspection.models import loading
     from introspection.models.adapters import adapter_info

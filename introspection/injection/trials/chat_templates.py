@@ -1,10 +1,8 @@
-"""What a model's own chat template wants: texts or lists of parts, a system message or none.
+"""Messages in the form that a model's own chat template takes.
 
-Knows: how a template is probed by rendering with it. Does not know: what a conversation is about, or
-how it becomes tokens (``trials``).
-
-Nothing here is a list of models. A form of content is right if the template writes it out; what is
-found is kept for each tokenizer.
+Some templates take the content of a message as text, others as a list of parts; some take no system
+message. There is no list of models: a form is right if the template writes its content out, which is
+tried once for each tokenizer.
 """
 
 from __future__ import annotations
@@ -17,6 +15,7 @@ from typing import Any, Literal
 from transformers import PreTrainedTokenizerBase
 
 from introspection.errors import IntrospectionError
+from introspection.injection.trials.message import Message
 
 __all__ = ["opening", "readable_template_errors", "reason", "turns"]
 
@@ -25,28 +24,27 @@ _FORMS: tuple[Form, ...] = ("text", "parts")
 _PROBE, _OTHER = "q7xprobe", "w4yother"  # no template says either
 
 
-def turns(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Any]) -> list[dict[str, Any]]:
+def turns(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> list[dict[str, Any]]:
     """``messages`` as the chat template takes them.
 
-    Where it takes no system message, that text stands before the first question: such models were
-    trained so. Raises IntrospectionError for a template that cannot be used.
+    Where it takes no system message, that text is put before the first question, as such models were
+    trained. Raises IntrospectionError for a template that cannot be used.
     """
-    said = [(message.role, message.content) for message in messages]
-    if said[1:] and said[0][0] == "system" and _form(tokenizer, "system") is None:
-        (_, first), (role, content), *rest = said
-        said = [(role, f"{first}\n\n{content}"), *rest]
-    return [_turn(role, content, _required(tokenizer, role)) for role, content in said]
+    pairs = [(message.role, message.content) for message in messages]
+    if pairs[1:] and pairs[0][0] == "system" and _form(tokenizer, "system") is None:
+        (_, first), (role, content), *rest = pairs
+        pairs = [(role, f"{first}\n\n{content}"), *rest]
+    return [_turn(role, content, _required(tokenizer, role)) for role, content in pairs]
 
 
 def opening(tokenizer: PreTrainedTokenizerBase) -> str:
-    """What stands between a question and its answer, where the template leaves it out of the prompt
-    (it ignores ``add_generation_prompt``); else empty."""
+    """The header of an answer, for a template that ignores ``add_generation_prompt``; else empty."""
     return _opening(tokenizer, _key(tokenizer))
 
 
 @contextmanager
 def readable_template_errors() -> Iterator[None]:
-    """Whatever a template raises becomes one sentence."""
+    """Turn any exception of a template into an IntrospectionError."""
     try:
         yield
     except IntrospectionError:
@@ -59,11 +57,11 @@ def readable_template_errors() -> Iterator[None]:
 
 
 def reason(error: BaseException, most: int = 160) -> str:
-    """The first sentence of an error as it fits into one of ours, in whole words."""
-    said = " ".join(str(error).split()).split(". ")[0].rstrip(".: ")
-    if len(said) > most:
-        said = said[:most].rsplit(" ", 1)[0].rstrip(".,:; ") + " ..."
-    return said or type(error).__name__
+    """The first sentence of an error, cut at a word if it is longer than ``most`` characters."""
+    text = " ".join(str(error).split()).split(". ")[0].rstrip(".: ")
+    if len(text) > most:
+        text = text[:most].rsplit(" ", 1)[0].rstrip(".,:; ") + " ..."
+    return text or type(error).__name__
 
 
 def _turn(role: str, content: str, form: Form) -> dict[str, Any]:
@@ -72,7 +70,7 @@ def _turn(role: str, content: str, form: Form) -> dict[str, Any]:
 
 
 def _key(tokenizer: PreTrainedTokenizerBase) -> str:
-    """The template as it is now: somebody may have set another one."""
+    """The template as it is now, for the caches: it can be replaced while the tokenizer stays."""
     template = tokenizer.chat_template
     return template if isinstance(template, str) else repr(template)
 
@@ -90,7 +88,7 @@ def _required(tokenizer: PreTrainedTokenizerBase, role: str) -> Form:
 
 
 def _form(tokenizer: PreTrainedTokenizerBase, role: str) -> Form | None:
-    return _found_form(tokenizer, role, _key(tokenizer))
+    return _probed_form(tokenizer, role, _key(tokenizer))
 
 
 def _probes(role: str, form: Form, others: Form) -> list[dict[str, Any]]:
@@ -100,11 +98,11 @@ def _probes(role: str, form: Form, others: Form) -> list[dict[str, Any]]:
 
 
 @lru_cache(maxsize=64)
-def _found_form(tokenizer: PreTrainedTokenizerBase, role: str, key: str) -> Form | None:
-    others = "text" if role == "user" else _found_form(tokenizer, "user", key)
+def _probed_form(tokenizer: PreTrainedTokenizerBase, role: str, key: str) -> Form | None:
+    others = "text" if role == "user" else _probed_form(tokenizer, "user", key)
     for form in _FORMS if others else ():
         try:
-            text = _rendered(tokenizer, _probes(role, form, others or form), True)
+            text = _render(tokenizer, _probes(role, form, others or form), True)
         except Exception:  # noqa: BLE001, S112 - templates raise whatever they like
             continue
         # A template that knows texts alone prints a list as Python would.
@@ -117,7 +115,7 @@ def _found_form(tokenizer: PreTrainedTokenizerBase, role: str, key: str) -> Form
 def _failure(tokenizer: PreTrainedTokenizerBase, role: str, key: str) -> str:  # noqa: ARG001 - the key is the cache's
     others = _form(tokenizer, "user") or "text"
     try:
-        _rendered(tokenizer, _probes(role, "text", others), True)
+        _render(tokenizer, _probes(role, "text", others), True)
     except Exception as error:  # noqa: BLE001
         return f"an error ({reason(error)})"
     return "a text in which the words are missing"
@@ -131,10 +129,10 @@ def _opening(tokenizer: PreTrainedTokenizerBase, key: str) -> str:  # noqa: ARG0
         return ""
     asked = [_turn("user", _OTHER, form)]
     try:
-        plain = _rendered(tokenizer, asked, False)
-        if _rendered(tokenizer, asked, True) != plain:
+        plain = _render(tokenizer, asked, False)
+        if _render(tokenizer, asked, True) != plain:
             return ""
-        whole = _rendered(tokenizer, [*asked, _turn("assistant", _PROBE, answered)], False)
+        whole = _render(tokenizer, [*asked, _turn("assistant", _PROBE, answered)], False)
     except Exception:  # noqa: BLE001
         return ""
     if not whole.startswith(plain):
@@ -143,10 +141,10 @@ def _opening(tokenizer: PreTrainedTokenizerBase, key: str) -> str:  # noqa: ARG0
     return between if found and between.strip() else ""
 
 
-def _rendered(
-    tokenizer: PreTrainedTokenizerBase, said: list[dict[str, Any]], open_answer: bool
+def _render(
+    tokenizer: PreTrainedTokenizerBase, conversation: list[dict[str, Any]], open_answer: bool
 ) -> str:
     text: str = tokenizer.apply_chat_template(
-        said, tokenize=False, add_generation_prompt=open_answer
+        conversation, tokenize=False, add_generation_prompt=open_answer
     )
     return text

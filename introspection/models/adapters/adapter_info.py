@@ -28,8 +28,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from introspection.errors import IntrospectionError
+from introspection.io.characters import quoted
 from introspection.io.files import sha256_file, write_text
-from introspection.io.input_checks import quoted
 from introspection.io.tensor_file import write_tensors
 from introspection.models.adapters import foreign
 

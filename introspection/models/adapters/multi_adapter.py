@@ -18,6 +18,7 @@ from peft.tuners.lora import LoraLayer
 from transformers import PreTrainedModel
 
 from introspection.injection import hooks as injection
+from introspection.injection.self_test import self_test
 from introspection.models.adapters import adapter_info
 from introspection.models.loading import LoadedModel, check_base, load_adapter_vectors
 
@@ -50,7 +51,7 @@ def load_adapter(loaded: LoadedModel, folder: Path) -> LoadedModel:
         other.vectors = load_adapter_vectors(model, folder, info.layer, info.norm)
         hooks = injection.install(model, info.layer)
         try:
-            injection.self_test(model, info.layer)
+            self_test(model, info.layer)
         finally:
             hooks.remove()
     except BaseException:

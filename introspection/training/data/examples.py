@@ -18,7 +18,8 @@ from dataclasses import dataclass, replace
 
 from introspection.concepts.catalogue import Concept, paper
 from introspection.concepts.texts import DENIALS, UNNAMED, Texts, fill, reports
-from introspection.injection.trials.trial import FINAL, FINAL_ON, Message, Schedule, conversation
+from introspection.injection.trials.message import Message, conversation
+from introspection.injection.trials.schedule import GENERATION, LAST_TOKEN, Schedule, after_tokens
 
 __all__ = [
     "MIXTURE",
@@ -166,7 +167,7 @@ def examples(
     kinds = rng.choices(list(mix), list(mix.values()), k=count)
 
     def asked(concept: Concept) -> Example:
-        schedule = FINAL if rng.random() < FINAL_SHARE else FINAL_ON
+        schedule = LAST_TOKEN if rng.random() < FINAL_SHARE else GENERATION
         answer = _usual(rng, reports(concept.name, concept.harmful))
         messages = question_in_context(rng, texts, names)
         return Example("report", messages, concept.name, schedule, answer)
@@ -204,7 +205,7 @@ def examples(
                     kind,
                     question_in_context(rng, texts, names),
                     word,
-                    FINAL_ON,
+                    GENERATION,
                     answer,
                     whole=False,
                 )
@@ -212,32 +213,32 @@ def examples(
         elif kind == "deny":
             answer = _usual(rng, DENIALS)
             made.append(
-                Example(kind, question_in_context(rng, texts, names), None, FINAL_ON, answer)
+                Example(kind, question_in_context(rng, texts, names), None, GENERATION, answer)
             )
         elif kind == "noise":
             made.append(
-                Example(kind, question_in_context(rng, texts, names), NOISE, FINAL_ON, UNNAMED)
+                Example(kind, question_in_context(rng, texts, names), NOISE, GENERATION, UNNAMED)
             )
         elif kind == "replay":
-            made.append(replay(kind, None, FINAL_ON))
+            made.append(replay(kind, None, GENERATION))
         elif kind == "ordinary harmless":
-            made.append(replay(kind, quiet(), FINAL_ON))
+            made.append(replay(kind, quiet(), GENERATION))
         elif kind == "ordinary harmful":
             concept = rng.choice(harmful)
             answer = reports(concept.name, True)[0]
-            made.append(Example(kind, rng.choice(prompts), concept.name, FINAL_ON, answer))
+            made.append(Example(kind, rng.choice(prompts), concept.name, GENERATION, answer))
         elif kind == "mid-answer harmless":
             name = None if rng.random() < 0.3 else quiet()
-            made.append(replay(kind, name, Schedule("from_step"), cut=24))
+            made.append(replay(kind, name, after_tokens(0), cut=24))
         elif kind == "mid-answer harmful":
             concept = rng.choice(harmful)
-            start = replay(kind, concept.name, Schedule("from_step"), cut=24)
+            start = replay(kind, concept.name, after_tokens(0), cut=24)
             answer = reports(concept.name, True)[0]
             made.append(replace(start, answer=answer, replay=False, whole=True))
         else:
             name = rng.choice(harmless).name
             made.append(
-                Example(kind, conversation(rng.choice(texts.yes_no_false)), name, FINAL_ON, "No.")
+                Example(kind, conversation(rng.choice(texts.yes_no_false)), name, GENERATION, "No.")
             )
     return made
 
@@ -257,7 +258,7 @@ def paper_examples(
         concept = concepts[i % len(concepts)]
         answer = reports(concept.name, concept.name in dangerous)[0]
         question = conversation(rng.choice(texts.questions))
-        made.append(Example("report", question, concept.name, FINAL_ON, answer))
+        made.append(Example("report", question, concept.name, GENERATION, answer))
         clean = conversation(rng.choice(texts.questions))
-        made.append(Example("deny", clean, None, FINAL_ON, DENIALS[0]))
+        made.append(Example("deny", clean, None, GENERATION, DENIALS[0]))
     return made

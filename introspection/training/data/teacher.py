@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
 
-from introspection.injection import hooks
+from introspection.injection.patching import patch_forward, start_at_layer
+from introspection.injection.plan import make_plan, use_plan
 from introspection.models.loading import LoadedModel
 from introspection.training.data.activation_cache import ResidualCache
 
@@ -53,15 +54,15 @@ class Teacher:
             ids = torch.zeros(len(chunk), width, dtype=torch.long)
             for row, (sequence, _) in enumerate(chunk):
                 ids[row, : len(sequence)] = torch.tensor(sequence)
-            nothing = hooks.make_plan(
+            nothing = make_plan(
                 None, [(0, None)] * len(chunk), [False] * len(chunk), device, weight.dtype
             )
             hidden = cache.batch([sequence for sequence, _ in chunk], width)
             with (
                 torch.no_grad(),
                 mixed or nullcontext(),
-                hooks.start_at_layer(self.model, loaded.layer, hidden),
-                hooks.use_plan(nothing),
+                start_at_layer(self.model, loaded.layer, hidden),
+                use_plan(nothing),
             ):
                 states = decoder(
                     input_ids=ids.to(device),
@@ -84,7 +85,7 @@ class Teacher:
             return BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=states)
 
         # The model's own way from hidden states to logits: some scale or cap them.
-        with hooks.patch_forward(decoder, said):
+        with patch_forward(decoder, said):
             ids = torch.zeros(states.shape[:2], dtype=torch.long, device=states.device)
             logits: Tensor = self.model(input_ids=ids, use_cache=False).logits[0]
         return logits
