@@ -38,7 +38,6 @@ from introspection.demo.tabs.try_it.callbacks import Callbacks
 from introspection.errors import IntrospectionError
 from introspection.evaluation.grading.grade import grade
 from introspection.injection import extraction, hooks
-from introspection.injection.decoding import generation
 from introspection.injection.decoding.generation import Answer as Report
 from introspection.injection.extraction import TEMPLATES
 from introspection.models import loading
@@ -140,7 +139,8 @@ def scripted(monkeypatch: pytest.MonkeyPatch, answers: list[str], pause: float =
             seen["closed"] += 1
             seen["running"] -= 1
 
-    monkeypatch.setattr(generation, "stream", stream)
+    for module in ("experiment", "trial_batch"):
+        monkeypatch.setattr(f"introspection.demo.engine.{module}.stream", stream)
     return seen
 
 
@@ -397,7 +397,8 @@ def test_a_failing_model_is_reported_and_forgotten(
 
     visitor = Visitor(page)
     with monkeypatch.context() as patch:
-        patch.setattr(generation, "stream", broken)
+        for module in ("experiment", "trial_batch"):
+            patch.setattr(f"introspection.demo.engine.{module}.stream", broken)
         for failing in (
             lambda: visitor.press("ocean"),
             lambda: client(url).predict("ocean", 1.0, "Why?", api_name="/compare"),

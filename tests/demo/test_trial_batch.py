@@ -19,7 +19,6 @@ from introspection.demo.tabs.many import figures, sweeps, tables
 from introspection.errors import IntrospectionError
 from introspection.evaluation.grading.grade import grade
 from introspection.injection import hooks as injection
-from introspection.injection.decoding import generation
 from introspection.injection.decoding.generation import generate
 from introspection.injection.decoding.readout import SHOWN, token_projections
 from introspection.injection.extraction import TEMPLATES, extract
@@ -154,7 +153,7 @@ def test_a_failing_model_puts_the_hook_back(
         raise RuntimeError("boom")
         yield
 
-    monkeypatch.setattr(generation, "stream", broken)
+    monkeypatch.setattr("introspection.demo.engine.trial_batch.stream", broken)
     with pytest.raises(RuntimeError, match="boom"):
         last(experiment, [TrialSpec("x", resolve("ocean"), 1.0, ASKED, layer=LAYER + 1)])
     assert loaded.hooks is not None and loaded.hooks.layer == LAYER

@@ -464,7 +464,10 @@ def test_a_score_seen_on_the_way_is_the_one_asked_for(
     first = Counter(ids[0] for ids in answers(family) if len(ids) > 2)
     texts = {token: loaded.tokenizer.decode([token]) for token in first}
     whole = [t for t in first if loaded.tokenizer(texts[t])["input_ids"] == [t]]
-    monkeypatch.setattr(generation, "FIRST_WORD", texts[max(whole, key=first.__getitem__)])
+    monkeypatch.setattr(
+        "introspection.injection.decoding.detection_score.FIRST_WORD",
+        texts[max(whole, key=first.__getitem__)],
+    )
     expected = detection_scores(loaded, trials(), batch_size=64)
     again: list[int] = []
 
@@ -508,7 +511,11 @@ def markers(family: str) -> tuple[tuple[int, ...], ...]:
 
 def test_each_row_halts_where_it_halts_alone(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
     loaded = load_tiny(family)
-    monkeypatch.setattr(generation, "halt_sequences", lambda _tokenizer: markers(family))
+    for module in ("generation", "streaming"):
+        monkeypatch.setattr(
+            f"introspection.injection.decoding.{module}.halt_sequences",
+            lambda _tokenizer: markers(family),
+        )
     wanted = [expected(loaded.tokenizer, ids, markers=markers(family)) for ids in answers(family)]
     assert {wanted[0].halted_at is None, wanted[5].halted_at is None} == {False}
     assert wanted[9].halted_at == 1
@@ -524,7 +531,10 @@ def test_all_rows_halted_ends_the_model(
     llama: LoadedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     firsts = tuple({(ids[0],) for ids in answers("llama")})
-    monkeypatch.setattr(generation, "halt_sequences", lambda _tokenizer: firsts)
+    for module in ("generation", "streaming"):
+        monkeypatch.setattr(
+            f"introspection.injection.decoding.{module}.halt_sequences", lambda _tokenizer: firsts
+        )
     with forwards(llama) as ran:
         got = generate(llama, trials(), TOKENS)
     assert len(ran) == 1
@@ -597,7 +607,10 @@ def test_a_stream_grows_to_what_generate_gives(
     halts = markers(family)[:2]
     ends = [END, next(i for ids in answers(family) for i in ids[3:] if i not in sum(halts, ()))]
     monkeypatch.setattr(loaded.model.generation_config, "eos_token_id", ends)
-    monkeypatch.setattr(generation, "halt_sequences", lambda _tokenizer: halts)
+    for module in ("generation", "streaming"):
+        monkeypatch.setattr(
+            f"introspection.injection.decoding.{module}.halt_sequences", lambda _tokenizer: halts
+        )
     steps = list(stream(loaded, trials(), TOKENS))
     assert workers() == []
     assert steps[-1] == generate(loaded, trials(), TOKENS)

@@ -520,9 +520,9 @@ def test_self_test_catches_a_dead_hook(
     elif harm == "twice":
         injection.install(model, LAYER)
     elif harm == "half":
-        monkeypatch.setattr(injection, "make_plan", halved(make_plan))
+        monkeypatch.setattr("introspection.injection.self_test.make_plan", halved(make_plan))
     elif harm == "every token":
-        monkeypatch.setattr(injection, "make_plan", everywhere(make_plan))
+        monkeypatch.setattr("introspection.injection.self_test.make_plan", everywhere(make_plan))
     elif harm == "no forward":  # a compiled or fused stack that never calls its layers
         for block in injection.decoder_layers(model):
             monkeypatch.setattr(block, "_call_impl", block.forward)
