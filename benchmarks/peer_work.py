@@ -28,6 +28,7 @@ from introspection.injection.trials.message import conversation
 from introspection.injection.trials.prompts import prompt_ids, render
 from introspection.injection.trials.schedule import GENERATION
 from introspection.models import loading
+from introspection.models.loaded_model import LoadedModel
 
 __all__ = [
     "BASELINE",
@@ -76,7 +77,7 @@ class Work:
     """
 
     folder: str
-    loaded: loading.LoadedModel
+    loaded: LoadedModel
     prompts: list[str]
     prompt_ids: list[list[int]]
     many: Rows

@@ -17,7 +17,6 @@ from functools import partial
 from typing import Any
 
 import torch
-from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel
@@ -179,8 +178,8 @@ def width(model: PreTrainedModel) -> int:
 
 
 def has_adapter(model: nn.Module) -> bool:
-    """Whether the model has a LoRA adapter."""
-    return any(isinstance(module, LoraLayer) for module in model.modules())
+    """Whether the model has an adapter."""
+    return any(True for _ in row_gate.gated_modules(model))
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +195,7 @@ class InjectionHooks:
 
 
 def install(model: nn.Module, layer: int) -> InjectionHooks:
-    """Put the permanent hook on the output of layer ``layer`` and the gate on every LoRA update.
+    """Put the permanent hook on the output of layer ``layer`` and the gate on every adapter update.
 
     Call it once, after the adapter is loaded and before any ``torch.compile``: a hook that is added
     to a compiled model is silently ignored. Raises IntrospectionError for a layer that the model does
@@ -205,11 +204,8 @@ def install(model: nn.Module, layer: int) -> InjectionHooks:
     handles: list[RemovableHandle | row_gate.GateHandle] = [
         _decoder_layer(model, layer).register_forward_hook(_injection_hook, with_kwargs=True)
     ]
-    for module in model.modules():
-        if isinstance(module, LoraLayer):
-            handles += [
-                row_gate.install_gate(module.scaling, adapter) for adapter in module.scaling
-            ]
+    for module in row_gate.gated_modules(model):
+        handles += [row_gate.install_gate(module.scaling, name) for name in module.scaling]
     return InjectionHooks(layer, tuple(handles))
 
 

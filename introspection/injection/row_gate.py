@@ -1,18 +1,22 @@
 """The adapter on or off for each row, so that base and adapter rows run in one batch, bit-exact.
 
-PEFT multiplies each LoRA update by a float. We replace it by a subclass of float whose
-``__torch_function__`` multiplies by scaling times the [B, 1, 1] gate of the current plan. No state of
-the model changes, so other threads with other plans are not affected.
+A module of an adapter multiplies its update by the float ``scaling[name]``, as PEFT's LoRA layers do.
+We replace it by a subclass of float whose ``__torch_function__`` multiplies by scaling times the
+[B, 1, 1] gate of the current plan. No state of the model changes, so other threads with other plans
+are not affected.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from torch import nn
+
 from introspection.injection.plan import current_plan
 
-__all__ = ["GateHandle", "GatedScaling", "install_gate"]
+__all__ = ["GateHandle", "GatedScaling", "gated_modules", "install_gate"]
 
 
 class GatedScaling(float):
@@ -38,6 +42,13 @@ class GatedScaling(float):
         if gate is None:
             return update * float(scaling) * plan.gate.to(update)
         return update * gate
+
+
+def gated_modules(model: nn.Module) -> Iterator[Any]:
+    """The modules of adapters: those with ``scaling``, a dict of floats by adapter name."""
+    for module in model.modules():
+        if isinstance(getattr(module, "scaling", None), dict):
+            yield module
 
 
 @dataclass(frozen=True, slots=True)

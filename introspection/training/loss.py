@@ -22,7 +22,7 @@ from introspection.injection.patching import start_at_layer
 from introspection.injection.plan import make_plan, use_plan
 from introspection.injection.trials import prompt_tokens
 from introspection.injection.trials.prompts import end_of_turn, prompt_text
-from introspection.models.loading import LoadedModel
+from introspection.models.loaded_model import LoadedModel
 from introspection.training.data.activation_cache import ResidualCache
 from introspection.training.data.examples import Example
 from introspection.training.data.teacher import Teacher

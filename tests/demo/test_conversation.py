@@ -37,7 +37,7 @@ from introspection.injection.trials.message import conversation as ask
 from introspection.injection.trials.prompts import prompt_ids
 from introspection.injection.trials.schedule import GENERATION
 from introspection.injection.trials.trial import Injection, Trial
-from introspection.models.loading import LoadedModel
+from introspection.models.loaded_model import LoadedModel
 from tests.demo.test_trial_batch import INFO
 from tests.support.tab import Tab, index
 from tests.support.tiny import LAYER, load_tiny, make_tokenizer

@@ -42,7 +42,7 @@ from introspection.injection.trials.schedule import (
     span,
 )
 from introspection.injection.trials.trial import Injection, Trial
-from introspection.models.loading import LoadedModel
+from introspection.models.loaded_model import LoadedModel
 from tests.conftest import FAMILIES
 from tests.support.tiny import (
     EOS,

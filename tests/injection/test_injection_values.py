@@ -27,7 +27,7 @@ from introspection.injection.trials.schedule import GENERATION, Schedule, after_
 from introspection.injection.trials.trial import Injection, Trial
 from introspection.injection.vectors import random_direction
 from introspection.models import loading
-from introspection.models.loading import LoadedModel
+from introspection.models.loaded_model import LoadedModel
 from tests.support.tiny import (
     DEPTH,
     LAYER,

@@ -24,7 +24,7 @@ from introspection.injection.trials.message import conversation
 from introspection.injection.trials.prompts import prompt_ids
 from introspection.injection.trials.schedule import LAST_TOKEN, after_tokens
 from introspection.injection.trials.trial import Injection, Trial
-from introspection.models.loading import LoadedModel
+from introspection.models.loaded_model import LoadedModel
 from tests.demo.test_trial_batch import ASKED, INFO, last
 from tests.support.tiny import LAYER, load_tiny, make_tokenizer
 

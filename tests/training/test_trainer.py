@@ -27,7 +27,7 @@ from introspection.injection.trials.message import Message, conversation
 from introspection.injection.trials.prompts import end_of_turn, prompt_ids
 from introspection.injection.trials.schedule import GENERATION, LAST_TOKEN, Schedule, after_tokens
 from introspection.injection.trials.trial import Injection, Trial
-from introspection.models.loading import LoadedModel
+from introspection.models.loaded_model import LoadedModel
 from introspection.training import checkpoints, loop, loss
 from introspection.training import trainer as steps
 from introspection.training.checkpoints import open_log, told_by

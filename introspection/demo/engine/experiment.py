@@ -29,7 +29,7 @@ from introspection.injection.trials.schedule import Schedule, schedule_value
 from introspection.injection.trials.trial import Injection, Trial
 from introspection.io import input_checks
 from introspection.models.adapters import multi_adapter
-from introspection.models.loading import LoadedModel
+from introspection.models.loaded_model import LoadedModel
 
 __all__ = [
     "FEWEST_TOKENS",

@@ -22,7 +22,7 @@ from introspection.injection.trials.message import Message, conversation
 from introspection.injection.trials.schedule import GENERATION, Schedule
 from introspection.injection.trials.trial import Injection, Trial
 from introspection.injection.vectors import random_direction
-from introspection.models.loading import LoadedModel
+from introspection.models.loaded_model import LoadedModel
 
 __all__ = ["BATCH", "TrialResult", "TrialSpec", "run"]
 

@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING, Any
 
 from introspection.errors import IntrospectionError
 from introspection.io.version import __version__, versions
+from introspection.models.fingerprints import fingerprint
 from introspection.models.local_paths import name_of
 
 if TYPE_CHECKING:
-    from introspection.models.loading import LoadedModel
+    from introspection.models.loaded_model import LoadedModel
 
 __all__ = [
     "MEASURE",
@@ -64,11 +65,10 @@ def describe(
     from introspection.injection.trials import clock
     from introspection.injection.trials.prompts import prompt_depends_on_date
     from introspection.io.files import sha256_file
-    from introspection.models import loading
-    from introspection.models.adapters import adapter_info
+    from introspection.io.outputs import manifest
 
     folder, model = loaded.adapter_folder, loaded.model
-    label = f"{name} {loaded.identity}"
+    label = f"{name} {loaded.fingerprint_with_adapter}"
     if options:
         label += f" {checksum(options)}"
     return {
@@ -77,8 +77,8 @@ def describe(
         "suite": name.split(" ")[0],
         "options": dict(options),
         "seed": seed,
-        "weights": sha256_file(folder / adapter_info.WEIGHTS) if folder else None,
-        "base": loading.fingerprint(model),
+        "weights": sha256_file(folder / manifest.WEIGHTS) if folder else None,
+        "base": fingerprint(model),
         "layer": loaded.layer,
         "norm": loaded.norm,
         "site": loaded.adapter.site if loaded.adapter else "concept",
@@ -147,16 +147,16 @@ def check(run: Mapping[str, Any], folder: Path, what: str, remedy: str = MEASURE
     ``run`` has the ``RUN_FIELDS``; ``what`` they come from begins the sentence. What is not known
     (null) of records that are older than a field is not compared, but the weights must be known.
     """
-    from introspection.models.adapters import adapter_info
+    from introspection.io.outputs import manifest
     from introspection.models.fingerprints import same_base
 
-    info = adapter_info.read_json(folder / adapter_info.INFO)
+    info = manifest.read_json(folder / manifest.INFO)
     try:
         there = (run["weights"], run["base"], run["layer"], run["norm"])
         made_by = (run["versions"] or {}).get("introspection")
         schema = run["schema"]
         here = (
-            *(info["files"][adapter_info.WEIGHTS], info["base_fingerprint"]),
+            *(info["files"][manifest.WEIGHTS], info["base_fingerprint"]),
             *(info["layer"], float(info["norm"])),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:

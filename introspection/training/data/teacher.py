@@ -19,7 +19,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttenti
 
 from introspection.injection.patching import patch_forward, start_at_layer
 from introspection.injection.plan import make_plan, use_plan
-from introspection.models.loading import LoadedModel
+from introspection.models.loaded_model import LoadedModel
 from introspection.training.data.activation_cache import ResidualCache
 
 __all__ = ["Teacher"]
