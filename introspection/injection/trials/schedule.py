@@ -1,11 +1,11 @@
 """Where a vector is added: the table of schedules.
 
-A schedule gives the first and the last token position at which a vector is added. To add a kind of
-schedule, add one entry to :data:`KINDS` and, if it is new, the function of its positions: its name
-is then read, stored, checked and offered everywhere. The positions are one contiguous span.
+A schedule gives the first and the last token position at which a vector is added; all positions
+between them are injected. To add a kind of schedule, add one entry to :data:`KINDS`: generation,
+training, the command line, the HTTP API and the page then know it.
 
-Records, cards, HTTP answers and messages spell a schedule as they always did (``stored``); both
-spellings are read. No torch is imported, so that the command line can show the table at once.
+Files, answers and messages use the older spelling of a kind (``stored``); both spellings are read. No
+torch is imported, so that the command line can show the table at once.
 """
 
 from __future__ import annotations
@@ -37,7 +37,6 @@ __all__ = [
     "spellings",
 ]
 
-Name = Literal["last_token", "generation", "span", "after_tokens", "all", "previous_turns"]
 Positions = tuple[int, int | None]  # first and last, None for "to the end of the answer"
 MAX_ANSWER_TOKENS = 4096
 
@@ -66,7 +65,7 @@ class ScheduleKind:
     whether it can be used with any prompt, with one prompt of known length, or in a conversation.
     """
 
-    name: Name
+    name: str
     stored: str
     label: str
     positions: Callable[[Schedule, PromptLayout], Positions]
@@ -79,14 +78,12 @@ class ScheduleKind:
 class Schedule:
     """Where a vector is added, in token positions of the prompt and answer (0-based, no padding).
 
-    ``last_token`` the last prompt token · ``generation`` from there through the answer · ``span``
-    prompt tokens ``start..end``, without an end through the answer · ``after_tokens`` once ``start``
-    answer tokens are written · ``all`` every token · ``previous_turns`` the turns before the last
-    user message, and nothing after them. Raises IntrospectionError for any other kind and for
-    negative or reversed positions.
+    ``kind`` is a name in :data:`KINDS`. ``start`` is the number of ``after_tokens``; ``start`` and
+    ``end`` are the positions of ``span``, whose end is None for "through the answer". Raises
+    IntrospectionError for any other kind and for negative or reversed positions.
     """
 
-    kind: Name = "generation"
+    kind: str = "generation"
     start: int = 0
     end: int | None = 0
 
