@@ -10,21 +10,22 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Literal
 
 from transformers import PreTrainedTokenizerBase
 
 from introspection.errors import IntrospectionError
 from introspection.injection.trials.message import Message
 
-__all__ = ["opening", "readable_template_errors", "reason", "turns"]
+__all__ = ["answer_header", "readable_template_errors", "reason", "turns"]
 
 Form = Literal["text", "parts"]
+Turn = dict[str, str | list[dict[str, str]]]  # role and content, as templates take them
 _FORMS: tuple[Form, ...] = ("text", "parts")
 _PROBE, _OTHER = "q7xprobe", "w4yother"  # no template says either
 
 
-def turns(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> list[dict[str, Any]]:
+def turns(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> list[Turn]:
     """``messages`` as the chat template takes them.
 
     Where it takes no system message, that text is put before the first question, as such models were
@@ -37,9 +38,9 @@ def turns(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> li
     return [_turn(role, content, _required(tokenizer, role)) for role, content in pairs]
 
 
-def opening(tokenizer: PreTrainedTokenizerBase) -> str:
+def answer_header(tokenizer: PreTrainedTokenizerBase) -> str:
     """The header of an answer, for a template that ignores ``add_generation_prompt``; else empty."""
-    return _opening(tokenizer, _key(tokenizer))
+    return _answer_header(tokenizer, _key(tokenizer))
 
 
 @contextmanager
@@ -64,7 +65,7 @@ def reason(error: BaseException, most: int = 160) -> str:
     return text or type(error).__name__
 
 
-def _turn(role: str, content: str, form: Form) -> dict[str, Any]:
+def _turn(role: str, content: str, form: Form) -> Turn:
     parts = [{"type": "text", "text": content}]
     return {"role": role, "content": content if form == "text" else parts}
 
@@ -91,7 +92,7 @@ def _form(tokenizer: PreTrainedTokenizerBase, role: str) -> Form | None:
     return _probed_form(tokenizer, role, _key(tokenizer))
 
 
-def _probes(role: str, form: Form, others: Form) -> list[dict[str, Any]]:
+def _probes(role: str, form: Form, others: Form) -> list[Turn]:
     before = [] if role in ("user", "system") else [_turn("user", _OTHER, others)]
     after = [] if role == "user" else [_turn("user", _OTHER, others)]
     return [*before, _turn(role, _PROBE, form), *after]
@@ -122,7 +123,7 @@ def _failure(tokenizer: PreTrainedTokenizerBase, role: str, key: str) -> str:  #
 
 
 @lru_cache(maxsize=8)
-def _opening(tokenizer: PreTrainedTokenizerBase, key: str) -> str:  # noqa: ARG001
+def _answer_header(tokenizer: PreTrainedTokenizerBase, key: str) -> str:  # noqa: ARG001
     form = _form(tokenizer, "user")
     answered = _form(tokenizer, "assistant")
     if form is None or answered is None:
@@ -137,13 +138,11 @@ def _opening(tokenizer: PreTrainedTokenizerBase, key: str) -> str:  # noqa: ARG0
         return ""
     if not whole.startswith(plain):
         return ""
-    between, found, _ = whole[len(plain) :].partition(_PROBE)
-    return between if found and between.strip() else ""
+    header, probe, _ = whole[len(plain) :].partition(_PROBE)
+    return header if probe and header.strip() else ""
 
 
-def _render(
-    tokenizer: PreTrainedTokenizerBase, conversation: list[dict[str, Any]], open_answer: bool
-) -> str:
+def _render(tokenizer: PreTrainedTokenizerBase, conversation: list[Turn], open_answer: bool) -> str:
     text: str = tokenizer.apply_chat_template(
         conversation, tokenize=False, add_generation_prompt=open_answer
     )

@@ -72,7 +72,7 @@ def render(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> s
             text: str = tokenizer.apply_chat_template(
                 turns, tokenize=False, add_generation_prompt=True
             )
-        return text + chat_templates.opening(tokenizer)
+        return text + chat_templates.answer_header(tokenizer)
     frame = "".join(f"{message.role.title()}: {message.content}\n\n" for message in messages)
     return f"{tokenizer.bos_token or ''}{frame}Assistant:"
 
