@@ -38,7 +38,7 @@ from introspection.injection.trials.prompts import prompt_ids
 from introspection.injection.trials.schedule import GENERATION
 from introspection.injection.trials.trial import Injection, Trial
 from introspection.models.loaded_model import LoadedModel
-from tests.demo.test_trial_batch import INFO
+from tests.support.page import INFO
 from tests.support.tab import Tab, index
 from tests.support.tiny import LAYER, load_tiny, make_tokenizer
 
