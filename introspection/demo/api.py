@@ -24,6 +24,7 @@ from introspection.demo.shared.events import MODEL_QUEUE
 from introspection.demo.tabs.many import sweeps
 from introspection.demo.tabs.try_it.callbacks import BROKEN
 from introspection.errors import IntrospectionError
+from introspection.injection.trials.schedule import choice
 
 __all__ = ["Page", "add"]
 
@@ -102,7 +103,7 @@ class _Api:
             concept: a word or short phrase of at most 60 characters
             strength: 0 to 4, in units of the model's typical residual norm; 0 injects nothing
             question: what the model is asked
-            schedule: final_on, final, all, span:3-7 or from_step:5
+            schedule: SCHEDULES
             adapter: one of those that /health lists; empty for the first
         Returns:
             the report with its verdict
@@ -121,6 +122,10 @@ class _Api:
 
         found: dict[str, Any] = _plainly(work)
         return found
+
+    report.__doc__ = (report.__doc__ or "").replace(
+        "SCHEDULES", choice("any prompt", "one prompt", default_first=True)
+    )
 
     def asked_report(
         self, concept: str, strength: float, question: str, schedule: str, adapter: str

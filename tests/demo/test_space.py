@@ -22,14 +22,14 @@ from introspection.demo.engine import diagnostics, zerogpu
 from introspection.demo.engine.experiment import DemoModel, RowAnswer, RunRequest
 from introspection.demo.server import space
 from introspection.errors import IntrospectionError
-from introspection.injection.trials.trial import FINAL_ON
+from introspection.injection.trials.schedule import GENERATION
 from introspection.models import loading
 from tests.support.app_process import OURS, SPACE, compare, copy_of_the_project, running
 from tests.support.tiny_folder import write_adapter, write_loud_adapter, write_model
 
 ROOT = Path(__file__).resolve().parents[2]
 SHA = "0123456789abcdef0123456789abcdef01234567"
-REQUEST = RunRequest(resolve("ocean"), False, 1.0, "Why?", FINAL_ON, 40)
+REQUEST = RunRequest(resolve("ocean"), False, 1.0, "Why?", GENERATION, 40)
 
 
 @pytest.fixture(scope="module")

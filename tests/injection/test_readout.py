@@ -12,20 +12,17 @@ import torch
 from introspection.demo.engine.experiment import DemoModel
 from introspection.demo.engine.trial_batch import TrialResult
 from introspection.demo.tabs.many import figures, sweeps, tables
-from introspection.injection import hooks as injection
 from introspection.injection.decoding import generation
 from introspection.injection.decoding.readout import (
     LayerProjections,
     layer_projections,
     token_projections,
 )
-from introspection.injection.trials.trial import (
-    Injection,
-    Trial,
-    conversation,
-    encode,
-    prompt_ids,
-)
+from introspection.injection.plan import make_plan, use_plan
+from introspection.injection.trials.encoding import encode
+from introspection.injection.trials.message import conversation
+from introspection.injection.trials.prompts import prompt_ids
+from introspection.injection.trials.trial import Injection, Trial
 from introspection.models.loaded_model import LoadedModel
 from tests.support.page import ASKED, INFO, last
 from tests.support.tiny import LAYER, load_tiny, make_tokenizer
@@ -111,8 +108,8 @@ def test_a_map_is_made_of_what_the_model_sees_while_it_writes(loaded: LoadedMode
     hooks += [
         block.register_forward_hook(lambda _m, _a, out: states.append(out[0])) for block in blocks
     ]
-    base = injection.make_plan(None, (), [False], "cpu", torch.float32)
-    with torch.no_grad(), injection.use_plan(base):
+    base = make_plan(None, (), [False], "cpu", torch.float32)
+    with torch.no_grad(), use_plan(base):
         loaded.model.get_decoder()(input_ids=torch.tensor([ids]), use_cache=False)
     for hook in hooks:
         hook.remove()

@@ -11,7 +11,8 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any
 
-from introspection.concepts.catalogue import UNSEEN_CATEGORIES, Concept, resolve, same_lemma
+from introspection.concepts.catalogue import Concept, resolve, same_lemma
+from introspection.concepts.splits import UNSEEN_CATEGORIES
 from introspection.concepts.texts import DEFAULT_QUESTION
 from introspection.demo.engine import trial_batch
 from introspection.demo.engine.model_lock import ModelLock
@@ -22,7 +23,10 @@ from introspection.evaluation.records.record_files import seen_names, was_traine
 from introspection.injection import hooks
 from introspection.injection.decoding import generation
 from introspection.injection.decoding.readout import ReadToken, token_projections
-from introspection.injection.trials.trial import Injection, Schedule, Trial, conversation
+from introspection.injection.decoding.streaming import stream
+from introspection.injection.trials.message import conversation
+from introspection.injection.trials.schedule import Schedule, schedule_value
+from introspection.injection.trials.trial import Injection, Trial
 from introspection.io import input_checks
 from introspection.models.adapters import multi_adapter
 from introspection.models.loaded_model import LoadedModel
@@ -109,7 +113,7 @@ def checked(
     name = input_checks.concept_text(concept)
     dose = input_checks.strength_value(strength, MAX_STRENGTH)
     text = input_checks.question_text(question)
-    where = input_checks.schedule_value(schedule)
+    where = schedule_value(schedule)
     most = input_checks.token_count(tokens, MOST_TOKENS)
     which = input_checks.adapter_name(adapter, offered)
     chosen = resolve(name)
@@ -236,9 +240,9 @@ class DemoModel:
         )
         reports: list[generation.Answer] = []
         began: dict[int, int] = {}
-        late = request.schedule.start if request.schedule.kind == "from_step" else None
+        late = request.schedule.start if request.schedule.starts_mid_answer else None
         with closing(
-            generation.stream(self.loaded, trials, request.tokens, seconds=TIMEOUT_SECONDS)  # type: ignore[type-var]
+            stream(self.loaded, trials, request.tokens, seconds=TIMEOUT_SECONDS)  # type: ignore[type-var]
         ) as steps:
             for reports in steps:
                 for i, (row, report) in enumerate(zip(rows, reports, strict=True)):

@@ -21,7 +21,7 @@ from introspection.demo.engine.adapter_choices import adapter_choices
 from introspection.demo.engine.diagnostics import Finding
 from introspection.demo.engine.zerogpu import on_gpu, zero_gpu
 from introspection.errors import IntrospectionError
-from introspection.io.input_checks import quoted
+from introspection.io.characters import quoted
 from introspection.models.adapters.front_matter import HUB_ID
 from introspection.models.presets import DEFAULT, PRESETS, bundled_adapter, full_precision
 

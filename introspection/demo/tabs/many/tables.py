@@ -13,7 +13,9 @@ from introspection.demo.engine.experiment import DemoModel, RowAnswers, RunReque
 from introspection.demo.engine.trial_batch import TrialResult
 from introspection.demo.tabs.many.sweeps import as_csv, as_json, outcome, rates
 from introspection.injection.decoding.readout import ReadToken
-from introspection.injection.trials.trial import conversation, injected_positions, prompt_ids
+from introspection.injection.trials.encoding import injected_positions
+from introspection.injection.trials.message import conversation
+from introspection.injection.trials.prompts import prompt_ids
 
 __all__ = ["blocks_table", "downloads", "lines_table", "rates_table", "strip", "where"]
 

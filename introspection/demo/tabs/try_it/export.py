@@ -15,7 +15,6 @@ from dataclasses import replace
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
-from introspection import __version__
 from introspection.concepts.texts import DEFAULT_QUESTION
 from introspection.demo.engine.experiment import (
     MAX_NEW_TOKENS,
@@ -26,6 +25,7 @@ from introspection.demo.engine.experiment import (
 )
 from introspection.errors import IntrospectionError
 from introspection.evaluation.grading.grade import grade
+from introspection.io.version import __version__
 
 __all__ = ["as_curl", "as_json", "as_python", "from_json", "from_query", "link", "page_address"]
 
@@ -219,7 +219,7 @@ def _answer(request: RunRequest, found: dict[str, Any], most: int, adapter: bool
     concept = request.concept if injected else None
     verdict = grade(text, concept.name if concept else None, concept.aliases if concept else ())
     halted_at = halted_at if verdict.halted else None
-    began = began if injected and request.schedule.kind == "from_step" else None
+    began = began if injected and request.schedule.starts_mid_answer else None
     return RowAnswer(found["row"], adapter, injected, text, tokens, halted_at, verdict, began)
 
 
