@@ -112,7 +112,7 @@ def write_evaluation(
             **summarise(records),
         }
     )
-    adapter_folder.put(folder, "evaluation.json", json.dumps(document, indent=1) + "\n")
+    adapter_folder.write_file(folder, "evaluation.json", json.dumps(document, indent=1) + "\n")
     return document
 
 

@@ -117,7 +117,7 @@ def _check_adapters(folders: set[Path]) -> None:
     """Raise IntrospectionError for an adapter that names a local folder, as older versions wrote it:
     in a Space everybody could read it."""
     for folder in sorted(folders):
-        if local_paths.found(folder):
+        if local_paths.find_paths(folder):
             raise IntrospectionError(
                 f"The adapter {folder.name} names a folder of this machine: push it to a repository "
                 "of its own, which leaves that out, or train it again."

@@ -66,7 +66,7 @@ def push(
         for file in manifest.FILES:
             if (folder / file).is_file():
                 shutil.copyfile(folder / file, staged / file)
-        local_paths.without_paths(staged)
+        local_paths.remove_paths(staged)
         adapter_info.refresh_manifest(staged)
         info = adapter_info.read_info(staged)
         evaluation, card = staged / "evaluation.json", staged / "README.md"

@@ -16,9 +16,9 @@ from introspection.io.files import cache_folder, sha256_file
 from introspection.io.outputs.manifest import WEIGHTS
 from introspection.models.adapters.adapter_info import AdapterInfo
 from introspection.models.fingerprints import fingerprint
-from introspection.models.presets import PRESETS
+from introspection.models.presets import bundled_adapter
 
-__all__ = ["LoadedModel", "adapter_name", "bundled_adapter"]
+__all__ = ["LoadedModel", "adapter_name"]
 
 LONGEST_NAME = 120  # characters of an adapter's name; the Hub allows 96 without a revision
 
@@ -57,22 +57,14 @@ class LoadedModel(HookedModel):
 
     def vector(self, name: str) -> Tensor:
         """The unit vector [D] of a concept: from the adapter's file, else read from the model."""
-        known = self.vectors.get(name) if self.vectors is not None else None
-        return self.vectors_of([name]).vectors[0] if known is None else known
+        stored = self.vectors.get(name) if self.vectors is not None else None
+        return self.vectors_of([name]).vectors[0] if stored is None else stored
 
     def vectors_of(self, names: Sequence[str], **options: Any) -> ConceptVectors:
         """Vectors read from the model now, at the adapter's site and against its baseline words."""
         if self.adapter is not None:
             options = {"site": self.adapter.site, "baseline": self.adapter.baseline, **options}
         return extract(self, names, **options)
-
-
-def bundled_adapter(name: str) -> Path | None:
-    """The adapter that ships for a preset, if this checkout has one."""
-    if name not in PRESETS:  # "adapters" / "/some/model" would be the model's own folder
-        return None
-    folder = Path(__file__).resolve().parents[2] / "adapters" / name
-    return folder if folder.is_dir() else None
 
 
 def adapter_name(folder: Path, model: str) -> str:

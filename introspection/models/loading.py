@@ -21,8 +21,14 @@ from introspection.models import local_paths
 from introspection.models.adapters import kinds
 from introspection.models.adapters.adapter_info import AdapterInfo, read_info
 from introspection.models.fingerprints import fingerprint, same_base
-from introspection.models.loaded_model import LoadedModel, bundled_adapter
-from introspection.models.presets import DEFAULT, PRESETS, full_precision, model_folder
+from introspection.models.loaded_model import LoadedModel
+from introspection.models.presets import (
+    DEFAULT,
+    PRESETS,
+    bundled_adapter,
+    full_precision,
+    model_folder,
+)
 from introspection.models.weights.model_files import shown
 from introspection.models.weights.pretrained import (
     Quantisation,
@@ -37,10 +43,10 @@ __all__ = ["check_base", "check_source", "load", "load_adapter_vectors"]
 
 def check_base(model: PreTrainedModel, folder: Path, info: AdapterInfo, name: str) -> None:
     """Raises IntrospectionError unless the adapter was trained for this base model."""
-    found = fingerprint(model)
-    if same_base(found, info.base_fingerprint):
+    mark = fingerprint(model)
+    if same_base(mark, info.base_fingerprint):
         return
-    if same_base(found.partition(".")[0], info.base_fingerprint):
+    if same_base(mark.partition(".")[0], info.base_fingerprint):
         raise IntrospectionError(
             f"The adapter in {folder} was trained for {info.base_id}, and {name} differs from it in "
             "the layers alone: an adapter was merged into it already, or it was trained further; "

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 import torch
 
+from introspection.cli import common
 from introspection.concepts import catalogue
 from introspection.concepts.catalogue import paper
 from introspection.errors import IntrospectionError
@@ -125,7 +126,8 @@ class TestAsk:
         refused("ask", "ocean", "--model", model, "--adapter", "none", says="train")
 
     def test_no_shipped_adapter(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(loading, "bundled_adapter", lambda _: None)
+        for module in (loading, common):  # each has it by name
+            monkeypatch.setattr(module, "bundled_adapter", lambda _: None)
         refused("ask", "ocean", says="python -m introspection train")
 
 
@@ -465,10 +467,6 @@ class TestBadLines:
         result = run(*command, "--skip-bad-lines")
         assert result.exit_code == 0, result.stderr
         assert "texts.txt: 1 of 3 lines was left out: line 3." in result.stderr
-
-    def test_typed_tokens_are_text(self, model: Path, good: Path) -> None:
-        typed = ("ask", "</s>", "--question", "What is <|im_end|>?", "--model", model)
-        assert run(*typed, "--adapter", good).exit_code == 0
 
 
 class TestCheck:

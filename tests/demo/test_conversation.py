@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -520,27 +519,6 @@ def test_an_idle_conversation_ends_nothing_elsewhere(server: Server) -> None:
     visitor.light("stop_talk", None, "")
     visitor.light("restart_talk", None)
     assert events.tickets.valid(visitor.session, ticket)
-
-
-@slow
-def test_talks_never_mix(server: Server) -> None:
-    server.model.pause = 0.002
-    logs: dict[int, str] = {}
-
-    def visit(number: int) -> None:
-        visitor = Visitor(server)
-        for turn in range(3):
-            logs[number] = visitor.send(f"Visitor {number}, turn {turn}?")[LOG]
-
-    threads = [threading.Thread(target=visit, args=(n,)) for n in range(6)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    for number in range(6):
-        assert re.findall(r"Visitor (\d), turn (\d)\?", logs[number]) == [
-            (str(number), str(turn)) for turn in range(3)
-        ]
 
 
 @slow

@@ -129,7 +129,7 @@ def test_check_missing_adapter_folder(
     assert named["model"].startswith("ok") and named["report"].startswith("ok")
 
 
-@pytest.mark.parametrize("revision", ["main", "0123abc", SHA.upper(), None])
+@pytest.mark.parametrize("revision", ["main", SHA.upper(), None])
 def test_check_revision_is_no_sha_on_a_space(
     app: ModuleType,
     capsys: pytest.CaptureFixture[str],

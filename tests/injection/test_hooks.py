@@ -145,13 +145,6 @@ def test_each_row_gets_its_delta_at_its_own_block(family: str, dtype: torch.dtyp
 
 
 @DTYPES
-def test_a_plan_of_zeros_changes_no_bit(family: str, dtype: torch.dtype) -> None:
-    _, adapted, model = prepared(family, dtype)
-    with use_plan(plan(torch.zeros(4, WIDTH), adapter=[True] * 4, dtype=dtype)):
-        assert torch.equal(logits(model), logits(adapted))
-
-
-@DTYPES
 def test_gate_rows_are_the_base_and_the_adapter(family: str, dtype: torch.dtype) -> None:
     bare, adapted, model = prepared(family, dtype)
     base, tuned = logits(bare), logits(adapted)

@@ -28,7 +28,7 @@ from introspection.injection.trials.prompt_tokens import (
 from introspection.injection.trials.prompts import prompt_ids, prompt_text, render
 from introspection.injection.trials.schedule import GENERATION, PREVIOUS_TURNS
 from introspection.training.data.examples import Example
-from introspection.training.loss import tokenize
+from introspection.training.tokenization import tokenize
 from tests.support.tiny import CHATML, make_tokenizer
 
 LLAMA = (

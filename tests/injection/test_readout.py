@@ -22,7 +22,6 @@ from introspection.injection.plan import make_plan, use_plan
 from introspection.injection.trials.encoding import encode
 from introspection.injection.trials.message import conversation
 from introspection.injection.trials.prompts import prompt_ids
-from introspection.injection.trials.schedule import LAST_TOKEN, after_tokens
 from introspection.injection.trials.trial import Injection, Trial
 from introspection.models.loaded_model import LoadedModel
 from tests.support.page import ASKED, INFO, last
@@ -122,23 +121,6 @@ def test_a_map_is_made_of_what_the_model_sees_while_it_writes(loaded: LoadedMode
         got, along = got - got[0], along - along[0]
         scale = float((got @ along) / (along @ along))
         assert scale > 0 and torch.allclose(got, along * scale, atol=1e-4), block
-
-
-@pytest.mark.parametrize(
-    ("schedule", "places"),
-    [(LAST_TOKEN, (-1, -1)), (after_tokens(2), (1, 99)), (after_tokens(99), None)],
-)
-def test_the_frame_is_where_the_vector_is_added(
-    loaded: LoadedModel, schedule: object, places: tuple[int, int] | None
-) -> None:
-    vector = loaded.vector("ocean")
-    trial = Trial(conversation(ASKED), Injection(vector, 1.0, schedule))  # type: ignore[arg-type]
-    one = layer_projections(loaded, [trial], TEXTS[:1], vector)[0]
-    count = len(one.tokens) - one.prompt
-    wanted = None
-    if places:
-        wanted = one.prompt + places[0], one.prompt + min(places[1], count - 1)
-    assert one.injected == wanted
 
 
 def test_nothing_stays_on_the_model(loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:

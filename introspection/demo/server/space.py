@@ -23,8 +23,7 @@ from introspection.demo.engine.zerogpu import on_gpu, zero_gpu
 from introspection.errors import IntrospectionError
 from introspection.io.characters import quoted
 from introspection.models.adapters.front_matter import HUB_ID
-from introspection.models.loaded_model import bundled_adapter
-from introspection.models.presets import DEFAULT, PRESETS, full_precision
+from introspection.models.presets import DEFAULT, PRESETS, bundled_adapter, full_precision
 
 if TYPE_CHECKING:
     import gradio as gr

@@ -18,6 +18,7 @@ from huggingface_hub.utils import WeakFileLock
 
 from introspection.errors import IntrospectionError
 from introspection.io.files import atomic_folder, cache_folder, probe, sha256_file
+from introspection.io.hub_errors import endpoint
 from introspection.models.weights.sources import HubGGUF, WheelGGUF
 from introspection.models.weights.wheels import join_wheels
 
@@ -87,7 +88,12 @@ def _from_hub(weights: HubGGUF, what: str, scratch: Path) -> Path:
     )
     try:
         path = hf_hub_download(
-            weights.repo, weights.file, revision=weights.revision, local_dir=scratch, token=False
+            weights.repo,
+            weights.file,
+            revision=weights.revision,
+            local_dir=scratch,
+            endpoint=endpoint(),
+            token=False,
         )
     except Exception as error:
         sentence = sentence_from_hub(error, weights.repo, weights.repo)
@@ -122,8 +128,8 @@ def _convert(gguf: Path, folder: Path, dtype: str, what: str) -> None:
     del read.config.quantization_config
     plain = AutoModelForCausalLM.from_config(read.config, dtype=precision)
     plain.load_state_dict(read.state_dict())
-    known = tokenizer.get_vocab()
-    ends = [known[token] for token in ENDS if token in known] or [tokenizer.eos_token_id]
+    vocabulary = tokenizer.get_vocab()
+    ends = [vocabulary[token] for token in ENDS if token in vocabulary] or [tokenizer.eos_token_id]
     plain.generation_config.eos_token_id = ends
     plain.generation_config.pad_token_id = plain.config.pad_token_id = ends[0]
     plain.save_pretrained(folder)

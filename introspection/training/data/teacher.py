@@ -1,10 +1,7 @@
-"""What the base model would say at every replayed token, read once and kept for all epochs.
+"""The base model's predictions without an injection, for the KL term of the loss.
 
-Knows: final hidden states of the base model without a thought, and how they become logits. Does not
-know: what is compared with them (``loss``).
-
-The KL term of training compares the adapter with the base model, whose answer depends on the tokens
-alone. Its logits are too wide to keep, the hidden states before the unembedding are not.
+They depend on the tokens alone, so they are computed once for all epochs. The logits are too wide to
+keep; the hidden states before the unembedding are kept instead.
 """
 
 from __future__ import annotations
@@ -15,12 +12,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
 
 from introspection.injection.patching import patch_forward, start_at_layer
 from introspection.injection.plan import make_plan, use_plan
 from introspection.models.loaded_model import LoadedModel
-from introspection.training.data.activation_cache import ResidualCache
+from introspection.training.data.activation_cache import ActivationCache
 
 __all__ = ["Teacher"]
 
@@ -35,7 +33,7 @@ class Teacher:
     def __init__(
         self,
         loaded: LoadedModel,
-        cache: ResidualCache,
+        cache: ActivationCache,
         wanted: Sequence[tuple[tuple[int, ...], int]],
         batch_tokens: int,
         mixed: Any = None,
@@ -45,16 +43,14 @@ class Teacher:
         weight = self.model.get_input_embeddings().weight
         device, decoder = weight.device, self.model.get_decoder()
         distinct = sorted(set(wanted), key=lambda pair: len(pair[0]))
-        kept, at, done = [], 0, 0
+        states_of, at, done = [], 0, 0
         while done < len(distinct):
-            width = len(distinct[done][0])
-            chunk = distinct[done : done + max(1, batch_tokens // width)]
+            shortest = len(distinct[done][0])
+            chunk = distinct[done : done + max(1, batch_tokens // shortest)]
             done += len(chunk)
-            width = len(chunk[-1][0])
-            ids = torch.zeros(len(chunk), width, dtype=torch.long)
-            for row, (sequence, _) in enumerate(chunk):
-                ids[row, : len(sequence)] = torch.tensor(sequence)
-            nothing = make_plan(
+            ids = pad_sequence([torch.tensor(ids) for ids, _ in chunk], batch_first=True)
+            width = ids.shape[1]
+            no_injection = make_plan(
                 None, [(0, None)] * len(chunk), [False] * len(chunk), device, weight.dtype
             )
             hidden = cache.batch([sequence for sequence, _ in chunk], width)
@@ -62,7 +58,7 @@ class Teacher:
                 torch.no_grad(),
                 mixed or nullcontext(),
                 start_at_layer(self.model, loaded.layer, hidden),
-                use_plan(nothing),
+                use_plan(no_injection),
             ):
                 states = decoder(
                     input_ids=ids.to(device),
@@ -70,10 +66,10 @@ class Teacher:
                     use_cache=False,
                 )[0]
             for row, (sequence, count) in enumerate(chunk):
-                kept.append(states[row, len(sequence) - count - 1 : len(sequence) - 1].clone())
+                states_of.append(states[row, len(sequence) - count - 1 : len(sequence) - 1].clone())
                 self.places[sequence, count] = slice(at, at + count)
                 at += count
-        self.states = torch.cat(kept) if kept else weight.new_zeros(0, weight.shape[1])
+        self.states = torch.cat(states_of) if states_of else weight.new_zeros(0, weight.shape[1])
 
     @torch.no_grad()
     def logits(self, wanted: Sequence[tuple[tuple[int, ...], int]]) -> Tensor:
@@ -81,11 +77,11 @@ class Teacher:
         states = torch.cat([self.states[self.places[pair]] for pair in wanted])[None]
         decoder = self.model.get_decoder()
 
-        def said(*_args: Any, **_kwargs: Any) -> Any:
+        def kept_states(*_args: Any, **_kwargs: Any) -> Any:
             return BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=states)
 
         # The model's own way from hidden states to logits: some scale or cap them.
-        with patch_forward(decoder, said):
+        with patch_forward(decoder, kept_states):
             ids = torch.zeros(states.shape[:2], dtype=torch.long, device=states.device)
             logits: Tensor = self.model(input_ids=ids, use_cache=False).logits[0]
         return logits
