@@ -20,9 +20,8 @@ from introspection.concepts.texts import DEFAULT_QUESTION
 from introspection.demo.engine.experiment import MAX_NEW_TOKENS, DemoModel, RunRequest
 from introspection.demo.engine.trial_batch import TrialSpec
 from introspection.demo.shared import verdicts
-from introspection.demo.shared.events import MODEL_QUEUE
+from introspection.demo.shared.events import BROKEN, MODEL_QUEUE
 from introspection.demo.tabs.many import sweeps
-from introspection.demo.tabs.try_it.callbacks import BROKEN
 from introspection.errors import IntrospectionError
 
 __all__ = ["Page", "add"]
@@ -235,7 +234,7 @@ class _Api:
             "block": loaded.layer,
             "adapter_loaded": self.experiment.has_adapter,
             "adapters": list(self.experiment.names),
-            "busy": self.experiment.turns.busy,
+            "busy": self.experiment.lock.busy,
         }
 
 

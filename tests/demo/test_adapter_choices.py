@@ -27,6 +27,7 @@ from introspection.demo.server.launch import launch
 from introspection.demo.shared import html
 from introspection.demo.tabs.many import sweeps
 from introspection.demo.tabs.try_it import export, replay
+from introspection.demo.tabs.try_it import html as views
 from introspection.demo.tabs.try_it.callbacks import Callbacks
 from introspection.errors import IntrospectionError
 from introspection.hub import transfer
@@ -287,7 +288,7 @@ def test_a_file_says_which_adapter_answered(
         assert run["seen_in_training"] == (name == "first")  # "ocean"
         asked, answers = export.from_json(both.request, text)
         assert asked == request and export.as_json(both, asked, answers) == text
-        assert f"<code>{name}</code>" in html.stage(True, asked, answers)
+        assert f"<code>{name}</code>" in views.stage(True, asked, answers)
 
 
 def test_a_run_with_an_adapter_that_is_not_here_is_replayed(both: DemoModel, expected: Any) -> None:
@@ -295,7 +296,7 @@ def test_a_run_with_an_adapter_that_is_not_here_is_replayed(both: DemoModel, exp
     run = json.loads(export.as_json(both, wished(both, wish, "first"), expected[wish, "first"]))
     run["adapter_id"] = "<b>org</b>/lora@0123456789ab"
     asked, answers = export.from_json(both.request, json.dumps(run))
-    assert "&lt;b&gt;org" in html.stage(True, asked, answers)
+    assert "&lt;b&gt;org" in views.stage(True, asked, answers)
     with pytest.raises(IntrospectionError, match="choose one of"):
         last(both, asked)  # it is shown, and nothing is run with it
     for odd in (7, ["first"], "a\x00", "x" * 201):
@@ -320,7 +321,7 @@ def test_a_picker_only_where_there_is_a_choice(
     assert "2 adapters to choose from" in html.header(both)
     assert not pickers(build(alone["first"]))
     assert "injected at layer 1 · adapter first</p>" in html.header(alone["first"])
-    assert "adapter" not in html.badges(
+    assert "adapter" not in views.badges(
         alone["first"], alone["first"].request("ocean", 1.0), "ocean"
     )
 
@@ -448,7 +449,7 @@ def test_visitors_with_different_adapters_never_mix(
     def stage(name: str, concept: str) -> str:
         one = alone[name]
         request = one.request(concept, 2.0, tokens=12)
-        shown = html.stage(True, request, last(one, request))
+        shown = views.stage(True, request, last(one, request))
         return shown.replace("</q></p>", f"</q> Adapter: <code>{name}</code>.</p>")
 
     expected = {(n, c): stage(n, c) for n in NAMES for c in concepts}

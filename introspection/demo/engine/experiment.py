@@ -127,13 +127,13 @@ class DemoModel:
 
     def __init__(self, loaded: LoadedModel, others: Sequence[LoadedModel] = ()) -> None:
         self.loaded = loaded
-        self.turns = ModelLock(2 * TIMEOUT_SECONDS)
+        self.lock = ModelLock(2 * TIMEOUT_SECONDS)
         self.offered: dict[str, DemoModel] = {}  # by name, empty where there is no choice
         if others:
             all_ = (self, *map(DemoModel, others))
             self.offered = {one.loaded.adapter_name: one for one in all_}
             for one in all_:
-                one.turns, one.offered = self.turns, self.offered
+                one.lock, one.offered = self.lock, self.offered
         self._trained = seen_names(loaded.adapter)
         self._steps = on_gpu(self._run, lambda request: seconds(ROWS * request.tokens))
         # Maps are one step more.
@@ -186,7 +186,7 @@ class DemoModel:
     def stream(self, request: RunRequest) -> Iterator[RowAnswers]:
         """The three answers after every token; closing the iterator ends the model."""
         steps_of = self.chosen(request.adapter)._steps
-        with self.turns.taken(), closing(steps_of(request)) as steps:
+        with self.lock.hold(), closing(steps_of(request)) as steps:
             yield from steps
 
     def lines(
@@ -194,13 +194,13 @@ class DemoModel:
     ) -> Iterator[tuple[TrialResult, ...]]:
         """All answers of a list of lines after every token, by the adapter of this experiment, at last
         with their ``maps``; closing it ends the model."""
-        with self.turns.taken(), closing(self._line_steps(asked, most, maps)) as steps:
+        with self.lock.hold(), closing(self._line_steps(asked, most, maps)) as steps:
             yield from steps
 
     def warm(self) -> None:
         """Read the words that every typed concept is measured against; they are kept."""
         for one in self.offered.values() or (self,):
-            with self.turns.taken():
+            with self.lock.hold():
                 one._activate()
                 one.loaded.vectors_of(["ocean"])
 

@@ -38,7 +38,7 @@ class ModelLock:
         return waiting + busy, left + max(waiting - (not busy), 0) * self._usual
 
     @contextmanager
-    def taken(self) -> Iterator[None]:
+    def hold(self) -> Iterator[None]:
         """Have the model. Raises IntrospectionError when it does not become free in time."""
         if not self._lock.acquire(timeout=self._patience):
             raise IntrospectionError(
