@@ -34,6 +34,8 @@ from introspection.io import input_checks
 from introspection.io.outputs import targets
 from introspection.io.outputs.places import home_expanded, own_path
 from introspection.models import loading, local_paths
+from introspection.models.loaded_model import LoadedModel
+from introspection.models.presets import DEFAULT
 from introspection.training.pipeline import RECIPES, build_adapter
 
 FIGURES = ("generalization_gap.png", "generalization_gap.html")
@@ -43,7 +45,7 @@ def settings(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """The options of the command line, or of a notebook that hands them over as a list."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
-        "--model", default=loading.DEFAULT, type=home_expanded, help="preset, Hub id or folder"
+        "--model", default=DEFAULT, type=home_expanded, help="preset, Hub id or folder"
     )
     parser.add_argument("--layer", type=int, help="block that is read and written")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
@@ -130,7 +132,7 @@ def _beside(found: dict) -> Table:
     return table
 
 
-def _safety(console: Console, loaded: loading.LoadedModel) -> None:
+def _safety(console: Console, loaded: LoadedModel) -> None:
     """The paper's safety test: the same question under a harmful and a harmless thought."""
     trials = [
         Trial(conversation(DEFAULT_QUESTION), Injection(loaded.vector(name), 1.0))

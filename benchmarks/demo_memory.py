@@ -25,7 +25,7 @@ from gradio_client import Client  # type: ignore[import-untyped]
 from benchmarks.record import Check, record
 from benchmarks.timing import spread
 from introspection.concepts.catalogue import paper
-from introspection.models import loading
+from introspection.models.presets import DEFAULT
 
 ROOT = Path(__file__).resolve().parent.parent
 NAMES = (*paper().dangerous, *paper().test)
@@ -123,7 +123,7 @@ def main() -> None:
             "gigabytes_after_first_call": seen[1],
             "gigabytes_after_last_call": seen[-1],
         },
-        loading.DEFAULT,
+        DEFAULT,
     )
 
 

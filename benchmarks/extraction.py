@@ -20,6 +20,7 @@ from introspection.concepts.catalogue import paper
 from introspection.injection.extraction import TEMPLATES, extract
 from introspection.injection.trials.trial import Message, cached_prompt_ids, prompt_ids
 from introspection.models import loading
+from introspection.models.presets import DEFAULT
 
 NAMES = (*paper().train, *paper().test)
 BASELINE = paper().baseline
@@ -40,7 +41,7 @@ def one_by_one(loaded: Any) -> Tensor:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", default=loading.DEFAULT)
+    parser.add_argument("--model", default=DEFAULT)
     parser.add_argument("--device", help="cpu or cuda; the best there is unless given")
     parser.add_argument("--rounds", type=int, default=9)
     options = parser.parse_args()

@@ -22,6 +22,7 @@ from introspection.injection.decoding import generation
 from introspection.injection.speedups import small_batch_linear
 from introspection.injection.trials.trial import Injection, Trial, conversation
 from introspection.models import loading
+from introspection.models.presets import DEFAULT
 
 SHAPES = ((576, 576), (1536, 576), (49152, 576), (576, 1536))  # outputs, inputs
 ROWS = (2, 3, 4, 5, 6, 8, 12, 16, 32)
@@ -62,7 +63,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=9)
     options = parser.parse_args()
-    loaded = loading.load(loading.DEFAULT, device="cpu")
+    loaded = loading.load(DEFAULT, device="cpu")
     layers = [m for m in loaded.model.modules() if type(m) is small_batch_linear.SmallBatchLinear]
     asked, given = conversation(DEFAULT_QUESTION), Injection(loaded.vector("ocean"), 1.0)
     page = [Trial(asked, given), Trial(asked, given, adapter=False), Trial(asked)]
@@ -95,7 +96,7 @@ def main() -> None:
             figures[f"{rows} rows {how}, s"] = spread(took[f"{rows} rows {how}"])
     figures |= products(SHAPES)
     print(figures)
-    record("few_rows", "cpu", checks, figures, loading.DEFAULT)
+    record("few_rows", "cpu", checks, figures, DEFAULT)
 
 
 if __name__ == "__main__":

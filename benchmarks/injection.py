@@ -24,6 +24,7 @@ from introspection.injection.extraction import extract
 from introspection.injection.speedups import cuda_graphs
 from introspection.injection.trials.trial import FINAL_ON, Injection, Trial, conversation, encode
 from introspection.models import loading
+from introspection.models.presets import DEFAULT
 
 NAMES = (*paper().train, *paper().test)
 
@@ -87,7 +88,7 @@ def sides(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", default=loading.DEFAULT)
+    parser.add_argument("--model", default=DEFAULT)
     parser.add_argument("--device", help="cpu or cuda; the best there is unless given")
     parser.add_argument("--rows", type=int, default=32, choices=range(1, len(NAMES) + 1))
     parser.add_argument("--tokens", type=int, default=16)

@@ -24,6 +24,7 @@ from introspection.injection.decoding.generation import pad_left
 from introspection.injection.extraction import TEMPLATES, extract
 from introspection.injection.trials import trial
 from introspection.models import loading
+from introspection.models.loaded_model import LoadedModel
 
 __all__ = [
     "BASELINE",
@@ -72,7 +73,7 @@ class Work:
     """
 
     folder: str
-    loaded: loading.LoadedModel
+    loaded: LoadedModel
     prompts: list[str]
     prompt_ids: list[list[int]]
     many: Rows

@@ -41,8 +41,7 @@ from benchmarks.timing import in_turns, ratios, spread
 from introspection.injection.decoding import generation
 from introspection.injection.extraction import extract
 from introspection.injection.trials.trial import cached_prompt_ids
-from introspection.models import loading
-from introspection.models.weights import gguf
+from introspection.models.presets import DEFAULT, PRESETS, model_folder
 
 
 def ours(work: Work) -> dict[str, Way]:
@@ -156,7 +155,7 @@ def measure(work: Work, names: list[str], rounds: int) -> tuple[list[Check], dic
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("libraries", nargs="+", choices=PEERS)
-    parser.add_argument("--model", default=loading.DEFAULT, help="the default or a folder")
+    parser.add_argument("--model", default=DEFAULT, help="the default or a folder")
     parser.add_argument("--shape", choices=SHAPES, help="instead: random weights of that shape")
     parser.add_argument(
         "--tokenizer", type=Path, help="for --shape; the default model's unless given"
@@ -170,8 +169,8 @@ def main() -> None:
         if options.shape:
             folder, layer = Path(scratch) / options.shape, SHAPES[options.shape][-1]
             save_random_model(options.shape, options.tokenizer, folder)
-        elif options.model == loading.DEFAULT:
-            folder, layer = gguf.model_folder(), loading.PRESETS[loading.DEFAULT].layer
+        elif options.model == DEFAULT:
+            folder, layer = model_folder(), PRESETS[DEFAULT].layer
         else:
             folder, layer = Path(options.model), None
         read = readable(folder, Path(scratch))

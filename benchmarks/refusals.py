@@ -23,7 +23,7 @@ import httpx
 from benchmarks.demo_memory import served
 from benchmarks.record import Check, record
 from benchmarks.timing import spread
-from introspection.models import loading
+from introspection.models.presets import DEFAULT
 
 BAR = "< 50"  # milliseconds
 GOOD = ("ocean", 1.0, "Why?", "final_on", 40)
@@ -150,7 +150,7 @@ def main() -> None:
             checks.append(Check(name, spread(took), "ms", BAR))
             checks.append(Check(f"{name}, 95th percentile", spread([last]), "ms", BAR))
             figures[name] = {"requests": len(took), "slowest_ms": round(max(took), 1)}
-    record("refusals", "cpu", checks, figures, loading.DEFAULT)
+    record("refusals", "cpu", checks, figures, DEFAULT)
 
 
 if __name__ == "__main__":

@@ -15,8 +15,8 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from introspection.injection import hooks as injection
 from introspection.injection.extraction import extract
-from introspection.models.loading import LoadedModel
-from introspection.models.weights import gguf
+from introspection.models.loaded_model import LoadedModel
+from introspection.models.presets import model_folder
 from introspection.models.weights.pretrained import disable_cudnn_attention
 
 __all__ = ["SHAPES", "random_model", "save_random_model"]
@@ -59,7 +59,7 @@ def random_model(shape: str, device: str, tokenizer: Path | None = None) -> Load
     finally:
         torch.set_default_dtype(before)
     model.eval().requires_grad_(False)
-    reader = AutoTokenizer.from_pretrained(tokenizer or gguf.model_folder())
+    reader = AutoTokenizer.from_pretrained(tokenizer or model_folder())
     reader.chat_template = CHAT
     ends = reader.convert_tokens_to_ids(["<|im_end|>", "<|endoftext|>", "<|im_start|>"])
     model.generation_config.eos_token_id = ends

@@ -28,6 +28,7 @@ from introspection.concepts.texts import texts
 from introspection.injection import hooks
 from introspection.injection.extraction import TEMPLATES
 from introspection.models import loading
+from introspection.models.presets import DEFAULT
 from introspection.training.data.examples import paper_examples
 from introspection.training.loop import add_lora, stack_vectors, train
 from introspection.training.loss import Tokens, tokenize
@@ -89,7 +90,7 @@ def slices(examples: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", default=loading.DEFAULT)
+    parser.add_argument("--model", default=DEFAULT)
     parser.add_argument("--device", help="cpu or cuda; the best there is unless given")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--examples", type=int, default=48, help="of ours per round, each 3 times")

@@ -2,7 +2,7 @@
 
 import os
 
-__version__ = "0.1.0"
+from introspection.io.version import __version__ as __version__
 
 # A fixed plan for how Intel's library shares out products between threads. Without it the small ones of
 # a decoding step gain little from a second core: on an AMD EPYC with two, three answers of 24 tokens

@@ -15,7 +15,7 @@ import pytest
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from introspection.models.loading import LoadedModel
+    from introspection.models.loaded_model import LoadedModel
 
 FAMILIES = (
     "llama",

@@ -18,11 +18,13 @@ from typer.core import TyperGroup
 from introspection.errors import IntrospectionError
 from introspection.io import input_checks
 from introspection.io.outputs import places
+from introspection.models.loaded_model import bundled_adapter
+from introspection.models.presets import DEFAULT
 
 if TYPE_CHECKING:
     from introspection.concepts.catalogue import Concept
     from introspection.io.text_files import FromFile
-    from introspection.models.loading import LoadedModel
+    from introspection.models.loaded_model import LoadedModel
 
 __all__ = [
     "PATH",
@@ -158,9 +160,9 @@ def load_model(
     # What transformers says while it loads is not for the reader of a report.
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    name = loading.DEFAULT if model is None else model
+    name = DEFAULT if model is None else model
     folder = "shipped" if adapter is None else None if adapter == "none" else adapter
-    bare = folder is None or (folder == "shipped" and loading.bundled_adapter(name) is None)
+    bare = folder is None or (folder == "shipped" and bundled_adapter(name) is None)
     if needs_adapter and bare:  # before gigabytes are loaded for nothing
         loading.check_source(name)
         raise IntrospectionError(

@@ -205,16 +205,18 @@ def report(
     from introspection.evaluation import report as reporting
     from introspection.evaluation.records.record_files import read
     from introspection.io.files import write_text
+    from introspection.models.adapters.adapter_info import read_info
     from introspection.models.adapters.card import write_card
 
     # Everything is read and checked before anything is written.
+    read_info(adapter)
     targets.card_target(adapter)
     document = targets.document_target(readme, "--readme", ("results", "paper")) if readme else None
     found, source = read(records), local_paths.document_name(records)
     table = _paper_table(paper) if document else ""
     with targets.writing(adapter, "name another --adapter"):
         evaluation = reporting.write_evaluation(found, records, adapter)
-        write_card(adapter, evaluation)
+        write_card(adapter, reporting.card_rates(evaluation))
     if document is not None and readme is not None:
         results = (
             f"{reporting.headline(evaluation)}\n\n(`python -m introspection report --records "

@@ -24,6 +24,7 @@ from introspection.cli.common import (
 from introspection.io import input_checks
 from introspection.io.outputs import targets
 from introspection.models import local_paths
+from introspection.models.presets import DEFAULT
 
 __all__ = ["extract", "train"]
 
@@ -69,7 +70,7 @@ def extract(
 
     from introspection.injection import extraction
     from introspection.injection.vectors import save_vectors
-    from introspection.models.loading import fingerprint
+    from introspection.models.fingerprints import fingerprint
 
     sentence = sentence or extraction.TEMPLATES[0]
     baseline = extraction.baseline_words()
@@ -145,9 +146,8 @@ def train(
     quantise: QuantiseOption = None,
 ) -> None:
     """Train an adapter. Killed at any moment, the same command continues where it stopped."""
-    from introspection.models import loading
 
-    name = Path(local_paths.name_of(loading.DEFAULT if model is None else model)).name
+    name = Path(local_paths.name_of(DEFAULT if model is None else model)).name
     folder = target or Path("adapters") / name
     steps = run or Path("runs") / f"{name}-{recipe}"
     if not dry_run:

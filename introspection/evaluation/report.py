@@ -23,6 +23,7 @@ from introspection.models.adapters import adapter_info
 __all__ = [
     "HEADLINE",
     "PUBLISHED",
+    "card_rates",
     "check_evaluation",
     "headline",
     "paper_table",
@@ -39,6 +40,9 @@ _PAPER_CONDITIONS = {
     "unseen": "injected, unseen",
     "untrained": "injected, unseen, base model",
 }
+
+# Which concepts a suite calls unseen, by suite and split.
+_BUCKETS = {"test": "buckets 0 and 1", "validation": "bucket 2"}
 
 # What is asked first, the condition that answers it, and the rate of that condition.
 HEADLINE = (
@@ -179,6 +183,25 @@ def paper_table(summary: dict[str, Any]) -> str:
         found = summary["conditions"][_PAPER_CONDITIONS[kind]]["correct"]
         rows.append(f"| {kind} | {published:.1f} % | {_percent(found)} | {found['n']} |")
     return "\n".join(rows)
+
+
+def card_rates(evaluation: Mapping[str, Any]) -> str:
+    """What the card of an adapter says of its rates: the headline table and where it comes from."""
+    run = evaluation["provenance"]
+    split = run["options"].get("split", "test")
+    unseen = {
+        "paper": "Seen and unseen concepts are the paper's own 40 and 20",
+        "own": "The concepts and contexts are those of an own list",
+    }.get(
+        run["suite"],
+        f"Unseen concepts are those whose name hashes into {_BUCKETS[split]}; of unseen categories "
+        "training saw no concept",
+    )
+    return (
+        f"{headline(evaluation)}\n\nEvery rate comes from the records `{evaluation['records']}` "
+        f"(suite {run['suite']}, greedy decoding, vectors read under the sentence "
+        f"`{run['template']}`). {unseen}."
+    )
 
 
 def replace_block(text: str, name: str, content: str) -> str:

@@ -27,7 +27,7 @@ from introspection.io.files import write_text
 from introspection.io.outputs import targets
 from introspection.io.outputs.ownership import RECORDS
 from introspection.models import distributed
-from introspection.models.loading import LoadedModel
+from introspection.models.loaded_model import LoadedModel
 
 __all__ = ["run"]
 

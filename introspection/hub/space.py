@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from introspection.errors import IntrospectionError
-from introspection.hub.cards import HUB_ID, check_space_card
+from introspection.hub.cards import check_space_card
 from introspection.hub.transfer import check_repo, commit_files, connect, token_to_write
 from introspection.io.hub_errors import readable_hub_errors
 from introspection.io.input_checks import quoted
 from introspection.models import local_paths
+from introspection.models.adapters.front_matter import HUB_ID
 
 __all__ = ["push_space"]
 
@@ -89,7 +90,7 @@ def _from_tree(name: str) -> bool:
 
 def _space_files(tree: Path) -> dict[str, Path]:
     """What goes into the Space, by its name there: no caches, nothing hidden, no links."""
-    from introspection.models.adapters.adapter_info import FILES
+    from introspection.io.outputs.manifest import FILES
 
     missing = [name for name in SPACE_FILES[:4] if not (tree / name).exists()]
     if missing:

@@ -32,11 +32,13 @@ from huggingface_hub.utils import (
 from safetensors import SafetensorError, safe_open
 
 from introspection.errors import IntrospectionError
-from introspection.hub.cards import HUB_ID, card_text
+from introspection.hub.cards import results
 from introspection.io.files import atomic_folder, cache_folder, sha256_file, write_text
 from introspection.io.hub_errors import HUB_FAILURES, endpoint, may_need_token, readable_hub_errors
 from introspection.io.input_checks import quoted
+from introspection.io.outputs import manifest
 from introspection.models import local_paths
+from introspection.models.adapters.front_matter import HUB_ID, card_text
 
 __all__ = ["LARGEST_FILE", "LARGEST_TOTAL", "pull", "push"]
 
@@ -60,31 +62,33 @@ def push(
     its front matter. Raises IntrospectionError for everything that stands in the way.
     """
     from introspection.evaluation.report import check_evaluation
-    from introspection.models.adapters import adapter_info  # imports torch
+    from introspection.models.adapters import adapter_info, kinds  # imports torch
 
     adapter_info.read_info(folder)
     if (folder / "evaluation.json").exists():
-        check_evaluation(adapter_info.read_json(folder / "evaluation.json"), folder)
+        check_evaluation(manifest.read_json(folder / "evaluation.json"), folder)
     check_repo(repo)
     secret = token_to_write(token, repo)
     with tempfile.TemporaryDirectory() as name, readable_hub_errors(repo, secret):
         staged = Path(name)
-        for file in adapter_info.FILES:
+        for file in manifest.FILES:
             if (folder / file).is_file():
                 shutil.copyfile(folder / file, staged / file)
         local_paths.without_paths(staged)
         adapter_info.refresh_manifest(staged)
         info = adapter_info.read_info(staged)
         evaluation, card = staged / "evaluation.json", staged / "README.md"
-        rates = adapter_info.read_json(evaluation) if evaluation.exists() else None
+        rates = manifest.read_json(evaluation) if evaluation.exists() else None
         existing = card.read_bytes().decode(errors="replace") if card.exists() else ""
-        write_text(card, card_text(existing, rates, info.base_id))
+        measured = results(rates) if rates else []
+        tags = kinds.kind_of(staged).TAGS
+        write_text(card, card_text(existing, measured, info.base_id, tags))
         adapter_info.refresh_manifest(staged)
         _check_adapter(staged)
         files = {path.name: path for path in staged.iterdir()}
         _check_sizes({name: path.stat().st_size for name, path in files.items()}, str(folder))
         return commit_files(
-            connect(secret), repo, "model", files, adapter_info.FILES.__contains__, private, message
+            connect(secret), repo, "model", files, manifest.FILES.__contains__, private, message
         )
 
 
@@ -159,13 +163,12 @@ def connect(secret: str | None) -> Any:
 
 
 def _pull(api: Any, repo: str, revision: str, home: Path) -> Path:
-    from introspection.models.adapters import adapter_info  # imports torch
 
     info = _listing(api, repo, "model", revision)
     sha = str(info.sha)
     if not _SHA.fullmatch(sha) or (_SHA.fullmatch(revision) and sha != revision):
         raise ValueError(f"asked for {revision}, was given {sha[:40]}")
-    wanted = [file for file in info.siblings or () if file.rfilename in adapter_info.FILES]
+    wanted = [file for file in info.siblings or () if file.rfilename in manifest.FILES]
     _check_sizes({file.rfilename: file.size for file in wanted}, repo)
     target = home / sha
     home.mkdir(parents=True, exist_ok=True)
@@ -279,16 +282,16 @@ def _check_adapter(folder: Path) -> None:
     from introspection.models.adapters import adapter_info
 
     adapter_info.read_info(folder)
-    sums = json.loads((folder / adapter_info.INFO).read_text(encoding="utf-8"))["files"]
+    sums = json.loads((folder / manifest.INFO).read_text(encoding="utf-8"))["files"]
     sizes = {path.name: path.stat().st_size for path in folder.iterdir()}
     _check_sizes(sizes, str(folder))
-    for name in sizes.keys() - {adapter_info.INFO, "README.md"}:
+    for name in sizes.keys() - {manifest.INFO, "README.md"}:
         if sums.get(name) != sha256_file(folder / name):
             raise IntrospectionError(
                 f"{name} in {folder} is damaged or was changed (its sha256 is not the one in "
                 "introspection.json): download or train the adapter again."
             )
-    for name in (adapter_info.WEIGHTS, adapter_info.VECTORS):
+    for name in (manifest.WEIGHTS, manifest.VECTORS):
         with safe_open(folder / name, "numpy"):  # reads the header, checks the length
             pass
 

@@ -20,7 +20,6 @@ from functools import partial
 from typing import Any
 
 import torch
-from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -176,7 +175,7 @@ def width(model: PreTrainedModel) -> int:
 
 
 def has_adapter(model: nn.Module) -> bool:
-    return any(isinstance(module, LoraLayer) for module in model.modules())
+    return any(True for _ in row_gate.gated_modules(model))
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +191,7 @@ class InjectionHooks:
 
 
 def install(model: nn.Module, layer: int) -> InjectionHooks:
-    """Put the permanent hook on the output of layer ``layer`` and the gate on every LoRA update.
+    """Put the permanent hook on the output of layer ``layer`` and the gate on every adapter update.
 
     Call it once, after the adapter is loaded and before any ``torch.compile``: a hook that is added
     to a compiled model is silently ignored.
@@ -200,11 +199,8 @@ def install(model: nn.Module, layer: int) -> InjectionHooks:
     handles: list[Any] = [
         _decoder_layer(model, layer).register_forward_hook(_injection_hook, with_kwargs=True)
     ]
-    for module in model.modules():
-        if isinstance(module, LoraLayer):
-            handles += [
-                row_gate.install_gate(module.scaling, adapter) for adapter in module.scaling
-            ]
+    for module in row_gate.gated_modules(model):
+        handles += [row_gate.install_gate(module.scaling, name) for name in module.scaling]
     return InjectionHooks(layer, tuple(handles))
 
 

@@ -1,17 +1,21 @@
 """Turns the adapter off row by row, so that base rows and adapter rows run in one batch, bit-exact.
 
-Knows: the number by which PEFT multiplies every LoRA update, and the plan of the current call. No
-switch of the model is touched: another thread with another plan has other rows.
+A module of an adapter multiplies its update by the number ``scaling[name]``, as PEFT's LoRA layers do.
+That number is replaced by one that also multiplies by the gate of the current call's plan. No switch of
+the model is touched: another thread with another plan has other rows.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from torch import nn
+
 from introspection.injection.plan import current_plan
 
-__all__ = ["GateHandle", "GatedScaling", "install_gate"]
+__all__ = ["GateHandle", "GatedScaling", "gated_modules", "install_gate"]
 
 
 class GatedScaling(float):
@@ -38,6 +42,13 @@ class GatedScaling(float):
         if gate is None:
             return update * float(scaling) * plan.gate.to(update)
         return update * gate
+
+
+def gated_modules(model: nn.Module) -> Iterator[Any]:
+    """The modules of adapters: those with ``scaling``, a dict of numbers by the adapter's name."""
+    for module in model.modules():
+        if isinstance(getattr(module, "scaling", None), dict):
+            yield module
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """Where downloaded and computed files live, and how a file is written so that it is never half there.
 
-Knows: the cache folder, sha256 of files, atomic replacement, the rights of new files. Does not know
-what is in the files, or whether they may be written there (``outputs``).
+The cache folder, sha256 of files, atomic replacement, the rights of new files. Whether a file may be
+written at a place is decided in ``outputs``.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Safetensors files whose bytes depend on nothing but what is in them.
 
-Knows: the header of the format. Does not know: which tensors. ``safetensors`` itself writes several
-entries of metadata in an order that changes from process to process.
+``safetensors`` itself writes several entries of metadata in an order that changes from process to
+process.
 """
 
 from __future__ import annotations

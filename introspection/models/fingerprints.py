@@ -1,7 +1,7 @@
 """Which base model this is, whatever file it was loaded from and whatever adapter it carries.
 
-Knows: which tensors tell models apart, and which of them survive quantisation. Does not know: where
-fingerprints are written down.
+Some tensors tell models apart, and some of those survive quantisation: a fingerprint has a part for
+each.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from introspection.injection import hooks
+from introspection.models.adapters.kinds import base_name
 
 __all__ = ["fingerprint", "same_base"]
 
@@ -29,7 +30,11 @@ def fingerprint(model: PreTrainedModel) -> str:
     where weights are quantised. Both see values as bf16, and nothing of an adapter.
     """
     embedding = model.get_input_embeddings().weight
-    norms = [p for name, p in sorted(model.named_parameters()) if "norm" in name and p.ndim == 1]
+    norms = [
+        p
+        for name, p in sorted(model.named_parameters())
+        if "norm" in name and p.ndim == 1 and base_name(name) is not None
+    ]
     parts = [_hash([embedding[:: max(len(embedding) // 16, 1)], *norms])]
     inner = _inner(model)
     # Some keep the packed numbers in buffers; the configuration says so.
@@ -46,13 +51,13 @@ def same_base(one: str, other: str) -> bool:
 
 
 def _inner(model: PreTrainedModel) -> list[Tensor]:
-    """The tensors of the layers, in the order of their names without PEFT's, and the unembedding."""
+    """The tensors of the layers, in the order of their names on the bare model, and the unembedding."""
     found: list[Tensor] = []
     for block in hooks.decoder_layers(model):
         named = {
-            name.replace(".base_layer", ""): parameter
+            base: parameter
             for name, parameter in block.named_parameters()
-            if "lora_" not in name
+            if (base := base_name(name)) is not None
         }
         found += [named[name] for name in sorted(named)]
     head = model.get_output_embeddings()

@@ -1,7 +1,6 @@
-"""Where something lies on this machine is nobody else's business: names instead of paths.
+"""Names in place of local paths, in what is shown, written down or uploaded.
 
-Knows: what looks like a local path, which files of an adapter folder may hold one. Does not know:
-where those files go (``hub``, ``report``).
+Where something lies on this machine is nobody else's business.
 """
 
 from __future__ import annotations
@@ -15,6 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import safe_open
+
+from introspection.io.files import write_text
+from introspection.io.outputs import manifest
 
 __all__ = ["command_line", "document_name", "found", "name_of", "without_path", "without_paths"]
 
@@ -61,8 +63,6 @@ def command_line(program: str, arguments: Sequence[str]) -> str:
 def found(folder: Path) -> dict[str, str]:
     """Every text in the files of an adapter folder that says where something lay, and what takes its
     place. Such a text is in folders that older versions of the program wrote."""
-    from introspection.models.adapters import adapter_info  # imports torch
-
     texts: dict[str, str] = {}
     commands: list[str] = []
 
@@ -77,11 +77,11 @@ def found(folder: Path) -> dict[str, str]:
             texts[text] = new
         return text
 
-    for name in (adapter_info.CONFIG, adapter_info.INFO, "evaluation.json"):
+    for name in (manifest.CONFIG, manifest.INFO, "evaluation.json"):
         if (folder / name).is_file():
-            _walk(adapter_info.read_json(folder / name), note)
-    if (folder / adapter_info.VECTORS).is_file():
-        with safe_open(folder / adapter_info.VECTORS, framework="numpy") as file:
+            _walk(manifest.read_json(folder / name), note)
+    if (folder / manifest.VECTORS).is_file():
+        with safe_open(folder / manifest.VECTORS, framework="numpy") as file:
             _walk(file.metadata() or {}, note)
     spaced = {old: new for old, new in texts.items() if " " in old}
     for command in commands:
@@ -95,9 +95,7 @@ def without_paths(folder: Path) -> None:
     """Take them out of a copy of an adapter folder. Its manifest has to be written again after it."""
     from safetensors.torch import load_file
 
-    from introspection.io.files import write_text
     from introspection.io.tensor_file import write_tensors
-    from introspection.models.adapters import adapter_info
 
     texts = found(folder)
     if not texts:
@@ -106,11 +104,11 @@ def without_paths(folder: Path) -> None:
     def change(_key: str, text: str) -> str:
         return texts.get(text, text)
 
-    for name in (adapter_info.CONFIG, adapter_info.INFO, "evaluation.json"):
+    for name in (manifest.CONFIG, manifest.INFO, "evaluation.json"):
         if (folder / name).is_file():
-            document = _walk(adapter_info.read_json(folder / name), change)
+            document = _walk(manifest.read_json(folder / name), change)
             write_text(folder / name, json.dumps(document, indent=1, ensure_ascii=False) + "\n")
-    vectors = folder / adapter_info.VECTORS
+    vectors = folder / manifest.VECTORS
     with safe_open(vectors, framework="numpy") as file:
         metadata = _walk(file.metadata() or {}, change)
     write_tensors(vectors, load_file(vectors), metadata)

@@ -14,15 +14,14 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 
 import torch
-from peft import inject_adapter_in_model
-from peft.tuners.lora import LoraLayer
 from torch import Tensor
 
 from introspection.errors import IntrospectionError
 from introspection.injection import hooks
 from introspection.models import distributed
-from introspection.models.adapters import adapter_info
-from introspection.models.loading import LoadedModel
+from introspection.models.adapters import lora
+from introspection.models.adapters.adapter_info import AdapterSpec
+from introspection.models.loaded_model import LoadedModel
 from introspection.training import checkpoints
 from introspection.training.data.examples import Example
 from introspection.training.loss import frozen_weights_in_bf16, tokenize
@@ -40,15 +39,10 @@ def add_lora(loaded: LoadedModel, config: TrainConfig) -> None:
             f"Layer {loaded.layer} is the last one, and an adapter works in the layers above: choose "
             f"a --layer from 0 to {depth - 2}."
         )
-    lora = adapter_info.lora_config(loaded.layer, depth, config.targets, config.rank, loaded.base)
+    spec = AdapterSpec(loaded.layer, depth, loaded.base, config.rank, config.targets)
     torch.manual_seed(config.seed)
     with hooks.readable_model_errors(loaded.model, "training"):
-        inject_adapter_in_model(lora, loaded.model)
-        for module in loaded.model.modules():
-            if isinstance(module, LoraLayer):
-                where = module.get_base_layer().weight.device
-                for part in (*module.lora_A.values(), *module.lora_B.values()):
-                    part.to(device=where, dtype=torch.float32)
+        lora.add(loaded.model, spec)
     if loaded.hooks is not None:
         loaded.hooks.remove()
     loaded.hooks = hooks.install(loaded.model, loaded.layer)

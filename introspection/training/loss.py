@@ -20,7 +20,7 @@ from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 from introspection.injection import hooks
 from introspection.injection.trials import prompt_tokens
 from introspection.injection.trials.trial import end_of_turn, prompt_text
-from introspection.models.loading import LoadedModel
+from introspection.models.loaded_model import LoadedModel
 from introspection.training.data.activation_cache import ResidualCache
 from introspection.training.data.examples import Example
 from introspection.training.data.teacher import Teacher

@@ -23,18 +23,20 @@ from introspection.concepts.catalogue import (
     training_vocabulary,
 )
 from introspection.concepts.texts import texts
-from introspection.evaluation.records.provenance import versions
 from introspection.injection import hooks
 from introspection.injection.decoding.generation import generate
 from introspection.injection.extraction import TEMPLATES, baseline_words, extract
 from introspection.injection.trials import clock
 from introspection.injection.trials.trial import FINAL_ON, Trial, prompt_depends_on_date, render
 from introspection.injection.vectors import ConceptVectors, save_vectors
-from introspection.io.outputs import adapter_folder, targets
+from introspection.io.outputs import adapter_folder, manifest, targets
+from introspection.io.version import versions
 from introspection.models import distributed, local_paths
-from introspection.models.adapters import adapter_info
+from introspection.models.adapters import adapter_info, lora
+from introspection.models.adapters.adapter_info import AdapterSpec
 from introspection.models.adapters.card import write_card
-from introspection.models.loading import LoadedModel, fingerprint
+from introspection.models.fingerprints import fingerprint
+from introspection.models.loaded_model import LoadedModel
 from introspection.training.data.examples import (
     NOISE,
     Example,
@@ -263,12 +265,8 @@ def _write_folder(
     depth = len(hooks.decoder_layers(loaded.model))
     kept = f"choose another --out; what was trained is kept in {run}, so that command ends at once"
     with targets.writing(out, kept), adapter_folder.rewritten(out) as folder:
-        lora = adapter_info.lora_config(
-            loaded.layer, depth, config.targets, config.rank, loaded.base
-        )
-        lora.inference_mode = True
-        adapter_info.save_config(lora, folder)
-        adapter_info.save_weights(loaded.model, folder)
-        save_vectors(vectors, folder / adapter_info.VECTORS)
+        spec = AdapterSpec(loaded.layer, depth, loaded.base, config.rank, config.targets)
+        lora.save(loaded.model, spec, folder)
+        save_vectors(vectors, folder / manifest.VECTORS)
         adapter_info.refresh_manifest(folder, info)
         write_card(folder)

@@ -29,7 +29,8 @@ from introspection.injection.trials import clock
 from introspection.io.files import SCRATCH, write_text
 from introspection.io.outputs.ownership import RUN_LOCK as LOCK
 from introspection.models import distributed
-from introspection.models.loading import LoadedModel, fingerprint
+from introspection.models.fingerprints import fingerprint
+from introspection.models.loaded_model import LoadedModel
 from introspection.training.trainer import TrainConfig
 
 __all__ = ["CHECKPOINT", "LOG", "Run", "claimed", "described", "told_by"]

@@ -20,7 +20,8 @@ from torch.nn import functional
 from introspection.errors import IntrospectionError
 from introspection.injection import hooks
 from introspection.models import distributed
-from introspection.models.loading import LoadedModel
+from introspection.models.adapters.kinds import trainable_parameters
+from introspection.models.loaded_model import LoadedModel
 from introspection.training.data.activation_cache import ResidualCache, shared_opening
 from introspection.training.data.examples import NOISE
 from introspection.training.data.teacher import Teacher
@@ -141,7 +142,7 @@ class Trainer:
         self.opening = shared_opening(loaded.tokenizer)
         self.steps = _batches(tokens, config, self.opening)
         self.proven = False  # that this kind of model can be replayed and trained at all
-        self.parameters = {n: p for n, p in loaded.model.named_parameters() if "lora_" in n}
+        self.parameters = trainable_parameters(loaded.model)
         self.device = next(iter(self.parameters.values())).device
 
     def read(self) -> None:

@@ -24,6 +24,7 @@ from introspection.concepts import catalogue
 from introspection.concepts.catalogue import paper
 from introspection.errors import IntrospectionError
 from introspection.injection.vectors import load_vectors, save_vectors
+from introspection.io.outputs import manifest
 from introspection.models import loading
 from introspection.models.adapters import adapter_info
 from tests.support.tiny import DEPTH
@@ -216,7 +217,7 @@ def rewrite(change: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]
     """Change the weights and the manifest with them, so that only the contents are wrong."""
 
     def apply(folder: Path) -> None:
-        edit_tensors(folder / adapter_info.WEIGHTS, change)
+        edit_tensors(folder / manifest.WEIGHTS, change)
         adapter_info.refresh_manifest(folder)
 
     return apply
@@ -224,14 +225,14 @@ def rewrite(change: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]
 
 def configure(**changes: Any) -> Break:
     def apply(folder: Path) -> None:
-        edit_json(folder / adapter_info.CONFIG, **changes)
+        edit_json(folder / manifest.CONFIG, **changes)
         adapter_info.refresh_manifest(folder)
 
     return apply
 
 
 def describe(**changes: Any) -> Break:
-    return lambda folder: edit_json(folder / adapter_info.INFO, **changes)
+    return lambda folder: edit_json(folder / manifest.INFO, **changes)
 
 
 def cut(name: str, manifest: bool) -> Break:
@@ -245,39 +246,39 @@ def cut(name: str, manifest: bool) -> Break:
 
 
 def pickle_only(folder: Path) -> None:
-    (folder / adapter_info.WEIGHTS).unlink()
+    (folder / manifest.WEIGHTS).unlink()
     (folder / "adapter_model.bin").write_bytes(b"cos\nsystem\n(S'touch pwned'\ntR.")
 
 
 def bad_vectors(**changes: Any) -> Break:
     def apply(folder: Path) -> None:
-        vectors = load_vectors(folder / adapter_info.VECTORS)
+        vectors = load_vectors(folder / manifest.VECTORS)
         wrong = {key: value(vectors) for key, value in changes.items()}
-        save_vectors(replace(vectors, **wrong), folder / adapter_info.VECTORS)
+        save_vectors(replace(vectors, **wrong), folder / manifest.VECTORS)
         adapter_info.refresh_manifest(folder)
 
     return apply
 
 
 def other_length(folder: Path) -> None:
-    data = bytearray((folder / adapter_info.WEIGHTS).read_bytes())
+    data = bytearray((folder / manifest.WEIGHTS).read_bytes())
     data[-1] ^= 255
-    (folder / adapter_info.WEIGHTS).write_bytes(data)
+    (folder / manifest.WEIGHTS).write_bytes(data)
 
 
 FAULTS: dict[str, tuple[Break, str]] = {
     "pickle only": (pickle_only, "pickle"),
-    "no weights": (lambda f: (f / adapter_info.WEIGHTS).unlink(), "has no adapter_model"),
-    "no vectors": (lambda f: (f / adapter_info.VECTORS).unlink(), "has no vectors"),
-    "no manifest": (lambda f: (f / adapter_info.INFO).unlink(), "was not made by this program"),
-    "truncated": (cut(adapter_info.WEIGHTS, False), "damaged"),
-    "truncated before it was hashed": (cut(adapter_info.WEIGHTS, True), "truncated"),
-    "vectors truncated": (cut(adapter_info.VECTORS, True), "vectors"),
+    "no weights": (lambda f: (f / manifest.WEIGHTS).unlink(), "has no adapter_model"),
+    "no vectors": (lambda f: (f / manifest.VECTORS).unlink(), "has no vectors"),
+    "no manifest": (lambda f: (f / manifest.INFO).unlink(), "was not made by this program"),
+    "truncated": (cut(manifest.WEIGHTS, False), "damaged"),
+    "truncated before it was hashed": (cut(manifest.WEIGHTS, True), "truncated"),
+    "vectors truncated": (cut(manifest.VECTORS, True), "vectors"),
     "one byte": (other_length, "damaged"),
-    "config truncated": (cut(adapter_info.CONFIG, True), "cannot be read"),
-    "manifest truncated": (cut(adapter_info.INFO, False), "cannot be read"),
+    "config truncated": (cut(manifest.CONFIG, True), "cannot be read"),
+    "manifest truncated": (cut(manifest.INFO, False), "cannot be read"),
     "manifest of lists": (
-        lambda f: (f / adapter_info.INFO).write_text("[" * 99_999),
+        lambda f: (f / manifest.INFO).write_text("[" * 99_999),
         "cannot be read",
     ),
     "other schema": (describe(schema="9" * 999), "schema"),

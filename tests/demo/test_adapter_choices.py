@@ -33,7 +33,8 @@ from introspection.errors import IntrospectionError
 from introspection.hub import transfer
 from introspection.models import loading
 from introspection.models.adapters import adapter_info, multi_adapter
-from introspection.models.loading import LoadedModel
+from introspection.models.loaded_model import LoadedModel, adapter_name, bundled_adapter
+from introspection.models.presets import DEFAULT
 from tests.demo.test_page import SETTINGS, call
 from tests.support.tab import Tab, free_port
 from tests.support.tiny import hook_count
@@ -121,7 +122,8 @@ def lines_of(experiment: DemoModel, kind: str) -> list[dict[str, Any]]:
 def test_the_two_differ_in_everything(pair: list[LoadedModel], expected: Any) -> None:
     first, second = pair
     assert (first.layer, second.layer) == (1, 2) and first.norm != second.norm
-    assert first.model is second.model and first.identity != second.identity
+    assert first.model is second.model
+    assert first.fingerprint_with_adapter != second.fingerprint_with_adapter
     wish = ("ocean", 2.0, "final_on")
     assert len({expected[wish, name][i].text for name in NAMES for i in range(3)}) >= 4
 
@@ -284,7 +286,9 @@ def test_a_file_says_which_adapter_answered(
         theirs = alone[name]
         assert text == export.as_json(theirs, wished(theirs, wish, name), expected[wish, name])
         run = json.loads(text)
-        assert run["adapter_id"] == name and run["weights"] == theirs.loaded.identity
+        assert (
+            run["adapter_id"] == name and run["weights"] == theirs.loaded.fingerprint_with_adapter
+        )
         assert run["seen_in_training"] == (name == "first")  # "ocean"
         asked, answers = export.from_json(both.request, text)
         assert asked == request and export.as_json(both, asked, answers) == text
@@ -416,12 +420,12 @@ def test_an_adapter_of_the_hub_is_named_with_its_revision(
 
 
 def test_the_adapter_that_ships_is_named_so() -> None:
-    folder = loading.bundled_adapter(loading.DEFAULT)
+    folder = bundled_adapter(DEFAULT)
     if folder is None:
         pytest.skip("needs adapters/smollm2-135m")
-    assert loading.adapter_name(folder, loading.DEFAULT) == "smollm2-135m (shipped)"
-    assert loading.adapter_name(folder, "another") == "smollm2-135m"
-    assert loading.adapter_name(Path("odd\x07\udc80\u202ename"), "another") == "odd???name"
+    assert adapter_name(folder, DEFAULT) == "smollm2-135m (shipped)"
+    assert adapter_name(folder, "another") == "smollm2-135m"
+    assert adapter_name(Path("odd\x07\udc80\u202ename"), "another") == "odd???name"
 
 
 # --- through the server -------------------------------------------------------------------------

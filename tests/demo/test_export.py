@@ -320,7 +320,7 @@ def test_an_exported_run_comes_back(check: DemoModel) -> None:
         assert export.as_json(check, request, answers) == text
     found = json.loads(text)
     assert found["schema"] == 1 and re.fullmatch(r"\d+\.\d+\.\d+", found["version"])
-    assert found["weights"] == check.loaded.identity and found["model"] == "llama"
+    assert found["weights"] == check.loaded.fingerprint_with_adapter and found["model"] == "llama"
     assert {*check.record(request, answers)} < {*found} and "\n  " in text
 
 

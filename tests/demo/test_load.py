@@ -31,7 +31,7 @@ from introspection.demo.engine.experiment import DemoModel
 from introspection.demo.engine.run_tickets import Tickets
 from introspection.demo.server.launch import launch
 from introspection.demo.tabs.blind_trial import trial
-from introspection.models.loading import LoadedModel
+from introspection.models.loaded_model import LoadedModel
 from tests.demo.test_page import CONCEPTS, INFO, SETTINGS
 from tests.support.tab import WEB, Tab, free_port
 from tests.support.tiny import hook_count, load_tiny

@@ -43,7 +43,7 @@ from introspection.injection.decoding.generation import Answer as Report
 from introspection.injection.extraction import TEMPLATES
 from introspection.models import loading
 from introspection.models.adapters.adapter_info import AdapterInfo
-from introspection.models.loading import LoadedModel
+from introspection.models.loaded_model import LoadedModel
 from tests.support.tab import Tab, free_port, index
 from tests.support.tiny import load_tiny
 from tests.support.tiny_folder import write_model

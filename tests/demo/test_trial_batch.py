@@ -34,7 +34,7 @@ from introspection.injection.trials.trial import (
 )
 from introspection.injection.vectors import random_direction
 from introspection.models.adapters.adapter_info import AdapterInfo
-from introspection.models.loading import LoadedModel
+from introspection.models.loaded_model import LoadedModel
 from tests.support.tiny import LAYER, load_tiny, make_adapted, make_tokenizer
 
 ASKED = "Do you detect an injected thought?"

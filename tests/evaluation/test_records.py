@@ -24,8 +24,9 @@ from introspection.evaluation.records import provenance, record_files
 from introspection.hub import transfer
 from introspection.injection.extraction import UNSEEN_TEMPLATE
 from introspection.io.files import sha256_file
+from introspection.io.outputs import manifest
 from introspection.models.adapters import adapter_info
-from introspection.models.weights import gguf
+from introspection.models.fingerprints import fingerprint
 from tests.support.tiny_folder import edit_json, edit_tensors, write_adapter, write_model
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -88,7 +89,7 @@ def test_a_record_says_what_it_came_from(made: tuple[Path, Path, Path]) -> None:
     summary = json.loads((folder / "summary.json").read_text())
     found = record_files.read(folder / "records.jsonl")
     for record in found:
-        assert record["weights"] == sha256_file(own / adapter_info.WEIGHTS)
+        assert record["weights"] == sha256_file(own / manifest.WEIGHTS)
         assert record["base"] == info.base_fingerprint and record["norm"] == info.norm
         assert (record["layer"], record["site"], record["seed"]) == (info.layer, info.site, 0)
         assert record["template"] == UNSEEN_TEMPLATE and record["suite"] == "quick"
@@ -129,7 +130,7 @@ def test_trained_is_what_training_saw() -> None:
 
 def test_old_records_say_null_where_nothing_is_known() -> None:
     known = record_files.read(ROOT / "records" / "smollm2-135m" / "quick-cpu.jsonl.gz")[0]
-    assert known["weights"] == sha256_file(SHIPPED / adapter_info.WEIGHTS)
+    assert known["weights"] == sha256_file(SHIPPED / manifest.WEIGHTS)
     assert known["time"] is known["versions"] is known["device"] is None
     paper = record_files.read(ROOT / "records" / "paper" / "smollm2-135m.jsonl.gz")
     assert {record["weights"] for record in paper} == {None}
@@ -146,13 +147,13 @@ class TestReport:
         assert document["records"] == "records.jsonl.gz" and provenance.sealed(document)
         card = (own / "README.md").read_text()
         assert "| Seen concept named |" in card and str(tmp_path) not in card
-        files = json.loads((own / adapter_info.INFO).read_text())["files"]
+        files = json.loads((own / manifest.INFO).read_text())["files"]
         assert files["evaluation.json"] == sha256_file(own / "evaluation.json")
         assert files["README.md"] == sha256_file(own / "README.md")
 
     def test_of_another_adapter(self, copies: tuple[Path, Path]) -> None:
         own, path = copies
-        edit_tensors(own / adapter_info.WEIGHTS, lambda state: {k: v + 1 for k, v in state.items()})
+        edit_tensors(own / manifest.WEIGHTS, lambda state: {k: v + 1 for k, v in state.items()})
         adapter_info.refresh_manifest(own)
         before = {file.name: file.read_bytes() for file in own.iterdir()}
         refused("report", "--records", path, "--adapter", own, says=r"another adapter \(weights")
@@ -270,7 +271,7 @@ class TestPush:
         assert transfer.push(measured, "org/name") == "sent"
 
     def test_stale_after_another_training(self, measured: Path) -> None:
-        edit_tensors(measured / adapter_info.WEIGHTS, lambda s: {k: v + 1 for k, v in s.items()})
+        edit_tensors(measured / manifest.WEIGHTS, lambda s: {k: v + 1 for k, v in s.items()})
         adapter_info.refresh_manifest(measured)
         with pytest.raises(
             IntrospectionError, match=r"evaluation.json is of another adapter .*\.$"
@@ -425,7 +426,7 @@ class TestCard:
         command = (
             "introspection train --model /home/secret-place/tiny/ --x=~/secret-place --layer 1"
         )
-        edit_json(own / adapter_info.INFO, base_id="/home/me/secret-place/tiny", command=command)
+        edit_json(own / manifest.INFO, base_id="/home/me/secret-place/tiny", command=command)
         write_card(own)
         card = (own / "README.md").read_text()
         assert "/secret-place" not in card and "secret-place/" not in card
@@ -458,17 +459,19 @@ class TestCard:
 
     def test_a_pinned_base(self, copies: tuple[Path, Path]) -> None:
         from introspection.models.adapters.card import write_card
-        from introspection.models.loading import PRESETS
+        from introspection.models.presets import PRESETS
 
         own, _ = copies
         preset = PRESETS["deepseek-7b"]
-        edit_json(own / adapter_info.INFO, base_id=preset.base_id)
+        edit_json(own / manifest.INFO, base_id=preset.base_id)
         write_card(own)
-        example = f'AutoModelForCausalLM.from_pretrained(base, revision="{preset.revision}")'
+        example = (
+            f'AutoModelForCausalLM.from_pretrained(base, revision="{preset.weights.revision}")'
+        )
         card = (own / "README.md").read_text()
         assert f'base = "{preset.base_id}"' in card and example in card
         command = "python -m introspection train --model org/tiny@v1.2"
-        edit_json(own / adapter_info.INFO, base_id="org/tiny", command=command)
+        edit_json(own / manifest.INFO, base_id="org/tiny", command=command)
         write_card(own)
         assert 'from_pretrained(base, revision="v1.2")' in (own / "README.md").read_text()
 
@@ -478,6 +481,7 @@ class TestCard:
         from introspection.injection.decoding.generation import generate
         from introspection.injection.trials.trial import Injection, Trial, conversation
         from introspection.models import loading
+        from introspection.models.presets import DEFAULT, PRESETS
 
         card = (SHIPPED / "README.md").read_text()
         assert "Q4_1" in card and "model_folder()" in card
@@ -485,7 +489,7 @@ class TestCard:
         exec(example.replace("path/to/this/folder", str(SHIPPED)), {})
         said = capsys.readouterr().out.strip()
         loaded = loading.load(device="cpu")
-        assert loading.fingerprint(loaded.model).startswith(gguf.FINGERPRINT)
+        assert fingerprint(loaded.model).startswith(PRESETS[DEFAULT].weights.fingerprint)
         trial = Trial(conversation(DEFAULT_QUESTION), Injection(loaded.vector("ocean"), 1.0))
         assert said == generate(loaded, [trial])[0].text
         assert said.startswith("I detect an injected thought") and "ocean" in said
@@ -512,10 +516,10 @@ def test_vectors_in_another_unit_are_refused(copies: tuple[Path, Path], made: An
     from introspection.injection.vectors import load_vectors, save_vectors
 
     own, _ = copies
-    path = own / adapter_info.VECTORS
+    path = own / manifest.VECTORS
     vectors = load_vectors(path)
-    for fingerprint, bad in (("", False), ("0123456789abcdef", True)):
-        other = replace(vectors, norm=1.02 * vectors.norm, fingerprint=fingerprint)
+    for mark, bad in (("", False), ("0123456789abcdef", True)):
+        other = replace(vectors, norm=1.02 * vectors.norm, fingerprint=mark)
         save_vectors(other, path)
         adapter_info.refresh_manifest(own)
         result = run("ask", "ocean", "--model", made[0], "--adapter", own)
@@ -552,7 +556,7 @@ def test_train_writes_a_card_and_one_norm(tmp_path: Path, made: tuple[Path, Path
         *("--model", made[0], "--device", "cpu", "--out", own, "--run", tmp_path / "run"),
     )
     assert result.exit_code == 0, result.output
-    info, vectors = adapter_info.read_info(own), load_vectors(own / adapter_info.VECTORS)
+    info, vectors = adapter_info.read_info(own), load_vectors(own / manifest.VECTORS)
     assert vectors.norm == info.norm and vectors.fingerprint == info.base_fingerprint
     assert vectors.baseline == info.baseline and len(info.baseline) == 32
     assert info.versions["introspection"] == __version__

@@ -31,14 +31,18 @@ from transformers import AutoModelForCausalLM
 
 from introspection.errors import IntrospectionError
 from introspection.evaluation.records import provenance
-from introspection.hub.cards import card_text, model_index
+from introspection.evaluation.report import card_rates
+from introspection.hub.cards import model_index, results
 from introspection.hub.space import push_space
 from introspection.hub.transfer import LARGEST_FILE, LARGEST_TOTAL, pull, push
 from introspection.io.files import sha256_file
 from introspection.io.hub_errors import readable_hub_errors
+from introspection.io.outputs import manifest
 from introspection.models import loading
 from introspection.models.adapters import adapter_info
 from introspection.models.adapters.card import write_card
+from introspection.models.adapters.front_matter import card_text
+from introspection.models.presets import DEFAULT
 from tests.support.fake_hub import FakeHub, Repo
 from tests.support.tiny import LAYER
 from tests.support.tiny_folder import edit_json, write_adapter, write_model
@@ -49,7 +53,7 @@ pytestmark = pytest.mark.slow  # half a minute of servers that stall, cut and re
 
 ROOT = Path(__file__).resolve().parents[2]
 EVALUATION = json.loads(
-    (ROOT / "adapters" / loading.DEFAULT / "evaluation.json").read_text(encoding="utf-8")
+    (ROOT / "adapters" / DEFAULT / "evaluation.json").read_text(encoding="utf-8")
 )
 RESOLVE = r"/resolve/"
 WEIGHTS_GET = r"GET .*/resolve/.*/adapter_model\.safetensors"
@@ -61,13 +65,13 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     folder = tmp_path_factory.mktemp("made")
     model = write_model(folder / "model")
     made = write_adapter(folder / "adapter", model)
-    edit_json(made / adapter_info.INFO, base_id=BASE)
+    edit_json(made / manifest.INFO, base_id=BASE)
     info = adapter_info.read_info(made)
-    run = EVALUATION["provenance"] | {"weights": sha256_file(made / adapter_info.WEIGHTS)}
+    run = EVALUATION["provenance"] | {"weights": sha256_file(made / manifest.WEIGHTS)}
     run |= {"base": info.base_fingerprint, "layer": info.layer, "norm": info.norm}
     own = provenance.seal({**EVALUATION, "provenance": run})
     (made / "evaluation.json").write_text(json.dumps(own), encoding="utf-8")
-    write_card(made, own)
+    write_card(made, card_rates(own))
     return model, made
 
 
@@ -160,26 +164,26 @@ def test_a_round_trip_keeps_every_byte(hub: FakeHub, folder: Path) -> None:
     assert len(sha) == 40 and hub.repo(REPO).head == sha
     assert hub.repo(REPO).messages == ["initial commit", "First"]
     pulled = pull(REPO, sha)
-    assert pulled.name == sha and set(contents(pulled)) == set(adapter_info.FILES)
+    assert pulled.name == sha and set(contents(pulled)) == set(manifest.FILES)
     for name in (
-        adapter_info.WEIGHTS,
-        adapter_info.CONFIG,
-        adapter_info.VECTORS,
+        manifest.WEIGHTS,
+        manifest.CONFIG,
+        manifest.VECTORS,
         "evaluation.json",
     ):
         assert (pulled / name).read_bytes() == before[name]
     assert (pulled / "README.md").read_text() == card_text(
-        before["README.md"].decode(), EVALUATION, BASE
+        before["README.md"].decode(), results(EVALUATION), BASE, ("lora",)
     )
     assert adapter_info.read_info(pulled) == adapter_info.read_info(folder)
     remote = hub.repo(REPO).files(sha)
-    assert contents(pulled) == {name: remote[name] for name in adapter_info.FILES}
-    sums = json.loads(remote[adapter_info.INFO])["files"]
-    assert sums.pop(adapter_info.INFO)  # its own, of all the rest
+    assert contents(pulled) == {name: remote[name] for name in manifest.FILES}
+    sums = json.loads(remote[manifest.INFO])["files"]
+    assert sums.pop(manifest.INFO)  # its own, of all the rest
     assert sums == {
         name: hashlib.sha256(remote[name]).hexdigest()
-        for name in adapter_info.FILES
-        if name != adapter_info.INFO
+        for name in manifest.FILES
+        if name != manifest.INFO
     }
     # What comes back goes out as it is: nothing changes, so there is no new commit.
     assert push(pulled, REPO, token=OWNER) == sha and len(hub.repo(REPO).commits) == 2
@@ -189,13 +193,13 @@ def test_only_the_contract_is_pushed_and_what_is_stale_goes(hub: FakeHub, folder
     for junk in ("optimizer.pt", "training_args.bin", ".env", "adapter_model.bin", "run.py"):
         (folder / junk).write_text("secret")
     push(folder, REPO, token=OWNER)
-    assert set(hub.repo(REPO).files()) == {".gitattributes", *adapter_info.FILES}
+    assert set(hub.repo(REPO).files()) == {".gitattributes", *manifest.FILES}
     hub.repo(REPO).commit({"figure.png": b"somebody's"})
     (folder / "evaluation.json").unlink()
     adapter_info.refresh_manifest(folder)
     sha = push(folder, REPO, token=OWNER)
     # Rates of other weights are gone, from the files and from the card; what is not ours stays.
-    assert set(hub.repo(REPO).files()) == {".gitattributes", "figure.png", *adapter_info.FILES} - {
+    assert set(hub.repo(REPO).files()) == {".gitattributes", "figure.png", *manifest.FILES} - {
         "evaluation.json"
     }
     assert "model-index" not in (pull(REPO, sha) / "README.md").read_text().split("---")[1]
@@ -205,8 +209,7 @@ def test_only_the_contract_is_pushed_and_what_is_stale_goes(hub: FakeHub, folder
 def test_stock_peft_reads_what_was_pulled(made: tuple[Path, Path], pushed: str) -> None:
     pulled = pull(REPO, pushed)
     assert (
-        load_file(pulled / adapter_info.WEIGHTS).keys()
-        == load_file(made[1] / adapter_info.WEIGHTS).keys()
+        load_file(pulled / manifest.WEIGHTS).keys() == load_file(made[1] / manifest.WEIGHTS).keys()
     )
     base = AutoModelForCausalLM.from_pretrained(made[0])
     ids = torch.tensor([[5, 6, 7, 8]])
@@ -222,7 +225,7 @@ def test_a_broken_folder_and_a_missing_token_are_found_before_any_call(
         push(folder, REPO)
     with refused("characters that no token has"):
         push(folder, REPO, token="hf_owner\n_0123")
-    (folder / adapter_info.VECTORS).write_bytes(b"other")
+    (folder / manifest.VECTORS).write_bytes(b"other")
     with refused("vectors.safetensors in .* is damaged or was changed"):
         push(folder, REPO, token=OWNER)
     assert hub.calls == []
@@ -263,10 +266,10 @@ def test_a_race_is_lost_without_a_trace(hub: FakeHub, folder: Path) -> None:
 def test_an_upload_that_arrives_damaged_is_noticed(hub: FakeHub, folder: Path, lfs: bool) -> None:
     def damage() -> None:
         files = hub.repo(REPO).files()
-        files[adapter_info.WEIGHTS] = bytes(reversed(files[adapter_info.WEIGHTS]))
+        files[manifest.WEIGHTS] = bytes(reversed(files[manifest.WEIGHTS]))
 
     if lfs:
-        hub.create(REPO, lfs={adapter_info.WEIGHTS})
+        hub.create(REPO, lfs={manifest.WEIGHTS})
     hub.fault("GET .*/revision/", before=damage)
     with refused("adapter_model.safetensors here is not what org/name lists"):
         push(folder, REPO, token=OWNER)
@@ -291,7 +294,7 @@ def test_a_public_pull_carries_no_token(
 ) -> None:
     monkeypatch.setenv("HF_TOKEN", OWNER)
     pull(REPO, pushed, token=OWNER)
-    assert len(hub.asked(RESOLVE)) == 2 * len(adapter_info.FILES)
+    assert len(hub.asked(RESOLVE)) == 2 * len(manifest.FILES)
     assert {call.token for call in hub.calls} == {None}
 
 
@@ -305,7 +308,7 @@ def test_a_private_repository(hub: FakeHub, folder: Path, tmp_path: Path) -> Non
         pull(REPO, sha, token=OTHER)
     assert not hub.asked(RESOLVE) and cached(tmp_path) == []
     hub.forget()
-    assert contents(pull(REPO, sha, token=OWNER))[adapter_info.WEIGHTS]
+    assert contents(pull(REPO, sha, token=OWNER))[manifest.WEIGHTS]
     assert [call.token for call in hub.calls[:2]] == [None, OWNER]
     hub.repo(REPO).private = False
     with refused("org/name is public already"):
@@ -329,7 +332,7 @@ def test_the_token_stays_with_the_hub_when_files_lie_elsewhere(hub: FakeHub, fol
     hub.forget()
     pull(REPO, sha, token=OWNER)
     elsewhere = hub.asked("^GET /cdn/")
-    assert len(elsewhere) == len(adapter_info.FILES)
+    assert len(elsewhere) == len(manifest.FILES)
     assert {(call.token, call.headers["host"].split(":")[0]) for call in elsewhere} == {
         (None, "localhost")
     }
@@ -463,7 +466,7 @@ def test_stalls_end(
 
 
 @pytest.mark.parametrize("lfs", [False, True])
-@pytest.mark.parametrize("name", adapter_info.FILES)
+@pytest.mark.parametrize("name", manifest.FILES)
 def test_corruption_of_the_right_length(
     name: str, lfs: bool, hub: FakeHub, pushed: str, tmp_path: Path
 ) -> None:
@@ -483,8 +486,8 @@ def test_corruption_of_the_right_length(
 def test_foreign_files_are_never_fetched(hub: FakeHub) -> None:
     foreign = ["adapter_model.bin", "evil.py", "optimizer.pt", "sub/introspection.json", "a.pkl"]
     sha = hub.repo(REPO).commit({name: b"print('ran')" for name in foreign})
-    assert set(contents(pull(REPO, sha))) == set(adapter_info.FILES)
-    assert {Path(c.path).name for c in hub.asked(RESOLVE)} == set(adapter_info.FILES)
+    assert set(contents(pull(REPO, sha))) == set(manifest.FILES)
+    assert {Path(c.path).name for c in hub.asked(RESOLVE)} == set(manifest.FILES)
     assert not hub.asked(r"sub/|\.bin|\.py|\.pt|\.pkl|gitattributes")
 
 
@@ -499,16 +502,14 @@ def test_too_large_is_refused_before_the_download(
     hub: FakeHub, pushed: str, tmp_path: Path
 ) -> None:
     repo = hub.repo(REPO)
-    repo.claimed = {adapter_info.WEIGHTS: LARGEST_FILE + 1}
+    repo.claimed = {manifest.WEIGHTS: LARGEST_FILE + 1}
     with refused("adapter_model.safetensors of org/name is larger than 2 GiB"):
         pull(REPO, pushed)
-    repo.claimed = dict.fromkeys(
-        (adapter_info.WEIGHTS, adapter_info.VECTORS, "README.md"), LARGEST_FILE
-    )
+    repo.claimed = dict.fromkeys((manifest.WEIGHTS, manifest.VECTORS, "README.md"), LARGEST_FILE)
     with refused("files of org/name are larger than 3 GiB together"):
         pull(REPO, pushed)
     assert not hub.asked(RESOLVE)
-    repo.claimed = {adapter_info.WEIGHTS: 10}  # it lies
+    repo.claimed = {manifest.WEIGHTS: 10}  # it lies
     with refused("adapter_model.safetensors here is not what org/name lists"):
         pull(REPO, pushed)
     assert cached(tmp_path) == []
@@ -521,16 +522,16 @@ def test_an_adapter_of_a_large_model_goes_and_comes(
     # The Hub's newer store has servers of its own.
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
     for name, numbers in (
-        (adapter_info.WEIGHTS, 45_000_000),
-        (adapter_info.VECTORS, 7_614 * 4_096),
+        (manifest.WEIGHTS, 45_000_000),
+        (manifest.VECTORS, 7_614 * 4_096),
     ):
         save_file({"zeros": torch.zeros(numbers, dtype=torch.float16)}, folder / name)
     (folder / "evaluation.json").unlink()  # it is of other weights
     adapter_info.refresh_manifest(folder)
     sha = push(folder, REPO, token=OWNER)
-    assert {adapter_info.WEIGHTS, adapter_info.VECTORS} == hub.repo(REPO).lfs
+    assert {manifest.WEIGHTS, manifest.VECTORS} == hub.repo(REPO).lfs
     there = pull(REPO, sha)
-    for name in (adapter_info.WEIGHTS, adapter_info.VECTORS):
+    for name in (manifest.WEIGHTS, manifest.VECTORS):
         assert (there / name).stat().st_size > 62_000_000
         assert sha256_file(there / name) == sha256_file(folder / name)
 
@@ -546,7 +547,7 @@ def test_a_repository_that_contradicts_its_own_manifest(
     hub: FakeHub, pushed: str, tmp_path: Path
 ) -> None:
     repo = hub.repo(REPO)
-    for name in (adapter_info.WEIGHTS, "evaluation.json"):
+    for name in (manifest.WEIGHTS, "evaluation.json"):
         sha = repo.commit({name: repo.files(pushed)[name] + b" "})
         with refused(f"{name} in org/name is damaged or was changed"):
             pull(REPO, sha)
@@ -561,11 +562,11 @@ def test_weights_that_are_no_safetensors(hub: FakeHub, tmp_path: Path) -> None:
     repo = hub.repo(REPO)
     scratch = tmp_path / "scratch"
     scratch.mkdir()
-    for name in adapter_info.FILES:
+    for name in manifest.FILES:
         (scratch / name).write_bytes(repo.files()[name])
-    (scratch / adapter_info.WEIGHTS).write_bytes(b"\xff" * 100)
+    (scratch / manifest.WEIGHTS).write_bytes(b"\xff" * 100)
     adapter_info.refresh_manifest(scratch)
-    sha = repo.commit({name: (scratch / name).read_bytes() for name in adapter_info.FILES})
+    sha = repo.commit({name: (scratch / name).read_bytes() for name in manifest.FILES})
     with refused("not a valid safetensors file"):
         pull(REPO, sha)
     assert cached(tmp_path) == []
@@ -620,10 +621,10 @@ def test_what_was_checked_once_needs_no_network(hub: FakeHub, pushed: str, tmp_p
     elsewhere = pull(REPO, pushed, cache=tmp_path / "mine")
     assert elsewhere == tmp_path / "mine" / "org" / "name" / pushed and hub.calls
     # Damaged on the disk: fetched again, not used and not left as it is.
-    whole = (first / adapter_info.VECTORS).read_bytes()
-    (first / adapter_info.VECTORS).write_bytes(bytes(reversed(whole)))
+    whole = (first / manifest.VECTORS).read_bytes()
+    (first / manifest.VECTORS).write_bytes(bytes(reversed(whole)))
     hub.forget()
-    assert (pull(REPO, pushed) / adapter_info.VECTORS).read_bytes() == whole and hub.calls
+    assert (pull(REPO, pushed) / manifest.VECTORS).read_bytes() == whole and hub.calls
 
 
 def in_a_process(sha: str, cache: Path, limit: int = 0) -> tuple[Any, Any]:
@@ -653,10 +654,7 @@ def test_two_processes_at_once(hub: FakeHub, pushed: str, tmp_path: Path) -> Non
         process.join(10)
         assert process.exitcode == 0
     assert said == 2 * [str(tmp_path / "mine" / "org" / "name" / pushed)]
-    assert (
-        contents(Path(said[0]))[adapter_info.WEIGHTS]
-        == hub.repo(REPO).files()[adapter_info.WEIGHTS]
-    )
+    assert contents(Path(said[0]))[manifest.WEIGHTS] == hub.repo(REPO).files()[manifest.WEIGHTS]
     # Both asked what there is; one waited for the other instead of fetching it too.
     assert len(hub.asked("/revision/")) == 2 and len(hub.asked("GET .*resolve.*vectors")) == 1
 
@@ -744,14 +742,14 @@ def test_a_cache_that_cannot_be_written(pushed: str, tmp_path: Path) -> None:
 
 
 def test_the_card_carries_the_measured_rates(folder: Path) -> None:
-    text = card_text((folder / "README.md").read_text(), EVALUATION, BASE)
+    text = card_text((folder / "README.md").read_text(), results(EVALUATION), BASE, ("lora",))
     data = yaml.safe_load(text.split("---")[1])
     assert (data["base_model"], data["library_name"]) == (BASE, "peft")
     assert (data["license"], data["pipeline_tag"]) == ("apache-2.0", "text-generation")
     assert {"lora", "introspection"} <= set(data["tags"]) and data["language"] == "en"
     assert data["model-index"] == model_index(EVALUATION, BASE)
-    results = {r["dataset"]["name"]: r["metrics"] for r in data["model-index"][0]["results"]}
-    shown = results["injected, unseen"]
+    by_name = {r["dataset"]["name"]: r["metrics"] for r in data["model-index"][0]["results"]}
+    shown = by_name["injected, unseen"]
     assert [metric["type"] for metric in shown] == ["detected", "correct"]
     rate = EVALUATION["conditions"]["injected, unseen"]["correct"]
     assert shown[1]["value"] == round(rate["successes"] / rate["n"], 4)
@@ -763,7 +761,7 @@ def test_the_card_carries_the_measured_rates(folder: Path) -> None:
         "high_95": round(rate["high"], 4),
     }
     # False positives are there as well as successes, and the Hub's own reader takes all of it.
-    assert "flagged" in {metric["type"] for metric in results["clean, asked"]}
+    assert "flagged" in {metric["type"] for metric in by_name["clean, asked"]}
     assert len(ModelCard(text).data.eval_results) == text.count("  value:")
 
 
@@ -771,16 +769,17 @@ def test_a_card_keeps_its_text_and_is_merged_once() -> None:
     mine = (
         "---\nlicense: mit\ntags: [mine]\nbase_model: /home/me/model\n---\n\n# Mine\n\n---\nrule\n"
     )
-    once = card_text(mine, EVALUATION, "/home/me/model")
-    assert once.endswith("\n# Mine\n\n---\nrule\n") and card_text(once, EVALUATION, "/x") != mine
-    assert card_text(once, EVALUATION, "/home/me/model") == once
+    rates = results(EVALUATION)
+    once = card_text(mine, rates, "/home/me/model", ())
+    assert once.endswith("\n# Mine\n\n---\nrule\n") and card_text(once, rates, "/x", ()) != mine
+    assert card_text(once, rates, "/home/me/model", ()) == once
     data = yaml.safe_load(once.split("---")[1])
     assert data["license"] == "mit" and data["tags"][0] == "mine" and "base_model" not in data
-    bare = card_text("# No front matter\n", None, BASE)
+    bare = card_text("# No front matter\n", (), BASE, ())
     assert bare.endswith("# No front matter\n")
     assert not {"model-index", "model_name"} & yaml.safe_load(bare.split("---")[1]).keys()
-    assert card_text(bare, None, BASE) == bare
-    assert yaml.safe_load(card_text("", None, BASE).split("---")[1])["base_model"] == BASE
+    assert card_text(bare, (), BASE, ()) == bare
+    assert yaml.safe_load(card_text("", (), BASE, ()).split("---")[1])["base_model"] == BASE
 
 
 def test_rates_that_are_garbled() -> None:
@@ -847,7 +846,7 @@ def test_a_space_is_made_and_updated(hub: FakeHub, tree: Path) -> None:
     }
     ours = {"README.md", "app.py", "requirements.txt", "introspection/__init__.py"}
     ours |= {"introspection/hub.py", "introspection/data/words.tsv"}
-    ours |= {f"adapters/tiny/{name}" for name in adapter_info.FILES}
+    ours |= {f"adapters/tiny/{name}" for name in manifest.FILES}
     assert set(made.files()) == {".gitattributes", *ours}
     assert all(b"secret" not in data for data in made.files().values())
     # An update: a module goes, what somebody added beside ours stays, no variable is left over.

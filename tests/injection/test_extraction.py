@@ -24,7 +24,7 @@ from introspection.injection.activations import LAST_WORD_WEIGHT, read_residuals
 from introspection.injection.extraction import TEMPLATES, UNSEEN_TEMPLATE, baseline_words, extract
 from introspection.injection.speedups import prefix_cache
 from introspection.injection.vectors import ConceptVectors, load_vectors, save_vectors
-from introspection.models.loading import LoadedModel
+from introspection.models.loaded_model import LoadedModel
 from tests.support.tiny import LAYER, WIDTH, load_bare, load_tiny, make_model, make_tokenizer
 
 ROWS = [[5, 6], [9, 8, 7, 6, 5, 4, 11], [12], [20, 0, 3, 21], [30, 31, 32, 33]]

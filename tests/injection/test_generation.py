@@ -40,7 +40,7 @@ from introspection.injection.trials.trial import (
     from_step,
     span,
 )
-from introspection.models.loading import LoadedModel
+from introspection.models.loaded_model import LoadedModel
 from tests.conftest import FAMILIES
 from tests.support.tiny import (
     EOS,

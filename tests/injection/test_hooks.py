@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 import torch
-from peft import inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor
@@ -20,7 +19,8 @@ from torch import Tensor
 from introspection.errors import IntrospectionError
 from introspection.injection import hooks as injection
 from introspection.injection.plan import current_plan
-from introspection.models.adapters.adapter_info import lora_config
+from introspection.models.adapters import lora
+from introspection.models.adapters.adapter_info import AdapterSpec
 from tests.support.tiny import (
     DEPTH,
     FAMILIES,
@@ -546,8 +546,7 @@ def test_eight_families_or_more() -> None:
 @pytest.mark.filterwarnings("ignore:fan_in_fan_out:UserWarning")  # PEFT mends it for GPT-2
 def test_our_lora_sits_above_the_layer_in_every_family(family: str) -> None:
     model = make_model(family)
-    config = lora_config(LAYER, DEPTH, FAMILIES[family][1], 4, "org/base")
-    inject_adapter_in_model(config, model)
+    lora.add(model, AdapterSpec(LAYER, DEPTH, "org/base", 4, FAMILIES[family][1]))
     stack = injection.decoder_layers(model)
     tuned = [any(isinstance(m, LoraLayer) for m in block.modules()) for block in stack]
     assert tuned == [i > LAYER for i in range(DEPTH)]

@@ -29,7 +29,7 @@ from introspection.injection.trials.trial import (
 )
 from introspection.injection.vectors import random_direction
 from introspection.models import loading
-from introspection.models.loading import LoadedModel
+from introspection.models.loaded_model import LoadedModel
 from tests.support.tiny import (
     DEPTH,
     LAYER,

@@ -283,7 +283,7 @@ def test_training_reads_answers_as_text() -> None:
 @pytest.mark.slow
 def test_the_default_model() -> None:
     """Its own tokenizer: what is typed is text, and every prompt of ours is what it always was."""
-    from introspection.models.weights.gguf import model_folder
+    from introspection.models.presets import model_folder
 
     tokenizer = AutoTokenizer.from_pretrained(model_folder())
     special = set(tokenizer.added_tokens_decoder)

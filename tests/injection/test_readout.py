@@ -28,7 +28,7 @@ from introspection.injection.trials.trial import (
     from_step,
     prompt_ids,
 )
-from introspection.models.loading import LoadedModel
+from introspection.models.loaded_model import LoadedModel
 from tests.demo.test_trial_batch import ASKED, INFO, last
 from tests.support.tiny import LAYER, load_tiny, make_tokenizer
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from introspection.io.files import atomic_folder
+from introspection.models.presets import model_folder
 from introspection.models.weights import gguf
 
 
@@ -53,7 +54,7 @@ def test_of_two_that_need_the_model_one_fetches_it(
     """Were both to fetch it, the second would put the first's aside while that is being read."""
     fetched: list[Path] = []
 
-    def fetch(target: Path) -> None:
+    def fetch(target: Path, *_: object) -> None:
         fetched.append(target)
         time.sleep(0.3)
         with atomic_folder(target) as folder:
@@ -62,7 +63,7 @@ def test_of_two_that_need_the_model_one_fetches_it(
     monkeypatch.setenv("INTROSPECTION_CACHE", str(tmp_path))
     monkeypatch.setattr(gguf, "_fetch", fetch)
     found: list[Path] = []
-    pair = [threading.Thread(target=lambda: found.append(gguf.model_folder())) for _ in range(2)]
+    pair = [threading.Thread(target=lambda: found.append(model_folder())) for _ in range(2)]
     for thread in pair:
         thread.start()
     for thread in pair:

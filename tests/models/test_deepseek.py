@@ -15,7 +15,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from introspection.demo.server import space
 from introspection.errors import IntrospectionError
 from introspection.hub.transfer import push
-from introspection.models.loading import PRESETS
+from introspection.models.presets import PRESETS
 from tests.support.app_process import SPACE, compare, copy_of_the_project, running
 from tests.support.fake_hub import FakeHub
 from tests.support.tiny import make_tokenizer

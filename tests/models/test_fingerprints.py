@@ -16,9 +16,10 @@ from torch import nn
 
 from introspection.errors import IntrospectionError
 from introspection.injection import hooks
+from introspection.io.outputs import manifest
 from introspection.models import loading
 from introspection.models.adapters import adapter_info
-from introspection.models.loading import fingerprint, same_base
+from introspection.models.fingerprints import fingerprint, same_base
 from tests.support.tiny import FAMILIES, load_adapted, load_bare, make_adapted, make_model
 from tests.support.tiny_folder import edit_json, write_loud_adapter, write_model
 
@@ -124,10 +125,10 @@ def test_adapters_from_before_still_load(folders: tuple[Path, Path], tmp_path: P
     for file in made.iterdir():
         (old / file.name).write_bytes(file.read_bytes())
     known = adapter_info.read_info(old).base_fingerprint
-    edit_json(old / adapter_info.INFO, base_fingerprint=known.partition(".")[0])
+    edit_json(old / manifest.INFO, base_fingerprint=known.partition(".")[0])
     loaded = loading.load(str(model), old, device="cpu")
-    assert loaded.adapter is not None and loaded.identity.startswith(f"{known}+")
-    edit_json(old / adapter_info.INFO, base_fingerprint=None)
+    assert loaded.adapter is not None and loaded.fingerprint_with_adapter.startswith(f"{known}+")
+    edit_json(old / manifest.INFO, base_fingerprint=None)
     with pytest.raises(IntrospectionError, match="lacks or garbles a field"):
         loading.load(str(model), old, device="cpu")
 

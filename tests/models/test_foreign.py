@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from introspection import __main__ as command_line
 from introspection.errors import IntrospectionError
+from introspection.io.outputs import manifest
 from introspection.models.adapters import adapter_info
 from tests.support.tiny import make_model
 from tests.support.tiny_folder import write_adapter, write_model
@@ -95,7 +96,7 @@ def test_what_is_no_folder(name: str, says: str) -> None:
 def test_a_file(made: tuple[Path, Path], tmp_path: Path) -> None:
     _, folder = made
     with pytest.raises(IntrospectionError, match=f"is a file .*: name the folder {folder}, or"):
-        adapter_info.read_info(folder / adapter_info.WEIGHTS)
+        adapter_info.read_info(folder / manifest.WEIGHTS)
     (tmp_path / "lora.gguf").write_bytes(b"GGUF")
     with pytest.raises(IntrospectionError, match="is a GGUF file and no adapter folder"):
         adapter_info.read_info(tmp_path / "lora.gguf")

@@ -28,9 +28,11 @@ from introspection.injection.trials.trial import (
     from_step,
 )
 from introspection.io.files import sha256_file
+from introspection.io.outputs import manifest
 from introspection.models import loading
 from introspection.models.adapters import adapter_info
-from introspection.models.loading import LoadedModel
+from introspection.models.loaded_model import LoadedModel, bundled_adapter
+from introspection.models.presets import DEFAULT, PRESETS
 
 pytestmark = pytest.mark.slow
 
@@ -42,7 +44,7 @@ def shipped() -> LoadedModel:
 
 
 def folder() -> Path:
-    found = loading.bundled_adapter(loading.DEFAULT)
+    found = bundled_adapter(DEFAULT)
     assert found is not None
     return found
 
@@ -152,15 +154,15 @@ def test_its_large_products_of_few_rows_are_turned_round() -> None:
 
 def test_the_folder_that_ships() -> None:
     info = adapter_info.read_info(folder())
-    files = json.loads((folder() / adapter_info.INFO).read_text(encoding="utf-8"))["files"]
-    assert {adapter_info.CONFIG, adapter_info.WEIGHTS, adapter_info.VECTORS} <= files.keys()
-    assert files.pop(adapter_info.INFO)  # its own, of all the rest: read_info has checked it
+    files = json.loads((folder() / manifest.INFO).read_text(encoding="utf-8"))["files"]
+    assert {manifest.CONFIG, manifest.WEIGHTS, manifest.VECTORS} <= files.keys()
+    assert files.pop(manifest.INFO)  # its own, of all the rest: read_info has checked it
     for name, digest in files.items():
         assert sha256_file(folder() / name) == digest, name
-    assert {file.name for file in folder().iterdir()} <= set(adapter_info.FILES)
+    assert {file.name for file in folder().iterdir()} <= set(manifest.FILES)
     assert info.halts and info.harmful and set(info.harmful) < set(info.trained)
-    assert info.base_id == loading.PRESETS[loading.DEFAULT].base_id
-    assert info.layer == loading.PRESETS[loading.DEFAULT].layer == shipped().layer
+    assert info.base_id == PRESETS[DEFAULT].base_id
+    assert info.layer == PRESETS[DEFAULT].layer == shipped().layer
     assert UNSEEN_TEMPLATE not in info.templates
     assert info.strengths[0] <= min(STRENGTHS) and max(STRENGTHS) <= info.strengths[1]
     for name in info.trained:  # never on anything of the other splits

@@ -14,7 +14,7 @@ import torch
 from introspection.concepts.catalogue import Concept, catalogue
 from introspection.concepts.texts import Texts, texts
 from introspection.injection import hooks as injection
-from introspection.models.loading import LoadedModel
+from introspection.models.loaded_model import LoadedModel
 from introspection.training import loss, pipeline
 from introspection.training.trainer import TrainConfig
 from tests.support.tiny import CHATML, LAYER, make_model, make_tokenizer

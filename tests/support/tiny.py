@@ -25,7 +25,7 @@ from transformers import (
 from introspection.injection import hooks as injection
 from introspection.injection import row_gate
 from introspection.injection.extraction import extract
-from introspection.models.loading import LoadedModel
+from introspection.models.loaded_model import LoadedModel
 
 torch.set_num_threads(1)
 

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import inject_adapter_in_model
 from safetensors.torch import load_file, save_file
 
 from introspection.injection.vectors import save_vectors
+from introspection.io.outputs import manifest
 from introspection.models import loading
-from introspection.models.adapters import adapter_info
+from introspection.models.adapters import adapter_info, lora
+from introspection.models.fingerprints import fingerprint
 from tests.support.tiny import DEPTH, LAYER, make_model, make_tokenizer
 
 __all__ = ["edit_json", "edit_tensors", "write_adapter", "write_loud_adapter", "write_model"]
@@ -43,17 +44,15 @@ def write_adapter(
     """An untrained but complete adapter folder for ``model``, written as training writes it."""
     loaded = loading.load(str(model), adapter=None, layer=layer)
     vectors = loaded.vectors_of(["ocean", "bomb"])
-    lora = adapter_info.lora_config(layer, depth, TARGETS, rank, base_id)
-    lora.inference_mode = True
+    spec = adapter_info.AdapterSpec(layer, depth, base_id, rank, TARGETS)
     torch.manual_seed(1)
-    inject_adapter_in_model(lora, loaded.model)
+    lora.add(loaded.model, spec)
     folder.mkdir()
-    lora.save_pretrained(str(folder))
-    adapter_info.save_weights(loaded.model, folder)
-    save_vectors(vectors, folder / adapter_info.VECTORS)
+    lora.save(loaded.model, spec, folder)
+    save_vectors(vectors, folder / manifest.VECTORS)
     info = adapter_info.AdapterInfo(
         base_id=base_id,
-        base_fingerprint=loading.fingerprint(loaded.model),
+        base_fingerprint=fingerprint(loaded.model),
         layer=layer,
         norm=loaded.norm,
         site=vectors.site,
@@ -85,7 +84,7 @@ def write_loud_adapter(folder: Path, model: Path, seed: int, **options: Any) -> 
             for name, value in state.items()
         }
 
-    edit_tensors(folder / adapter_info.WEIGHTS, drawn)
+    edit_tensors(folder / manifest.WEIGHTS, drawn)
     adapter_info.refresh_manifest(folder)
     return folder
 
@@ -93,8 +92,8 @@ def write_loud_adapter(folder: Path, model: Path, seed: int, **options: Any) -> 
 def edit_json(path: Path, **changes: Any) -> None:
     """Change fields; of a manifest the hash of itself goes, as an earlier version wrote none."""
     document = {**json.loads(path.read_text(encoding="utf-8")), **changes}
-    if path.name == adapter_info.INFO and isinstance(document.get("files"), dict):
-        document["files"] = {n: v for n, v in document["files"].items() if n != adapter_info.INFO}
+    if path.name == manifest.INFO and isinstance(document.get("files"), dict):
+        document["files"] = {n: v for n, v in document["files"].items() if n != manifest.INFO}
     path.write_text(json.dumps(document), encoding="utf-8")
 
 

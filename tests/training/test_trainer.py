@@ -34,7 +34,7 @@ from introspection.injection.trials.trial import (
     from_step,
     prompt_ids,
 )
-from introspection.models.loading import LoadedModel
+from introspection.models.loaded_model import LoadedModel
 from introspection.training import checkpoints, loop, loss
 from introspection.training import trainer as steps
 from introspection.training.checkpoints import open_log, told_by

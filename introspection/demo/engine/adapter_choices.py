@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from introspection.errors import IntrospectionError
-from introspection.hub.cards import HUB_ID
 from introspection.io.input_checks import quoted
+from introspection.models.adapters.front_matter import HUB_ID
+from introspection.models.loaded_model import adapter_name
 
 if TYPE_CHECKING:
-    from introspection.models.loading import LoadedModel
+    from introspection.models.loaded_model import LoadedModel
 
 __all__ = ["adapter_choices"]
 
@@ -41,7 +42,6 @@ def adapter_choices(
     entries: Sequence[str], loaded: LoadedModel
 ) -> Iterator[tuple[str, LoadedModel | str]]:
     """Every entry: the model of ``loaded`` with that adapter, or one sentence that says why not."""
-    from introspection.models import loading
     from introspection.models.adapters import multi_adapter
 
     taken = {loaded.adapter_name}
@@ -53,7 +53,7 @@ def adapter_choices(
                     "INTROSPECTION_ADAPTER before others are offered beside it."
                 )
             folder = _listed(entry)
-            if loading.adapter_name(folder, loaded.name) in taken:
+            if adapter_name(folder, loaded.name) in taken:
                 raise IntrospectionError(
                     f"An adapter is offered under the name of {quoted(entry)} already: list each "
                     "one once and give folders different names."

@@ -19,9 +19,11 @@ from packaging.requirements import Requirement
 
 from introspection.errors import IntrospectionError
 from introspection.io.files import cache_folder
+from introspection.models.loaded_model import bundled_adapter
+from introspection.models.presets import DEFAULT
 
 if TYPE_CHECKING:
-    from introspection.models.loading import LoadedModel
+    from introspection.models.loaded_model import LoadedModel
 
 __all__ = ["Finding", "findings", "packages"]
 
@@ -119,13 +121,12 @@ def _cache() -> Finding:
 
 
 def _adapter(model: str | None, adapter: str | None) -> Finding:
-    from introspection.models import loading
     from introspection.models.adapters.adapter_info import read_info
 
     if adapter == "none":
         return Finding("adapter", True, "none, as asked: the untrained model alone")
-    name = model or loading.DEFAULT
-    folder = loading.bundled_adapter(name) if adapter is None else Path(adapter)
+    name = model or DEFAULT
+    folder = bundled_adapter(name) if adapter is None else Path(adapter)
     if folder is None:
         return Finding(
             "adapter",

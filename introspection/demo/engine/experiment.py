@@ -25,7 +25,7 @@ from introspection.injection.decoding.readout import ReadToken, token_projection
 from introspection.injection.trials.trial import Injection, Schedule, Trial, conversation
 from introspection.io import input_checks
 from introspection.models.adapters import multi_adapter
-from introspection.models.loading import LoadedModel
+from introspection.models.loaded_model import LoadedModel
 
 __all__ = [
     "FEWEST_TOKENS",

@@ -26,7 +26,7 @@ from introspection.injection.trials.trial import (
     conversation,
 )
 from introspection.injection.vectors import random_direction
-from introspection.models.loading import LoadedModel
+from introspection.models.loaded_model import LoadedModel
 
 __all__ = ["BATCH", "TrialResult", "TrialSpec", "run"]
 

@@ -24,7 +24,7 @@ from introspection.demo.page import TITLE, build
 from introspection.demo.server import no_model_page, theme
 from introspection.demo.server.middleware import LIMIT, BodyLimit, NoBareError, OneByOne
 from introspection.errors import IntrospectionError
-from introspection.models.loading import LoadedModel
+from introspection.models.loaded_model import LoadedModel
 
 __all__ = ["launch", "launch_without", "run_until_stopped"]
 

@@ -21,14 +21,16 @@ from introspection.demo.engine.adapter_choices import adapter_choices
 from introspection.demo.engine.diagnostics import Finding
 from introspection.demo.engine.zerogpu import on_gpu, zero_gpu
 from introspection.errors import IntrospectionError
-from introspection.hub.cards import HUB_ID
 from introspection.io.input_checks import quoted
+from introspection.models.adapters.front_matter import HUB_ID
+from introspection.models.loaded_model import bundled_adapter
+from introspection.models.presets import DEFAULT, PRESETS, full_precision
 
 if TYPE_CHECKING:
     import gradio as gr
 
     from introspection.demo.engine.experiment import RunRequest
-    from introspection.models.loading import LoadedModel
+    from introspection.models.loaded_model import LoadedModel
 
 __all__ = ["Settings", "findings", "serve", "settings"]
 
@@ -50,7 +52,6 @@ class Settings:
 
 
 def settings() -> Settings:
-    from introspection.models import loading
 
     def read(name: str) -> str | None:
         value = os.environ.get(f"INTROSPECTION_{name}", "").strip()
@@ -58,7 +59,7 @@ def settings() -> Settings:
 
     listed = (os.path.expanduser(entry.strip()) for entry in (read("ADAPTERS") or "").split(","))
     more = tuple(dict.fromkeys(filter(None, listed)))
-    return Settings(read("MODEL") or loading.DEFAULT, read("ADAPTER"), read("REVISION"), more)
+    return Settings(read("MODEL") or DEFAULT, read("ADAPTER"), read("REVISION"), more)
 
 
 def on_space() -> bool:
@@ -87,9 +88,8 @@ def _revision(chosen: Settings) -> str:
 
 def _kind(model: str) -> str | None:
     """Which kind of model a name names, None if none."""
-    from introspection.models import loading
 
-    if model in loading.PRESETS:
+    if model in PRESETS:
         return "a preset"
     if os.path.isdir(model):
         return "a folder"
@@ -101,10 +101,9 @@ def _adapter(chosen: Settings) -> str | Path | None:
 
     Raises IntrospectionError when there is none, before any weights are loaded.
     """
-    from introspection.models import loading
 
     if chosen.adapter is None:
-        if _kind(chosen.model) and loading.bundled_adapter(chosen.model) is None:
+        if _kind(chosen.model) and bundled_adapter(chosen.model) is None:
             raise IntrospectionError(
                 f"No adapter ships for {chosen.model}: train one with 'python -m introspection "
                 f"train --model {chosen.model} --out FOLDER', then set INTROSPECTION_ADAPTER to "
@@ -142,7 +141,7 @@ def _load(chosen: Settings) -> tuple[LoadedModel, list[LoadedModel]]:
     if not zero_gpu():
         return loaded, others
     # From now on "cuda" is a promise that spaces keeps in the fork, for every adapter.
-    if chosen.model != loading.DEFAULT:  # which models.load keeps in full precision on a GPU, too
+    if not full_precision(chosen.model):  # as models.loading.load does on a GPU
         for parameter in loaded.model.parameters():
             parameter.data = parameter.data.bfloat16()
     loaded.model.to("cuda")
@@ -160,7 +159,6 @@ def serve() -> NoReturn:
     raises IntrospectionError.
     """
     from introspection.demo.server.launch import launch, run_until_stopped
-    from introspection.models import loading
 
     chosen = settings()
 
@@ -169,7 +167,7 @@ def serve() -> NoReturn:
             loaded, others = _load(chosen)
             return launch(loaded, block=False, others=others)
         except IntrospectionError as error:
-            if not on_space() and chosen != Settings(loading.DEFAULT, None, None):
+            if not on_space() and chosen != Settings(DEFAULT, None, None):
                 raise
             log.error("%s", error)  # unlike a plain write, it survives a log on a full disk
             return _apology(str(error))
@@ -245,7 +243,6 @@ def _about_more(chosen: Settings, kept: Sequence[LoadedModel]) -> Iterator[Findi
 
 
 def _about_model(chosen: Settings) -> Finding:
-    from introspection.models import loading
 
     name, kind = "INTROSPECTION_MODEL", _kind(chosen.model)
     if kind is None:
@@ -253,7 +250,7 @@ def _about_model(chosen: Settings) -> Finding:
             name,
             False,
             f"{quoted(chosen.model)} is not a model: set it to a preset "
-            f"({', '.join(loading.PRESETS)}), a folder or a Hub id such as org/name.",
+            f"({', '.join(PRESETS)}), a folder or a Hub id such as org/name.",
         )
     unset = "" if os.environ.get(name, "").strip() else "not set: "
     return Finding(name, True, f"{unset}{chosen.model}, {kind}")

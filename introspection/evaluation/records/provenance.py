@@ -12,17 +12,17 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import platform
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from introspection import __version__
 from introspection.errors import IntrospectionError
+from introspection.io.version import __version__, versions
+from introspection.models.fingerprints import fingerprint
 from introspection.models.local_paths import name_of
 
 if TYPE_CHECKING:
-    from introspection.models.loading import LoadedModel
+    from introspection.models.loaded_model import LoadedModel
 
 __all__ = [
     "MEASURE",
@@ -35,7 +35,6 @@ __all__ = [
     "same_version",
     "seal",
     "sealed",
-    "versions",
 ]
 
 SCHEMA = 2  # of records, summary.json and evaluation.json
@@ -48,21 +47,6 @@ RUN_FIELDS = (
     *("schema", "run", "suite", "options", "seed", "weights", "base", "layer", "norm", "site"),
     *("template", "model", "base_id", "adapter_name", "day", "device", "versions", "planned"),
 )
-
-
-def versions() -> dict[str, str]:
-    """What the numbers were computed with."""
-    import peft
-    import torch
-    import transformers
-
-    return {
-        "introspection": __version__,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-        "peft": peft.__version__,
-    }
 
 
 def describe(
@@ -81,11 +65,10 @@ def describe(
     from introspection.injection.trials import clock
     from introspection.injection.trials.trial import prompt_depends_on_date
     from introspection.io.files import sha256_file
-    from introspection.models import loading
-    from introspection.models.adapters import adapter_info
+    from introspection.io.outputs import manifest
 
     folder, model = loaded.adapter_folder, loaded.model
-    label = f"{name} {loaded.identity}"
+    label = f"{name} {loaded.fingerprint_with_adapter}"
     if options:
         label += f" {checksum(options)}"
     return {
@@ -94,8 +77,8 @@ def describe(
         "suite": name.split(" ")[0],
         "options": dict(options),
         "seed": seed,
-        "weights": sha256_file(folder / adapter_info.WEIGHTS) if folder else None,
-        "base": loading.fingerprint(model),
+        "weights": sha256_file(folder / manifest.WEIGHTS) if folder else None,
+        "base": fingerprint(model),
         "layer": loaded.layer,
         "norm": loaded.norm,
         "site": loaded.adapter.site if loaded.adapter else "concept",
@@ -164,16 +147,16 @@ def check(run: Mapping[str, Any], folder: Path, what: str, remedy: str = MEASURE
     ``run`` has the ``RUN_FIELDS``; ``what`` they come from begins the sentence. What is not known
     (null) of records that are older than a field is not compared, but the weights must be known.
     """
-    from introspection.models.adapters import adapter_info
+    from introspection.io.outputs import manifest
     from introspection.models.fingerprints import same_base
 
-    info = adapter_info.read_json(folder / adapter_info.INFO)
+    info = manifest.read_json(folder / manifest.INFO)
     try:
         there = (run["weights"], run["base"], run["layer"], run["norm"])
         made_by = (run["versions"] or {}).get("introspection")
         schema = run["schema"]
         here = (
-            *(info["files"][adapter_info.WEIGHTS], info["base_fingerprint"]),
+            *(info["files"][manifest.WEIGHTS], info["base_fingerprint"]),
             *(info["layer"], float(info["norm"])),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:

@@ -16,6 +16,7 @@ from introspection.evaluation.conditions import asks_about_state, messages_of
 from introspection.evaluation.records.provenance import SCHEMA, seal
 from introspection.evaluation.records.record_files import FIELDS, seen_names, was_trained
 from introspection.injection.extraction import UNSEEN_TEMPLATE
+from introspection.io.outputs import manifest
 from introspection.models.adapters import adapter_info
 from introspection.models.fingerprints import same_base
 from introspection.models.local_paths import name_of
@@ -58,7 +59,7 @@ def upgraded(records: Sequence[Mapping[str, Any]], folder: Path | None) -> list[
         "planned": len(records),
     }
     if folder and info:
-        weights = adapter_info.read_json(folder / adapter_info.INFO)["files"][adapter_info.WEIGHTS]
+        weights = manifest.read_json(folder / manifest.INFO)["files"][manifest.WEIGHTS]
         base, _, answered = label.split(" ")[-1].partition("+")
         if answered != weights[:12] or not same_base(base, info.base_fingerprint):
             raise IntrospectionError(

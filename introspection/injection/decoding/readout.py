@@ -22,7 +22,7 @@ from introspection.injection import hooks
 from introspection.injection.decoding import generation
 from introspection.injection.trials import prompt_tokens
 from introspection.injection.trials.trial import EncodedTrial, Trial
-from introspection.models.loading import LoadedModel
+from introspection.models.loaded_model import LoadedModel
 
 __all__ = ["LayerProjections", "ReadToken", "layer_projections", "token_projections"]
 

@@ -20,11 +20,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from introspection.errors import IntrospectionError
-from introspection.injection.trials import (  # clock: sets that of chat templates
-    chat_templates,
-    clock,
-    prompt_tokens,
-)
+from introspection.injection.trials import chat_templates, clock, prompt_tokens
 from introspection.injection.trials.prompt_tokens import Text
 
 __all__ = [

@@ -1,7 +1,7 @@
 """What in an adapter folder is ours, and how new files take the place of older ones.
 
-Knows: the manifest, that everything beside its files belongs to somebody else. Does not know: what
-the files mean (``adapter``), which folder may be chosen (``outputs``).
+Everything beside the files of the manifest belongs to somebody else. Which folder may be chosen is
+decided in ``targets``.
 
 The manifest goes first and last: before the first file moves it lists both the new hashes and, under
 ``replaces``, those of what is there. A kill between leaves a mixture that the loader refuses and that
@@ -19,7 +19,7 @@ from pathlib import Path
 
 from introspection.errors import IntrospectionError
 from introspection.io.files import scratch_folder, sha256_file, usual_rights, write_text
-from introspection.models.adapters.adapter_info import FILES, INFO, read_json, write_manifest
+from introspection.io.outputs.manifest import FILES, INFO, read_json, write_manifest
 
 __all__ = ["changed", "is_ours", "put", "rewritten"]
 

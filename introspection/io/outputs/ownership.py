@@ -1,7 +1,7 @@
 """Which files this program wrote: only those may ever be replaced.
 
-Knows: how a file of each kind is told from anybody else's. Does not know: where files may go. A link,
-a pipe or a device is never ours, whatever it leads to.
+Each kind of file is known by what is in it. A link, a pipe or a device is never ours, whatever it leads
+to.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from safetensors import SafetensorError, safe_open
 
 from introspection.errors import IntrospectionError
 from introspection.io.files import SCRATCH
+from introspection.io.outputs import adapter_folder
+from introspection.io.outputs.manifest import FILES, INFO
 from introspection.io.outputs.places import NEW_FOLDER, kind, reason, refusal, shown
 
 __all__ = [
@@ -65,8 +67,6 @@ def own_adapter(target: Path, typed: Path) -> None:
     there = entries(target)
     if not there:
         return
-    from introspection.io.outputs import adapter_folder  # imports torch
-
     if not adapter_folder.is_ours(target):
         why = f"holds files that this program did not write ({shown(there[0])})"
         raise refusal("--out", typed, why, NEW_FOLDER)
@@ -125,8 +125,4 @@ def holds_vectors(path: Path) -> bool:
 
 
 def belongs_to_adapter(target: Path) -> bool:
-    if not os.path.lexists(target.parent / "introspection.json"):
-        return False
-    from introspection.models.adapters import adapter_info  # imports torch
-
-    return target.name in adapter_info.FILES
+    return os.path.lexists(target.parent / INFO) and target.name in FILES

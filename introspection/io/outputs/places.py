@@ -1,8 +1,7 @@
 """What a path leads to, before anything is written there.
 
-Knows: links that lead nowhere, kinds of files, folders that nobody means (the current one, a home, a
-model's, a cache), whether a byte can be written. Does not know: whose files a folder holds
-(``ownership``), what will be written (``outputs``). A probe of one byte comes and goes.
+It finds links that lead nowhere, the kind of a file, folders that nobody means (the current one, a
+home, a model's, a cache) and whether a byte can be written there: a probe of one byte comes and goes.
 """
 
 from __future__ import annotations

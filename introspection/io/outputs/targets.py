@@ -1,10 +1,7 @@
 """Which places may be written, decided before any work begins.
 
-Knows: for each kind of output the rule that holds: new, empty, or what this program wrote. Does not
-know: what a path leads to (``places``), how a file of ours is told (``ownership``) or written
-(``cache``). Nothing is changed here.
-
-Every refusal is one sentence that names the option, the place and the way out.
+For each kind of output one rule: new, empty, or what this program wrote (``ownership``). Nothing is
+changed here. Every refusal is one sentence that names the option, the place and the way out.
 """
 
 from __future__ import annotations
@@ -17,7 +14,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from introspection.errors import IntrospectionError
-from introspection.io.outputs import ownership, places
+from introspection.io.outputs import adapter_folder, ownership, places
 from introspection.io.outputs.ownership import is_ours
 from introspection.io.outputs.places import NEW_FILE, NEW_FOLDER, refusal, resolved, shown
 
@@ -83,11 +80,10 @@ def vectors_target(out: Path, model: str | None = None) -> Path:
 
 
 def card_target(folder: Path) -> Path:
-    """The adapter folder that ``report`` writes into: whole, and with no file that others changed."""
-    from introspection.io.outputs import adapter_folder  # imports torch
-    from introspection.models.adapters import adapter_info
+    """The adapter folder that ``report`` writes into, with no file that others changed.
 
-    adapter_info.read_info(folder)
+    The caller has checked the folder (``adapter_info.read_info``).
+    """
     target = folder.resolve()
     places.keep_off(target, folder, "--adapter", None, "copy it and name the copy")
     changed = adapter_folder.changed(target)

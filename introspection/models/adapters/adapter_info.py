@@ -1,7 +1,6 @@
-"""The adapter folder: the contract between training, the demo and the Hub.
+"""What ``introspection.json`` says of an adapter, and the check of its folder before a byte is used.
 
-Knows: which files it holds, what ``introspection.json`` says, how all of it is checked before one
-byte is used. Does not know: how an adapter is trained or what it is good for.
+The folder is the contract between training, the demo and the Hub.
 
 Files: ``adapter_config.json``, ``adapter_model.safetensors`` (bf16, loads with stock PEFT),
 ``vectors.safetensors``, ``introspection.json``, ``evaluation.json``, ``README.md``. Nothing is ever
@@ -10,51 +9,30 @@ unpickled.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
-import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from peft import LoraConfig, inject_adapter_in_model, set_peft_model_state_dict
-from peft.utils import get_peft_model_state_dict
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-from torch import Tensor
-from transformers import PreTrainedModel
-
 from introspection.errors import IntrospectionError
-from introspection.io.files import sha256_file, write_text
+from introspection.io.files import sha256_file
 from introspection.io.input_checks import quoted
-from introspection.io.tensor_file import write_tensors
+from introspection.io.outputs.manifest import (
+    CONFIG,
+    FILES,
+    INFO,
+    VECTORS,
+    WEIGHTS,
+    own_sha256,
+    read_json,
+    write_manifest,
+)
 from introspection.models.adapters import foreign
 
-__all__ = [
-    "SCHEMA",
-    "AdapterInfo",
-    "load_lora",
-    "lora_config",
-    "lora_state_dict",
-    "read_info",
-    "refresh_manifest",
-    "save_config",
-    "save_weights",
-    "write_manifest",
-]
+__all__ = ["SCHEMA", "AdapterInfo", "AdapterSpec", "read_info", "refresh_manifest"]
 
 SCHEMA = 1
-WEIGHTS, CONFIG, VECTORS, INFO = (
-    "adapter_model.safetensors",
-    "adapter_config.json",
-    "vectors.safetensors",
-    "introspection.json",
-)
-# Everything an adapter folder may contain; other files are never read and never uploaded.
-FILES = (WEIGHTS, CONFIG, VECTORS, INFO, "evaluation.json", "README.md")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,40 +61,18 @@ class AdapterInfo:
     config: Mapping[str, Any]
 
 
-def lora_config(
-    layer: int, depth: int, targets: tuple[str, ...], rank: int, base: str
-) -> LoraConfig:
-    """Plain LoRA on the layers above ``layer``: vectors read at ``layer`` from the base model stay
-    valid under the adapter, and the per-row gate stays exact (no bias, no DoRA)."""
-    return LoraConfig(
-        r=rank,
-        lora_alpha=2 * rank,
-        lora_dropout=0.0,
-        target_modules=list(targets),
-        layers_to_transform=list(range(layer + 1, depth)),
-        task_type="CAUSAL_LM",
-        base_model_name_or_path=base,
-    )
+@dataclass(frozen=True, slots=True)
+class AdapterSpec:
+    """The shape of an adapter for a model of ``depth`` layers: on all layers above ``layer`` (0-based).
 
+    ``rank`` and ``targets`` (names of linear layers) are LoRA's; ``base`` names the base model.
+    """
 
-def lora_state_dict(model: PreTrainedModel) -> dict[str, Tensor]:
-    """The adapter's tensors (CPU, bf16) under the names that stock PEFT reads."""
-    state = get_peft_model_state_dict(model, save_embedding_layers=False)
-    return {
-        f"base_model.model.{key}": value.detach().to("cpu", torch.bfloat16).contiguous()
-        for key, value in state.items()
-    }
-
-
-def save_weights(model: PreTrainedModel, folder: Path) -> None:
-    """``adapter_model.safetensors`` in bf16."""
-    write_tensors(folder / WEIGHTS, lora_state_dict(model), {"format": "pt"})
-
-
-def save_config(config: LoraConfig, folder: Path) -> None:
-    """``adapter_config.json`` as PEFT writes it, but for the order of its sets, which is by chance."""
-    described = {k: sorted(v) if isinstance(v, set) else v for k, v in config.to_dict().items()}
-    write_text(folder / CONFIG, json.dumps(described, indent=2, sort_keys=True))
+    layer: int
+    depth: int
+    base: str
+    rank: int
+    targets: tuple[str, ...]
 
 
 def refresh_manifest(folder: Path, info: AdapterInfo | None = None) -> None:
@@ -131,33 +87,6 @@ def refresh_manifest(folder: Path, info: AdapterInfo | None = None) -> None:
         if name != INFO and (folder / name).is_file()
     }
     write_manifest(folder, {"schema": SCHEMA, **described, "files": hashes})
-
-
-def write_manifest(folder: Path, document: Mapping[str, Any]) -> None:
-    """``introspection.json``; among its hashes is its own, of all the rest."""
-    sealed = {**document, "files": {**document["files"], INFO: _manifest_sha256(document)}}
-    write_text(folder / INFO, json.dumps(sealed, indent=1, ensure_ascii=False) + "\n")
-
-
-def _manifest_sha256(document: Mapping[str, Any]) -> str:
-    others = {name: value for name, value in document["files"].items() if name != INFO}
-    text = json.dumps({**document, "files": others}, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    try:
-        if path.stat().st_size > 8_000_000:
-            raise ValueError("too large")
-        document = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(document, dict):
-            raise ValueError("not an object")
-    except (OSError, ValueError, RecursionError) as error:
-        raise IntrospectionError(
-            f"{path.name} in the adapter folder {path.parent} cannot be read "
-            f"({error.__class__.__name__}): download or train the adapter again."
-        ) from error
-    return document
 
 
 def read_info(folder: Path) -> AdapterInfo:
@@ -200,7 +129,7 @@ def _read_info(folder: Path) -> AdapterInfo:
     written = dict(document)
     hashes = document.pop("files", None)
     document.pop("schema")
-    document.pop("replaces", None)  # see adapter_folder
+    document.pop("replaces", None)  # see io.outputs.adapter_folder
     try:
         low, high = (float(value) for value in document["strengths"])
         document["strengths"] = (low, high)
@@ -225,104 +154,9 @@ def _read_info(folder: Path) -> AdapterInfo:
                 "introspection.json): download or train the adapter again."
             )
     # Earlier versions wrote no hash of the manifest itself.
-    if expected.get(INFO, _manifest_sha256(written)) != _manifest_sha256(written):
+    if expected.get(INFO, own_sha256(written)) != own_sha256(written):
         raise IntrospectionError(
             f"introspection.json in {folder} was changed since this program wrote it: download or "
             "train the adapter again."
         )
     return info
-
-
-# What may differ from PEFT's defaults. All else could change base weights (init_lora_weights), slip
-# past the gate (target_parameters, DoRA) or run somebody's pattern over our module names.
-_ALLOWED_KEYS = ("r", "lora_alpha", "target_modules", "layers_to_transform")
-_IGNORED_KEYS = (
-    *("task_type", "base_model_name_or_path", "revision", "inference_mode", "peft_version"),
-    *("lora_dropout", "fan_in_fan_out", "use_rslora", "auto_mapping"),
-)
-
-
-def _plain_lora(folder: Path, layer: int) -> LoraConfig:
-    """The LoRA that ``adapter_config.json`` describes, if it is of the kind we train."""
-    config = read_json(folder / CONFIG)
-    usual = LoraConfig().to_dict()
-    unsupported = [
-        key
-        for key, value in config.items()
-        if key not in (*_ALLOWED_KEYS, *_IGNORED_KEYS) and value and value != usual.get(key)
-    ]
-    modules, blocks = config.get("target_modules"), config.get("layers_to_transform")
-    plain = (
-        not unsupported
-        and config.get("peft_type") == "LORA"
-        and type(config.get("r")) is int
-        and isinstance(config.get("lora_alpha"), int | float)
-        and isinstance(modules, list)
-        and all(isinstance(name, str) for name in modules)
-        and isinstance(blocks, list)
-        and all(type(block) is int for block in blocks)
-    )
-    if not plain or config["r"] < 1:
-        raise IntrospectionError(
-            f"The adapter in {folder} is not plain LoRA "
-            f"({', '.join(unsupported)[:80] or 'type, rank or modules'}): base and adapter rows "
-            "could not share a batch; train it with this program."
-        )
-    if not blocks or min(blocks) <= layer:
-        raise IntrospectionError(
-            f"The adapter in {folder} changes layers at or below the injection layer {layer}, "
-            "where concept vectors are read: train it with this program."
-        )
-    chosen = (*_ALLOWED_KEYS, "fan_in_fan_out", "use_rslora")
-    return LoraConfig(**{key: config[key] for key in chosen if key in config})
-
-
-def _misfit(folder: Path, what: str) -> IntrospectionError:
-    return IntrospectionError(
-        f"The adapter in {folder} does not fit this model (first difference: {what}): choose the "
-        "model it was trained for or another adapter."
-    )
-
-
-def load_lora(model: PreTrainedModel, folder: Path, layer: int, slot: str = "default") -> None:
-    """Put the checked adapter of ``folder`` on ``model``: exact keys, finite values, plain LoRA.
-
-    ``slot`` is what PEFT calls it; a model may have several, of which the last one is active.
-
-    Raises IntrospectionError where stock PEFT would warn and go on with random weights.
-    """
-    lora = _plain_lora(folder, layer)
-    try:
-        state = load_file(folder / WEIGHTS)
-    except (OSError, SafetensorError, ValueError) as error:
-        raise IntrospectionError(
-            f"{WEIGHTS} in {folder} is truncated or not a safetensors file: download or train the "
-            "adapter again."
-        ) from error
-    if any(not bool(torch.isfinite(value).all()) for value in state.values()):
-        raise IntrospectionError(
-            f"The adapter in {folder} contains NaN or infinite weights: train it again."
-        )
-    state = {key.removeprefix("base_model.model."): value for key, value in state.items()}
-    # Before PEFT sets aside memory for whatever rank the file claims.
-    ranks = [value.shape[0] for key, value in state.items() if "lora_A" in key and value.ndim == 2]
-    if set(ranks) != {lora.r}:
-        raise _misfit(folder, f"rank {lora.r}")
-    try:
-        with warnings.catch_warnings():
-            # A second adapter is meant.
-            warnings.filterwarnings("ignore", "Already found a `peft_config`")
-            inject_adapter_in_model(lora, model, slot)
-    except ValueError as error:  # none of its modules is there
-        raise _misfit(folder, "its target modules") from error
-    expected = {
-        key: tuple(v.shape)
-        for key, v in get_peft_model_state_dict(
-            model, adapter_name=slot, save_embedding_layers=False
-        ).items()
-    }
-    given = {key: tuple(value.shape) for key, value in state.items()}
-    if expected != given:
-        wrong = sorted(set(expected.items()) ^ set(given.items()))[0][0]
-        raise _misfit(folder, wrong)
-    set_peft_model_state_dict(model, state, slot)

