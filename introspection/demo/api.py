@@ -17,7 +17,8 @@ from gradio.context import get_blocks_context
 
 from introspection.concepts.catalogue import catalogue
 from introspection.concepts.texts import DEFAULT_QUESTION
-from introspection.demo.engine.experiment import MAX_NEW_TOKENS, DemoModel, RunRequest
+from introspection.demo.engine.demo_model import DemoModel
+from introspection.demo.engine.run_request import MAX_NEW_TOKENS, RunRequest
 from introspection.demo.engine.trial_batch import TrialSpec
 from introspection.demo.shared import verdicts
 from introspection.demo.shared.events import BROKEN, MODEL_QUEUE

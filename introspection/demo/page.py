@@ -9,7 +9,7 @@ from __future__ import annotations
 import gradio as gr
 
 from introspection.demo import api
-from introspection.demo.engine.experiment import DemoModel
+from introspection.demo.engine.demo_model import DemoModel
 from introspection.demo.engine.run_tickets import Tickets
 from introspection.demo.shared import html
 from introspection.demo.shared.events import NO_QUEUE

@@ -20,7 +20,9 @@ from gradio_client.exceptions import AppError, ValidationError
 
 from introspection.concepts.texts import DEFAULT_QUESTION
 from introspection.demo.engine.adapter_choices import adapter_choices
-from introspection.demo.engine.experiment import DemoModel, RowAnswers, RunRequest
+from introspection.demo.engine.demo_model import DemoModel
+from introspection.demo.engine.row_answers import RowAnswers
+from introspection.demo.engine.run_request import RunRequest
 from introspection.demo.engine.run_tickets import Tickets
 from introspection.demo.page import build
 from introspection.demo.server.launch import launch

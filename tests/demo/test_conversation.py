@@ -15,7 +15,7 @@ import torch
 from gradio_client.exceptions import AppError
 
 from introspection.concepts.catalogue import resolve
-from introspection.demo.engine.experiment import DemoModel
+from introspection.demo.engine.demo_model import DemoModel
 from introspection.demo.engine.run_tickets import Tickets
 from introspection.demo.engine.trial_batch import TrialResult, TrialSpec
 from introspection.demo.shared.widgets import TabContext

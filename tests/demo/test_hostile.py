@@ -16,7 +16,7 @@ from gradio_client.exceptions import AppError
 from typer.testing import CliRunner
 
 from introspection import __main__ as command_line
-from introspection.demo.engine.experiment import checked
+from introspection.demo.engine.run_request import checked
 from introspection.demo.server.launch import launch
 from introspection.demo.tabs.try_it import export
 from introspection.errors import IntrospectionError

@@ -26,8 +26,9 @@ from markupsafe import escape
 from introspection import demo
 from introspection.concepts.catalogue import Concept, resolve
 from introspection.concepts.texts import DEFAULT_QUESTION
-from introspection.demo.engine import experiment
-from introspection.demo.engine.experiment import MAX_NEW_TOKENS, DemoModel, RowAnswer
+from introspection.demo.engine.demo_model import DemoModel
+from introspection.demo.engine.row_answers import RowAnswer
+from introspection.demo.engine.run_request import MAX_NEW_TOKENS, is_harmful
 from introspection.demo.engine.run_tickets import Tickets
 from introspection.demo.page import build
 from introspection.demo.server.launch import launch
@@ -654,8 +655,8 @@ def test_without_an_adapter_the_page_says_what_to_do(loaded: LoadedModel) -> Non
 
 
 def test_typed_harm_is_found_inside_a_phrase() -> None:
-    assert experiment.is_harmful(Concept("homemade pipe bomb"))
-    assert not experiment.is_harmful(resolve("ocean"))
+    assert is_harmful(Concept("homemade pipe bomb"))
+    assert not is_harmful(resolve("ocean"))
 
 
 # --- the server ---------------------------------------------------------------------------------

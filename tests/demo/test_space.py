@@ -20,7 +20,9 @@ import yaml
 
 from introspection.concepts.catalogue import resolve
 from introspection.demo.engine import diagnostics, zerogpu
-from introspection.demo.engine.experiment import DemoModel, RowAnswer, RunRequest
+from introspection.demo.engine.demo_model import DemoModel
+from introspection.demo.engine.row_answers import RowAnswer
+from introspection.demo.engine.run_request import RunRequest
 from introspection.demo.server import space
 from introspection.errors import IntrospectionError
 from introspection.injection.trials.trial import FINAL_ON

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from introspection.concepts.catalogue import resolve
-from introspection.demo.engine.experiment import DemoModel
+from introspection.demo.engine.demo_model import DemoModel
 from introspection.demo.engine.trial_batch import BATCH, TrialResult, TrialSpec
 from introspection.demo.tabs.many import figures, sweeps, tables
 from introspection.demo.tabs.try_it import html as views

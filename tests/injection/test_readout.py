@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from introspection.demo.engine.experiment import DemoModel
+from introspection.demo.engine.demo_model import DemoModel
 from introspection.demo.engine.trial_batch import TrialResult
 from introspection.demo.tabs.many import figures, sweeps, tables
 from introspection.injection import hooks as injection

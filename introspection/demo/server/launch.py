@@ -18,7 +18,8 @@ from typing import Any, NoReturn
 import gradio as gr
 from starlette.middleware import Middleware
 
-from introspection.demo.engine.experiment import MAX_STRENGTH, DemoModel
+from introspection.demo.engine.demo_model import DemoModel
+from introspection.demo.engine.run_request import MAX_STRENGTH
 from introspection.demo.engine.zerogpu import zero_gpu
 from introspection.demo.page import TITLE, build
 from introspection.demo.server import no_model_page, theme

@@ -29,7 +29,7 @@ from introspection.models.presets import DEFAULT, PRESETS, full_precision
 if TYPE_CHECKING:
     import gradio as gr
 
-    from introspection.demo.engine.experiment import RunRequest
+    from introspection.demo.engine.run_request import RunRequest
     from introspection.models.loaded_model import LoadedModel
 
 __all__ = ["Settings", "findings", "serve", "settings"]

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 
-from introspection.demo.engine.experiment import DemoModel
+from introspection.demo.engine.demo_model import DemoModel
 from introspection.demo.shared import verdicts
 from introspection.demo.shared.templates import render
 from introspection.demo.shared.verdicts import Tone

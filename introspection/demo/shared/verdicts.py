@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import Literal
 
-from introspection.demo.engine.experiment import RowAnswer, RowAnswers, RunRequest
+from introspection.demo.engine.row_answers import RowAnswer, RowAnswers
+from introspection.demo.engine.run_request import RunRequest
 
 __all__ = [
     "BARE_TITLES",

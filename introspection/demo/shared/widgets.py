@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 import gradio as gr
 
-from introspection.demo.engine.experiment import MAX_STRENGTH, DemoModel
+from introspection.demo.engine.demo_model import DemoModel
+from introspection.demo.engine.run_request import MAX_STRENGTH
 from introspection.demo.engine.run_tickets import Tickets
 
 __all__ = ["TabContext", "adapter_picker", "strength_slider"]

@@ -15,7 +15,8 @@ from typing import Any
 import gradio as gr
 
 from introspection.concepts.catalogue import Concept
-from introspection.demo.engine.experiment import MAX_NEW_TOKENS, DemoModel
+from introspection.demo.engine.demo_model import DemoModel
+from introspection.demo.engine.run_request import MAX_NEW_TOKENS
 from introspection.demo.engine.run_tickets import Tickets
 from introspection.demo.engine.trial_batch import TrialResult
 from introspection.demo.shared import verdicts

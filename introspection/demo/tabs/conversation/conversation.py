@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from introspection.demo.engine.experiment import MAX_NEW_TOKENS, DemoModel
+from introspection.demo.engine.demo_model import DemoModel
+from introspection.demo.engine.run_request import MAX_NEW_TOKENS
 from introspection.demo.engine.trial_batch import TrialResult, TrialSpec
 from introspection.demo.shared import verdicts
 from introspection.demo.shared.verdicts import Tone

@@ -13,7 +13,8 @@ from typing import Any
 import gradio as gr
 
 from introspection.concepts.texts import DEFAULT_QUESTION
-from introspection.demo.engine.experiment import DemoModel, is_harmful
+from introspection.demo.engine.demo_model import DemoModel
+from introspection.demo.engine.run_request import is_harmful
 from introspection.demo.engine.run_tickets import Tickets
 from introspection.demo.engine.trial_batch import TrialResult
 from introspection.demo.shared import verdicts

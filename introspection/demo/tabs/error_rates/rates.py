@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from introspection.demo.engine.experiment import DemoModel
+from introspection.demo.engine.demo_model import DemoModel
 from introspection.errors import IntrospectionError
 from introspection.evaluation.conditions import BASE
 from introspection.evaluation.records.provenance import MEASURE

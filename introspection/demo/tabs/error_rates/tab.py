@@ -14,7 +14,7 @@ import gradio as gr
 import plotly.graph_objects as go
 from markupsafe import Markup
 
-from introspection.demo.engine.experiment import DemoModel
+from introspection.demo.engine.demo_model import DemoModel
 from introspection.demo.shared.charts import GRID, INK, plain_figure
 from introspection.demo.shared.templates import render
 from introspection.demo.shared.widgets import TabContext

@@ -9,7 +9,7 @@ from __future__ import annotations
 import gradio as gr
 from markupsafe import Markup
 
-from introspection.demo.engine.experiment import DemoModel
+from introspection.demo.engine.demo_model import DemoModel
 from introspection.demo.shared.templates import render
 from introspection.demo.shared.widgets import TabContext
 

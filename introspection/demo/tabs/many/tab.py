@@ -12,7 +12,8 @@ from typing import Any
 
 import gradio as gr
 
-from introspection.demo.engine.experiment import DemoModel, RunRequest
+from introspection.demo.engine.demo_model import DemoModel
+from introspection.demo.engine.run_request import RunRequest
 from introspection.demo.engine.run_tickets import Tickets
 from introspection.demo.engine.trial_batch import TrialResult, TrialSpec
 from introspection.demo.shared import html, verdicts

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 
-from introspection.demo.engine.experiment import DemoModel
+from introspection.demo.engine.demo_model import DemoModel
 from introspection.demo.engine.trial_batch import TrialResult
 from introspection.demo.shared.templates import render
 from introspection.demo.tabs.many.sweeps import as_csv, as_json, outcome, rates

@@ -13,7 +13,9 @@ from typing import Any
 import gradio as gr
 
 from introspection.concepts.catalogue import catalogue
-from introspection.demo.engine.experiment import DemoModel, RowAnswers, RunRequest
+from introspection.demo.engine.demo_model import DemoModel
+from introspection.demo.engine.row_answers import RowAnswers
+from introspection.demo.engine.run_request import RunRequest
 from introspection.demo.engine.run_tickets import Tickets
 from introspection.demo.shared import verdicts
 from introspection.demo.shared.events import FAILED, STOPPED, refusing

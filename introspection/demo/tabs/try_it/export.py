@@ -17,13 +17,9 @@ from urllib.parse import quote, urlencode, urlsplit
 
 from introspection import __version__
 from introspection.concepts.texts import DEFAULT_QUESTION
-from introspection.demo.engine.experiment import (
-    MAX_NEW_TOKENS,
-    DemoModel,
-    RowAnswer,
-    RowAnswers,
-    RunRequest,
-)
+from introspection.demo.engine.demo_model import DemoModel
+from introspection.demo.engine.row_answers import RowAnswer, RowAnswers
+from introspection.demo.engine.run_request import MAX_NEW_TOKENS, RunRequest
 from introspection.errors import IntrospectionError
 from introspection.evaluation.grading.grade import grade
 

@@ -18,14 +18,9 @@ from pathlib import Path
 
 from introspection.concepts.catalogue import catalogue
 from introspection.concepts.texts import DEFAULT_QUESTION
-from introspection.demo.engine.experiment import (
-    MAX_NEW_TOKENS,
-    DemoModel,
-    RowAnswer,
-    RowAnswers,
-    RunRequest,
-    checked,
-)
+from introspection.demo.engine.demo_model import DemoModel
+from introspection.demo.engine.row_answers import RowAnswer, RowAnswers
+from introspection.demo.engine.run_request import MAX_NEW_TOKENS, RunRequest, checked
 from introspection.demo.tabs.try_it import export
 from introspection.errors import IntrospectionError
 from introspection.io.files import write_text

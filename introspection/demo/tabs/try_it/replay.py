@@ -15,7 +15,9 @@ from urllib.parse import urlsplit
 import gradio as gr
 from markupsafe import Markup
 
-from introspection.demo.engine.experiment import DemoModel, RowAnswer, RowAnswers, RunRequest
+from introspection.demo.engine.demo_model import DemoModel
+from introspection.demo.engine.row_answers import RowAnswer, RowAnswers
+from introspection.demo.engine.run_request import RunRequest
 from introspection.demo.engine.run_tickets import Tickets
 from introspection.demo.shared import verdicts
 from introspection.demo.shared.events import NO_QUEUE, NOT_IN_API, error_toast, refusing

@@ -11,11 +11,11 @@ import gradio as gr
 
 from introspection.concepts.catalogue import catalogue
 from introspection.concepts.texts import DEFAULT_QUESTION
-from introspection.demo.engine.experiment import (
+from introspection.demo.engine.row_answers import RowAnswers
+from introspection.demo.engine.run_request import (
     FEWEST_TOKENS,
     MAX_NEW_TOKENS,
     MOST_TOKENS,
-    RowAnswers,
     RunRequest,
 )
 from introspection.demo.shared.events import NO_QUEUE, NOT_IN_API, Run, wire

@@ -1,4 +1,4 @@
-"""One run of the page: a checked request, three trials in one batch, and what their answers mean.
+"""The model behind the page: three trials in one batch for a request, or a list of labelled trials.
 
 Knows: trials, streaming, grading, the one lock around the model. Does not know: Gradio or HTML; it
 keeps nothing about a visitor between two runs.
@@ -8,114 +8,30 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
-from introspection.concepts.catalogue import UNSEEN_CATEGORIES, Concept, resolve, same_lemma
-from introspection.concepts.texts import DEFAULT_QUESTION
+from introspection.concepts.catalogue import UNSEEN_CATEGORIES, Concept
 from introspection.demo.engine import trial_batch
 from introspection.demo.engine.model_lock import ModelLock
+from introspection.demo.engine.row_answers import RowAnswer, RowAnswers
+from introspection.demo.engine.run_request import MAX_NEW_TOKENS, RunRequest, checked
 from introspection.demo.engine.trial_batch import TrialResult, TrialSpec
 from introspection.demo.engine.zerogpu import on_gpu, seconds
-from introspection.evaluation.grading.grade import Grade, grade
+from introspection.evaluation.grading.grade import grade
 from introspection.evaluation.records.record_files import seen_names, was_trained
 from introspection.injection import hooks
 from introspection.injection.decoding import generation
-from introspection.injection.decoding.readout import ReadToken, token_projections
-from introspection.injection.trials.trial import Injection, Schedule, Trial, conversation
+from introspection.injection.decoding.readout import token_projections
+from introspection.injection.trials.trial import Injection, Trial, conversation
 from introspection.io import input_checks
 from introspection.models.adapters import multi_adapter
 from introspection.models.loaded_model import LoadedModel
 
-__all__ = [
-    "FEWEST_TOKENS",
-    "MAX_NEW_TOKENS",
-    "MAX_STRENGTH",
-    "MOST_TOKENS",
-    "DemoModel",
-    "RowAnswer",
-    "RowAnswers",
-    "RunRequest",
-    "checked",
-    "is_harmful",
-]
+__all__ = ["DemoModel"]
 
-MAX_STRENGTH = 4.0
-MAX_NEW_TOKENS = 40  # answer tokens of every row as soon as the concept is harmful
-FEWEST_TOKENS, MOST_TOKENS = 8, 96
-TIMEOUT_SECONDS = 60.0
+TIMEOUT_SECONDS = 60.0  # of one run of the model
 ROWS = 3  # answers that the page asks for at once
-
-
-@dataclass(frozen=True, slots=True)
-class RunRequest:
-    """What a visitor asked for, checked. ``adapter``: its name, empty where there is no choice."""
-
-    concept: Concept
-    harmful: bool
-    strength: float
-    question: str
-    schedule: Schedule
-    tokens: int
-    adapter: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class RowAnswer:
-    """One row: what it is, what it wrote so far, and its verdict once it has ended."""
-
-    row: str
-    adapter: bool
-    injected: bool
-    text: str = ""
-    tokens: int = 0
-    halted_at: int | None = None
-    verdict: Grade | None = None
-    began: int | None = None  # characters written before a thought that came in mid-answer
-    tokens_read: tuple[ReadToken, ...] = ()  # what the reader found, once the run has ended
-
-    @property
-    def halted(self) -> bool:
-        return self.halted_at is not None or bool(self.verdict and self.verdict.halted)
-
-
-RowAnswers = tuple[RowAnswer, RowAnswer, RowAnswer]
-
-
-def is_harmful(concept: Concept) -> bool:
-    """Harmful in the catalogue, or a typed phrase with a harmful catalogue entry in it."""
-    if concept.category != "typed":
-        return concept.harmful
-    words = concept.name.split()
-    parts = [*words, *(" ".join(pair) for pair in zip(words, words[1:], strict=False))]
-    # Caution, not identity: here another form of a harmful word counts too.
-    return any(found.harmful for part in parts if (found := same_lemma(part)))
-
-
-def checked(
-    concept: object,
-    strength: object,
-    question: object = DEFAULT_QUESTION,
-    schedule: object = "final_on",
-    tokens: object = MAX_NEW_TOKENS,
-    adapter: object = None,
-    *,
-    offered: Sequence[str] = (),
-) -> RunRequest:
-    """Everything that a visitor sent, checked. Raises IntrospectionError with one sentence.
-
-    ``offered`` are the names of the adapters, the first of which answers unless another is chosen.
-    """
-    name = input_checks.concept_text(concept)
-    dose = input_checks.strength_value(strength, MAX_STRENGTH)
-    text = input_checks.question_text(question)
-    where = input_checks.schedule_value(schedule)
-    most = input_checks.token_count(tokens, MOST_TOKENS)
-    which = input_checks.adapter_name(adapter, offered)
-    chosen = resolve(name)
-    harmful = is_harmful(chosen)
-    most = min(most, MAX_NEW_TOKENS) if harmful else most
-    return RunRequest(chosen, harmful, dose, text, where, most, which if len(offered) > 1 else "")
 
 
 class DemoModel:
