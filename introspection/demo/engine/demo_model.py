@@ -35,21 +35,22 @@ ROWS = 3  # answers that the page asks for at once
 
 
 class DemoModel:
-    """The three rows of the page on one model: built once, used by every visitor in turn.
+    """One model with its adapter as the page uses it: built once, used by every visitor in turn.
 
-    Where visitors may choose, there is one for every adapter, all with the same turns. ``others`` are
-    those of ``switching.add`` beside ``loaded``; each has its own name.
+    ``others`` are the same model with further adapters (``multi_adapter.load_adapter``), each of its
+    own name. There is then one DemoModel for every adapter, and all share one ``lock``; ``offered``
+    has them by name, and is empty where there is no choice.
     """
 
     def __init__(self, loaded: LoadedModel, others: Sequence[LoadedModel] = ()) -> None:
         self.loaded = loaded
         self.lock = ModelLock(2 * TIMEOUT_SECONDS)
-        self.offered: dict[str, DemoModel] = {}  # by name, empty where there is no choice
+        self.offered: dict[str, DemoModel] = {}
         if others:
-            all_ = (self, *map(DemoModel, others))
-            self.offered = {one.loaded.adapter_name: one for one in all_}
-            for one in all_:
-                one.lock, one.offered = self.lock, self.offered
+            models = (self, *map(DemoModel, others))
+            self.offered = {model.loaded.adapter_name: model for model in models}
+            for model in models:
+                model.lock, model.offered = self.lock, self.offered
         self._trained = seen_names(loaded.adapter)
         self._steps = on_gpu(self._run, lambda request: seconds(ROWS * request.tokens))
         # Maps are one step more.
@@ -59,6 +60,7 @@ class DemoModel:
 
     @property
     def has_adapter(self) -> bool:
+        """Whether a trained adapter answers, and not the untrained model alone."""
         return self.loaded.adapter is not None
 
     @property
@@ -68,24 +70,26 @@ class DemoModel:
 
     @property
     def trained_range(self) -> tuple[float, float] | None:
+        """The least and the greatest strength of training, in typical residual norms."""
         return self.loaded.adapter.strengths if self.loaded.adapter else None
 
     @property
     def names(self) -> tuple[str, ...]:
         """The adapters on offer; the first is the one that answers unless another is chosen."""
-        own = self.loaded.adapter_name
-        return tuple(self.offered) or ((own,) if own else ())
+        name = self.loaded.adapter_name
+        return tuple(self.offered) or ((name,) if name else ())
 
     def request(self, *asked: object, **named: object) -> RunRequest:
         """:func:`checked` against the adapters on offer."""
         return checked(*asked, offered=self.names, **named)
 
     def chosen(self, adapter: object) -> DemoModel:
-        """The one with the adapter that a visitor chose. Raises IntrospectionError for no such."""
+        """The one with the adapter that a visitor chose, the first for None or an empty name. Raises
+        IntrospectionError for a name that is not on offer."""
         return self.offered.get(input_checks.adapter_name(adapter, self.names), self)
 
     def seen(self, concept: Concept) -> tuple[bool, str]:
-        """Whether training has seen the concept, in words that say why or why not."""
+        """Whether training has seen the concept, and why or why not in words."""
         if self._trained is not None and was_trained(concept.name, self._trained):
             exactly = concept.name.casefold() in self._trained
             return True, "seen in training" + ("" if exactly else " in another form")
@@ -100,7 +104,8 @@ class DemoModel:
         return False, "never seen in training"
 
     def stream(self, request: RunRequest) -> Iterator[RowAnswers]:
-        """The three answers after every token; closing the iterator ends the model."""
+        """The three answers after every token; closing the iterator ends the run. Raises
+        IntrospectionError when the model does not become free in time."""
         steps_of = self.chosen(request.adapter)._steps
         with self.lock.hold(), closing(steps_of(request)) as steps:
             yield from steps
@@ -108,20 +113,21 @@ class DemoModel:
     def lines(
         self, asked: Sequence[TrialSpec], most: int = MAX_NEW_TOKENS, maps: bool = False
     ) -> Iterator[tuple[TrialResult, ...]]:
-        """All answers of a list of lines after every token, by the adapter of this experiment, at last
-        with their ``maps``; closing it ends the model."""
+        """All answers to a list of trials after every token, by this adapter; closing the iterator ends
+        the run. ``most`` is tokens per answer. With ``maps`` the last answers have their projections
+        at every layer. Raises IntrospectionError when the model does not become free in time."""
         with self.lock.hold(), closing(self._line_steps(asked, most, maps)) as steps:
             yield from steps
 
     def warm(self) -> None:
-        """Read the words that every typed concept is measured against; they are kept."""
+        """Read the baseline words, which the vector of every typed concept needs; they are cached."""
         for one in self.offered.values() or (self,):
             with self.lock.hold():
                 one._activate()
                 one.loaded.vectors_of(["ocean"])
 
     def _activate(self) -> None:
-        """At the start of all work on the model, where it is done: in the fork, on ZeroGPU."""
+        """Let this adapter answer. To be called where the model runs: on ZeroGPU in the fork."""
         if self.offered:
             multi_adapter.set_adapter(self.loaded, [one.loaded for one in self.offered.values()])
 
@@ -132,7 +138,7 @@ class DemoModel:
         yield from trial_batch.run(self.loaded, asked, most, TIMEOUT_SECONDS, maps)
 
     def _run(self, request: RunRequest) -> Generator[RowAnswers, None, None]:
-        """Everything that needs the model, from a request that can be pickled to such answers."""
+        """Everything of :meth:`stream` that needs the model; request and answers can be pickled."""
         self._activate()
         injected = request.strength > 0
         given = None
@@ -162,9 +168,10 @@ class DemoModel:
                         began.setdefault(i, len(report.text))
                 yield self._answers(request, rows, reports, began, ended=False)
         done = self._answers(request, rows, reports, began, ended=True)
-        found = token_projections(self.loaded, trials, [answer.text for answer in done], vector)
-        read_ = [replace(a, tokens_read=t) for a, t in zip(done, found, strict=True)]
-        yield read_[0], read_[1], read_[2]
+        texts = [answer.text for answer in done]
+        read = token_projections(self.loaded, trials, texts, vector)
+        first, second, third = (replace(a, tokens_read=t) for a, t in zip(done, read, strict=True))
+        yield first, second, third
 
     @staticmethod
     def _answers(

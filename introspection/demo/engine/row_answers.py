@@ -15,7 +15,12 @@ __all__ = ["RowAnswer", "RowAnswers"]
 
 @dataclass(frozen=True, slots=True)
 class RowAnswer:
-    """One row: what it is, what it wrote so far, and its verdict once it has ended."""
+    """One of the three answers so far: what was done, what was written, the verdict once it has ended.
+
+    ``row`` is "adapter_thought", "base_thought" or "adapter_clean"; ``began`` counts the characters
+    before a thought that came in mid-answer; ``tokens_read`` is the linear readout of every token,
+    once the run has ended.
+    """
 
     row: str
     adapter: bool
@@ -24,11 +29,12 @@ class RowAnswer:
     tokens: int = 0
     halted_at: int | None = None
     verdict: Grade | None = None
-    began: int | None = None  # characters written before a thought that came in mid-answer
-    tokens_read: tuple[ReadToken, ...] = ()  # what the reader found, once the run has ended
+    began: int | None = None
+    tokens_read: tuple[ReadToken, ...] = ()
 
     @property
     def halted(self) -> bool:
+        """Whether the answer was ended by a halt, or says one."""
         return self.halted_at is not None or bool(self.verdict and self.verdict.halted)
 
 

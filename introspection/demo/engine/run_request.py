@@ -48,7 +48,7 @@ def is_harmful(concept: Concept) -> bool:
     words = concept.name.split()
     parts = [*words, *(" ".join(pair) for pair in zip(words, words[1:], strict=False))]
     # Caution, not identity: here another form of a harmful word counts too.
-    return any(found.harmful for part in parts if (found := same_lemma(part)))
+    return any(entry.harmful for part in parts if (entry := same_lemma(part)))
 
 
 def checked(
