@@ -6,7 +6,6 @@ out tests to the others never does.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +29,8 @@ FAMILIES = (
     "gpt_neox",
     "falcon",
 )
+# Rotary and learned positions, sliding windows, one key head: most of what families differ in.
+UNLIKE = ("llama", "gemma3_text", "gpt2", "falcon")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -41,19 +42,23 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object:
     """With ``--dist loadscope``: a file on one worker, which starts its servers and trains its models
-    once; the browser's file on two, one for each place where the page is rendered."""
+    once; what Node renders apart, with a server of its own."""
     from xdist.scheduler import LoadScopeScheduling
 
     class ByServer(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            rendering = re.search(r"\[(csr|ssr)\b", nodeid)
-            return nodeid.split("::")[0] + (rendering[1] if rendering else "")
+            return nodeid.split("::")[0] + "[ssr]" * nodeid.endswith("[ssr]")
 
     return ByServer(config, log) if config.getvalue("dist") == "loadscope" else None
 
 
-@pytest.fixture(params=FAMILIES)
+@pytest.fixture(
+    params=[
+        pytest.param(name, marks=() if name in UNLIKE else pytest.mark.slow) for name in FAMILIES
+    ]
+)
 def family(request: pytest.FixtureRequest) -> str:
+    """Four families in ``make check``, all in ``make test``."""
     return request.param
 
 

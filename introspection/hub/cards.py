@@ -1,25 +1,22 @@
-"""What the Hub reads at the top of a README: the card of an adapter, the settings of a Space.
-
-Knows: the front matter of both, and how the rates of ``evaluation.json`` become a ``model-index``.
-Does not know: the text under the front matter (``report`` writes it) or where a card is sent.
-"""
+"""Front matter for the Hugging Face Hub: measured rates of an adapter's card, settings of a Space."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import yaml  # type: ignore[import-untyped]
-from huggingface_hub import EvalResult, ModelCardData, RepoCard
+from huggingface_hub import EvalResult, RepoCard
 
 from introspection.errors import IntrospectionError
-from introspection.models.adapters.front_matter import model_name
 
-__all__ = ["check_space_card", "model_index", "results"]
+__all__ = ["check_space_readme", "eval_results"]
 
 
-def results(evaluation: dict[str, Any]) -> list[EvalResult]:
-    """The rates of ``evaluation.json`` as results of a model card: one for each row of the headline
-    table that the evaluation answers."""
+def eval_results(evaluation: dict[str, Any]) -> list[EvalResult]:
+    """One metric per row of the report's headline table that ``evaluation.json`` has a rate for.
+
+    Raises IntrospectionError for a rate that is incomplete or of the wrong type.
+    """
     from introspection.evaluation.report import HEADLINE  # imports torch
 
     rates = []
@@ -53,16 +50,8 @@ def results(evaluation: dict[str, Any]) -> list[EvalResult]:
     return rates
 
 
-def model_index(evaluation: dict[str, Any], base_id: str) -> list[dict[str, Any]]:
-    """The rates of ``evaluation.json`` as the ``model-index`` of a model card."""
-    rates = results(evaluation)
-    data = ModelCardData(model_name=model_name(base_id), eval_results=rates)
-    index: list[dict[str, Any]] = data.to_dict()["model-index"] if rates else []
-    return index
-
-
-def check_space_card(readme: str, files: set[str]) -> None:
-    """Refuse a README that would make a Space which cannot start."""
+def check_space_readme(readme: str, files: set[str]) -> None:
+    """Raise IntrospectionError unless ``readme`` names the SDK and an app file among ``files``."""
     try:
         data = RepoCard(readme).data if readme.lstrip().startswith("---") else {}
     except (ValueError, TypeError, yaml.YAMLError):

@@ -1,20 +1,21 @@
-"""The demo as a Space on the Hugging Face Hub: what of a checkout goes there, and its variables.
+"""Create or update the Space of the demo: which files of a checkout it needs, and its variables.
 
-Knows: which files a Space needs, what its README must say, how its adapter is pinned. Does not know:
-how a commit is made and checked (``hub``), what the Space does once it runs (``demo.space``).
+The adapter is a folder of the checkout, or one on the Hub that is pinned to a commit.
 """
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
+
+from huggingface_hub import HfApi
 
 from introspection.errors import IntrospectionError
-from introspection.hub.cards import check_space_card
-from introspection.hub.transfer import check_repo, commit_files, connect, token_to_write
+from introspection.hub.cards import check_space_readme
+from introspection.hub.client import check_repo, commit_files, connect, write_token
 from introspection.io.hub_errors import readable_hub_errors
 from introspection.io.input_checks import quoted
+from introspection.io.outputs.manifest import FILES
 from introspection.models import local_paths
 from introspection.models.adapters.front_matter import HUB_ID
 
@@ -38,20 +39,22 @@ def push_space(
 ) -> str:
     """Create or update the Space ``repo`` from the checkout ``tree`` and return the commit's sha.
 
-    ``adapter`` is a folder in the tree or a Hub id, which ``revision`` pins to a commit. ``hardware``
-    is asked for only if named, since it may cost money.
+    ``adapter`` is a folder in the tree or a Hub id, which ``revision`` pins to a commit (40 hex
+    digits). ``hardware`` is requested only if named, since it may cost money. Raises
+    IntrospectionError if the Space could not start or the Hub refuses.
     """
     check_repo(repo)
     _check_pin(tree, adapter, revision)
-    secret = token_to_write(token, repo)
+    secret = write_token(token, repo)
     with readable_hub_errors(repo, secret):
-        files = _space_files(tree)
-        readme = files["README.md"].read_bytes().decode(errors="replace")
-        check_space_card(readme, set(files))
+        names = _space_files(tree)
+        readme = (tree / "README.md").read_bytes().decode(errors="replace")
+        check_space_readme(readme, names)
         api = connect(secret)
         sha = commit_files(
-            *(api, repo, "space", files, _from_tree, private),
-            "Introspection demo",
+            *(api, repo, "space", tree, names, _is_ours),
+            private=private,
+            message="Introspection demo",
             space_sdk="gradio",
         )
         _set_variables(api, repo, model, adapter, revision)
@@ -61,6 +64,7 @@ def push_space(
 
 
 def _check_pin(tree: Path, adapter: str | None, revision: str | None) -> None:
+    """Raise IntrospectionError unless ``adapter`` is in ``tree``, or on the Hub at a commit."""
     named = adapter is not None and adapter.casefold() != "none"
     # As the Space will read it: a/b is a path where there is a folder a.
     on_hub = (
@@ -84,20 +88,19 @@ def _check_pin(tree: Path, adapter: str | None, revision: str | None) -> None:
         )
 
 
-def _from_tree(name: str) -> bool:
+def _is_ours(name: str) -> bool:
+    """Whether a file of a Space comes from a checkout and may be deleted there."""
     return name.partition("/")[0] in SPACE_FILES
 
 
-def _space_files(tree: Path) -> dict[str, Path]:
-    """What goes into the Space, by its name there: no caches, nothing hidden, no links."""
-    from introspection.io.outputs.manifest import FILES
-
+def _space_files(tree: Path) -> set[str]:
+    """The names of the Space's files in ``tree``: no caches, nothing hidden, no symbolic links."""
     missing = [name for name in SPACE_FILES[:4] if not (tree / name).exists()]
     if missing:
         raise IntrospectionError(
             f"{tree} has no {missing[0]}: run this in a checkout of the whole repository."
         )
-    files = {}
+    names = set()
     for name in SPACE_FILES:
         for path in [tree / name, *sorted((tree / name).rglob("*"))]:
             relative = path.relative_to(tree)
@@ -105,13 +108,14 @@ def _space_files(tree: Path) -> dict[str, Path]:
             linked = any((tree / parent).is_symlink() for parent in [relative, *relative.parents])
             foreign = name == "adapters" and (path.name not in FILES or len(relative.parts) != 3)
             if path.is_file() and not (hidden or linked or foreign or path.suffix == ".pyc"):
-                files[relative.as_posix()] = path
-    _check_adapters({path.parent for name, path in files.items() if name.startswith("adapters/")})
-    return files
+                names.add(relative.as_posix())
+    _check_adapters({(tree / name).parent for name in names if name.startswith("adapters/")})
+    return names
 
 
 def _check_adapters(folders: set[Path]) -> None:
-    """Older versions wrote down where a model lay; in a Space everybody could read it."""
+    """Raise IntrospectionError for an adapter that names a local folder, as older versions wrote it:
+    in a Space everybody could read it."""
     for folder in sorted(folders):
         if local_paths.found(folder):
             raise IntrospectionError(
@@ -121,14 +125,15 @@ def _check_adapters(folders: set[Path]) -> None:
 
 
 def _set_variables(
-    api: Any, repo: str, model: str, adapter: str | None, revision: str | None
+    api: HfApi, repo: str, model: str, adapter: str | None, revision: str | None
 ) -> None:
+    """Set the variables that the demo reads at its start, and delete those that do not apply."""
     wanted = {
         "INTROSPECTION_MODEL": model,
         "INTROSPECTION_ADAPTER": adapter,
         "INTROSPECTION_REVISION": revision,
     }
-    present = {key: found.value for key, found in api.get_space_variables(repo).items()}
+    present = {key: variable.value for key, variable in api.get_space_variables(repo).items()}
     for key, value in wanted.items():
         if value and present.get(key) != value:  # each change restarts the Space
             api.add_space_variable(repo, key, value)

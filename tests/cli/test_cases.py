@@ -1,9 +1,12 @@
 """The folder of cases: inputs after public complaints, each put to the program as it stands.
 
 One test a row that has an input here (L: nothing lost, N: nothing misread), by the file in ``cases/``.
-More of every kind, and the rows without a file, stand in the tests of the part that they belong to:
-N8 test_fingerprints, N9 test_foreign, N10 test_demo_hostile, N11 test_other_models, R1 and R6 to R10
-test_records, R3 test_conditions, R4 test_names, R5 test_hub, R11 test_injections, R12 test_records.
+Rows whose script starts many processes soak; the same in one process: L3 test_kill_points, L4 and
+L7 test_runs, L5 and L11 test_outputs, L6 test_out_fuzz. More of every kind, and the rows without a
+file, stand in the tests of the part that they belong to: L1 and L2 test_out_fuzz, L8 and L9
+test_outputs, L10 test_kill_points, N2 test_catalogue, N8 test_fingerprints, N9 test_foreign, N10
+test_hostile, N11 test_other_models, R1, R6 to R10 and R12 test_records, R3 test_conditions, R4
+test_names, R5 test_transfer, R11 test_injection_values.
 """
 
 from __future__ import annotations
@@ -13,23 +16,18 @@ import json
 import os
 import re
 import shutil
-import stat
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 from safetensors import safe_open
-from typer.testing import CliRunner
 
-from introspection import __main__ as command_line
-from introspection.concepts.catalogue import Concept, resolve
 from introspection.concepts.texts import reports
 from introspection.evaluation.grading.grade import grade
 from introspection.injection.trials import trial
-from introspection.models import loading
-from tests.support.tiny import LAYER, make_tokenizer
+from tests.support.command import refused, run
+from tests.support.tiny import make_tokenizer
 from tests.support.tiny_folder import write_adapter, write_model
 
 pytestmark = pytest.mark.slow  # trainings and processes
@@ -65,19 +63,6 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def run(*args: object) -> Any:
-    return CliRunner().invoke(command_line.app, [str(arg) for arg in args])
-
-
-def refused(*args: object, says: str = "") -> str:
-    result = run(*args)
-    assert result.exit_code == 2 and result.exception is not None, result.output
-    assert isinstance(result.exception, SystemExit), result.exception
-    (line,) = result.stderr.splitlines()
-    assert line.startswith("error: ") and line.endswith(".") and says in line, line
-    return line
-
-
 def train(model: Path, *args: object) -> tuple[object, ...]:
     return ("train", "--model", model, *SHORT, "--device", "cpu", *args)
 
@@ -101,27 +86,7 @@ def names_read(file: str, model: Path, folder: Path, *options: str) -> list[str]
 # --- nothing lost -------------------------------------------------------------------------------
 
 
-def test_l1_a_thesis_beside(model: Path, here: Path) -> None:
-    (here / "notes").mkdir()
-    (here / "notes" / "thesis.txt").write_text("x")
-    refused(*train(model, "--out", "notes"), says="thesis.txt")
-    assert contents(here) == {"notes/thesis.txt": hashlib.sha256(b"x").hexdigest()}
-
-
-def test_l2_places_that_nobody_means(model: Path, adapter: Path, here: Path) -> None:
-    shutil.copytree(adapter, here / "adapters" / "mine")
-    shutil.copytree(model, here / "model")
-    (here / "file").write_text("x")
-    os.symlink("adapters", here / "link")
-    os.mkfifo(here / "pipe")
-    before = contents(here)
-    own = here / "model"
-    for target in ("adapters", ".", own, "file", "link", "pipe", "/dev/null"):
-        refused(*train(own, "--out", target))
-    refused(*train(own, "--out", "X", "--run", "X/run"), says="lie apart")
-    assert contents(here) == before and stat.S_ISFIFO((here / "pipe").stat().st_mode)
-
-
+@pytest.mark.soak
 def test_l3_stale_replies(tiny: Path, model: Path, here: Path) -> None:
     script = ["bash", CASES / "stale_replies.sh", ROOT, tiny / "llama", model]
     done = subprocess.run(script, capture_output=True, text=True, check=False, timeout=500)
@@ -133,6 +98,7 @@ def test_l3_stale_replies(tiny: Path, model: Path, here: Path) -> None:
         assert (here / name / "introspection.json").is_file(), done.stdout
 
 
+@pytest.mark.soak
 def test_l4_damaged_run_files(model: Path, here: Path) -> None:
     ours = ("train", "--model", model, "--recipe", "ours", "--examples", "8", "--epochs", "1")
     ours += ("--batch-size", "4", "--device", "cpu", "--out", "a", "--run", "r")
@@ -146,6 +112,7 @@ def test_l4_damaged_run_files(model: Path, here: Path) -> None:
         assert result.exit_code == 0 and contents(here / "a") == whole, (data, result.output)
 
 
+@pytest.mark.soak
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounts a small disk")
 def test_l5_l6_a_full_disk_and_a_device(tiny: Path, here: Path) -> None:
     script = ["bash", CASES / "disk.sh", ROOT, tiny / "llama", here]
@@ -157,6 +124,7 @@ def test_l5_l6_a_full_disk_and_a_device(tiny: Path, here: Path) -> None:
     assert (here / "mynull").is_char_device()
 
 
+@pytest.mark.soak
 @pytest.mark.usefixtures("here")
 def test_l7_a_date_in_the_template(tiny: Path) -> None:
     script = ["bash", CASES / "dated.sh", ROOT, tiny]
@@ -165,23 +133,7 @@ def test_l7_a_date_in_the_template(tiny: Path) -> None:
     assert len(said) == 2 and said[0] == said[1], done.stdout + done.stderr
 
 
-def test_l8_home(model: Path, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HOME", str(here / "home"))
-    (here / "home").mkdir()
-    assert run("extract", "ocean", "--model", model, "--out=~/v.safetensors").exit_code == 0
-    assert (here / "home" / "v.safetensors").is_file() and not (here / "~").exists()
-
-
-def test_l9_l10_modes_and_equal_bytes(model: Path, here: Path) -> None:
-    for name in ("a", "b"):
-        assert run(*train(model, "--out", name, "--run", f"run-{name}")).exit_code == 0
-    assert contents(here / "a") == contents(here / "b")
-    umask = os.umask(0)
-    os.umask(umask)
-    for path in [*(here / "a").iterdir(), *(here / "run-a").glob("*.safetensors")]:
-        assert path.stat().st_mode & 0o777 == 0o666 & ~umask, path
-
-
+@pytest.mark.soak
 def test_l11_pushed_paths(model: Path, here: Path) -> None:
     assert run(*train(model, "--out", "a", "--run", "r")).exit_code == 0
     script = [sys.executable, CASES / "pushed_paths.py", ROOT, here / "a", str(model.parent)]
@@ -198,12 +150,6 @@ def test_n1_names_with_dots() -> None:
         for text in (*reports(name, False), *reports(name, True)):
             verdict = grade(text, name)
             assert verdict.correct and verdict.named == name, (text, verdict.named)
-
-
-def test_n2_words_are_what_was_typed() -> None:
-    typed = ("news", "chip", "us", "rich", "sweet", "content", "polarise", "incase", "digitalise")
-    for word in typed:
-        assert resolve(word) == Concept(word), word
 
 
 def test_r2_lists_give_what_was_written(model: Path, here: Path) -> None:
@@ -262,21 +208,6 @@ def test_n5_n6_contexts(file: str, model: Path, adapter: Path, here: Path) -> No
     assert {controls(line) for line in lines} == {controls("Hello")}
 
 
-def test_n5_a_bad_line_is_named_and_may_be_left_out(model: Path, here: Path) -> None:
-    words = here / "words.txt"
-    words.write_text("ocean\nen\x00vy\nlighthouse\n")
-    said = refused("extract", "--file", words, "--model", model)
-    assert "words.txt, line 2" in said and "--skip-bad-lines" in said
-    assert names_read(str(words), model, here, "--skip-bad-lines") == ["ocean", "lighthouse"]
-
-
-def test_n9_somebody_elses_adapter(model: Path, adapter: Path, here: Path) -> None:
-    shutil.copytree(adapter, here / "stock")
-    (here / "stock" / "introspection.json").unlink()
-    said = refused("ask", "ocean", "--model", model, "--adapter", "stock")
-    assert "was not made by this program" in said and "download" not in said
-
-
 @pytest.mark.usefixtures("here")
 @pytest.mark.parametrize("name", ["slow", "no_eos", "gpt2"])
 @pytest.mark.parametrize("command", ["ask", "extract", "train"])
@@ -293,11 +224,3 @@ def test_n11_one_sentence_or_it_works(name: str, command: str, tiny: Path) -> No
         for blame in ("network", "HF_TOKEN", "offset_mapping", "substring", "int()"):
             assert blame not in result.stderr, result.stderr
     assert (result.exit_code == 2) == (name == "slow" or (name, command) == ("gpt2", "train"))
-
-
-def test_n11_a_template_that_wants_lists(tiny: Path) -> None:
-    result = run("ask", "ocean", "--base", "--model", tiny / "list_template", "--device", "cpu")
-    assert result.exit_code == 0, result.output
-    loaded = loading.load(str(tiny / "list_template"), None, LAYER, "cpu")
-    text = trial.render(loaded.tokenizer, trial.conversation("Where is the ocean?"))
-    assert "Where is the ocean?" in text and "'type'" not in text

@@ -37,7 +37,7 @@ from introspection.models import loading
 from introspection.models.adapters import adapter_info, multi_adapter
 from introspection.models.loaded_model import LoadedModel, adapter_name, bundled_adapter
 from introspection.models.presets import DEFAULT
-from tests.demo.test_page import SETTINGS, call
+from tests.support.page import SETTINGS, call
 from tests.support.tab import Tab, free_port
 from tests.support.tiny import hook_count
 from tests.support.tiny_folder import (

@@ -35,7 +35,7 @@ from introspection.injection.decoding import generation
 from introspection.injection.trials.trial import FINAL_ON, Injection, Trial, encode, prompt_ids
 from introspection.injection.trials.trial import conversation as ask
 from introspection.models.loaded_model import LoadedModel
-from tests.demo.test_trial_batch import INFO
+from tests.support.page import INFO
 from tests.support.tab import Tab, index
 from tests.support.tiny import LAYER, load_tiny, make_tokenizer
 

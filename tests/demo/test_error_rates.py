@@ -124,13 +124,6 @@ def test_false_positives_come_first_then_hits_halts_controls(shipped: dict[str, 
     assert said.index("false alarm") < said.index("overlooks") < said.index("does not halt")
 
 
-def test_the_order_does_not_depend_on_the_list(
-    shipped: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(rates, "HEADLINE", HEADLINE[::-1])
-    assert rates.rows(shipped)[0].condition.startswith("clean")
-
-
 def test_the_sentence_follows_the_numbers() -> None:
     def cell(k: int, n: int) -> dict[str, Any]:
         return {"successes": k, "n": n, "low": 0.0, "high": 1.0, "contexts": 1}
@@ -151,17 +144,6 @@ def test_the_sentence_follows_the_numbers() -> None:
     assert rates.headline({"conditions": conditions}).startswith(
         "With nothing injected it raises a false alarm in 0.5 % of answers; it does not halt"
     )
-
-
-def test_the_table_is_one_for_everybody(shipped: dict[str, Any]) -> None:
-    page = Page(error_rates.table(shipped))
-    tags = dict(page.tags)
-    assert tags["div"]["role"] == "region" and tags["div"]["tabindex"] == "0"
-    assert tags["div"]["aria-label"] and "caption" in tags
-    heads = [attrs.get("scope") for tag, attrs in page.tags if tag == "th"]
-    assert heads.count("col") == 6 and None not in heads
-    assert heads.count("row") == len(rates.rows(shipped))
-    assert all(a["aria-hidden"] == "true" for t, a in page.tags if a.get("class") == "rate")
 
 
 def test_the_figure_shows_the_rates_of_the_table(shipped: dict[str, Any]) -> None:
@@ -268,11 +250,6 @@ def test_missing_too_large_or_empty_gives_one_sentence(
     [
         ({"weights": "0" * 64}, "of another adapter"),
         ({"weights": None}, "does not say which adapter"),
-        ({"base": "0" * 16}, "of another base model"),
-        ({"layer": 13}, "of another layer"),
-        ({"norm": 148.9}, "of another unit of strength"),
-        ({"schema": 3}, "of another schema"),
-        ({"versions": {"introspection": "0.9.0"}}, "of another version"),
         ({"layer": None}, "of another layer"),
     ],
 )
@@ -349,9 +326,6 @@ def test_the_explanation_without_an_adapter() -> None:
     ("layer", "depth", "names"),
     [
         (14, 30, ["layer 0", "…", "layer 14", "…", "layer 29"]),
-        (0, 4, ["layer 0", "…", "layer 3"]),
-        (1, 3, ["layer 0", "layer 1", "layer 2"]),
-        (3, 4, ["layer 0", "…", "layer 3"]),
         (0, 1, ["layer 0"]),
     ],
 )

@@ -31,6 +31,8 @@ from introspection.demo.tabs.try_it import export, recorded
 from introspection.errors import IntrospectionError
 from introspection.evaluation.grading.grade import grade
 from introspection.models import loading
+from tests.support.page import INFO
+from tests.support.tab import free_port
 from tests.support.tiny import load_tiny
 from tests.support.tiny_folder import write_model
 
@@ -148,16 +150,10 @@ def test_unknown_parameters_are_ignored_and_the_last_of_repeated_ones_counts(
 @pytest.mark.parametrize(
     "query",
     [
-        "concept=", "strength=1", "concept=%00", "concept=...", f"concept={'x' * 61}",
-        "concept=a%E2%80%AEb", "concept=a%E2%80%8Fb", "concept=a%0Ab", "concept=a%E2%80%8Db",
-        "concept=ocean&strength=", "concept=ocean&strength=nan", "concept=ocean&strength=-1",
-        "concept=ocean&strength=4.01", "concept=ocean&strength=1e999", "concept=ocean&strength=1_0",
-        "concept=ocean&strength=0x1", "concept=ocean&question=", "concept=ocean&question=%00",
-        "concept=ocean&question=a%E2%80%AEb", "concept=ocean&question=a%0Asystem:b",
-        f"concept=ocean&question={'x' * 2_001}", f"concept=ocean&question={'x' * 4_000}",
-        "concept=ocean&schedule=", "concept=ocean&schedule=never", "concept=ocean&schedule=span:7-3",
-        "concept=ocean&schedule=from_step:99999", "concept=ocean&tokens=0", "concept=ocean&tokens=97",
-        "concept=ocean&tokens=1.5", "concept=ocean&tokens=x", f"concept=ocean&other={'x' * 4_000}",
+        "concept=", "strength=1", "concept=a%E2%80%AEb", "concept=ocean&strength=1e999",
+        "concept=ocean&question=a%0Asystem:b", "concept=ocean&schedule=span:7-3",
+        "concept=ocean&tokens=97", f"concept=ocean&question={'x' * 4_000}",
+        f"concept=ocean&other={'x' * 4_000}",
     ],
 )  # fmt: skip
 def test_a_bad_link_is_one_sentence(check: DemoModel, query: str) -> None:
@@ -279,8 +275,6 @@ def test_a_space_is_called_on_its_own_host(
 @pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("curl"), reason="there is no curl")
 def test_both_programs_run_on_a_real_page(tmp_path: Path) -> None:
-    from tests.demo.test_page import INFO, free_port
-
     loaded = replace(load_tiny("llama"), adapter=INFO)
     page = launch(loaded, "127.0.0.1", free_port(), block=False, quiet=True)
     try:
@@ -451,29 +445,6 @@ def test_nothing_that_is_mutated_at_random_escapes(check: DemoModel) -> None:
             export.from_json(check.request, text[:at] + odd + text[at + size :])
         except IntrospectionError as error:
             assert "\n" not in str(error)
-
-
-@pytest.mark.parametrize(
-    "unit",
-    [
-        "I detect ",
-        "I ",
-        "a",
-        "about ",
-        "injected thought about ",
-        "not ",
-        "\n",
-        "HALT ",
-        "I do not",
-    ],
-)
-def test_grading_hostile_answers_is_fast(check: DemoModel, unit: str) -> None:
-    run = exported(check)
-    for row in run["rows"]:
-        row["text"] = (unit * 4_000)[:4_000]
-    began = time.process_time()
-    export.from_json(check.request, json.dumps(run))
-    assert time.process_time() - began < 2
 
 
 # --- recorded runs ------------------------------------------------------------------------------

@@ -29,10 +29,10 @@ import pytest
 from introspection.concepts.texts import DEFAULT_QUESTION
 from introspection.demo.engine.demo_model import DemoModel
 from introspection.demo.engine.run_tickets import Tickets
-from introspection.demo.server.launch import launch
+from introspection.demo.server import launch as server
 from introspection.demo.tabs.blind_trial import trial
 from introspection.models.loaded_model import LoadedModel
-from tests.demo.test_page import CONCEPTS, INFO, SETTINGS
+from tests.support.page import CONCEPTS, INFO, SETTINGS
 from tests.support.tab import WEB, Tab, free_port
 from tests.support.tiny import hook_count, load_tiny
 
@@ -52,7 +52,7 @@ def loaded() -> LoadedModel:
 
 @pytest.fixture(scope="module")
 def page(loaded: LoadedModel) -> Iterator[gr.Blocks]:
-    page = launch(loaded, "127.0.0.1", free_port(), block=False, quiet=True)
+    page = server.launch(loaded, "127.0.0.1", free_port(), block=False, quiet=True)
     yield page
     page.close()
 
@@ -93,27 +93,36 @@ def crowd(page: gr.Blocks, count: int) -> list[tuple[tuple[str, str], tuple[int,
         return list(pool.map(one, wishes))
 
 
-def test_sixty_at_once_are_all_served_as_if_alone(page: gr.Blocks, alone: Any) -> None:
-    for wish, answer in crowd(page, 60):
-        assert answer == alone[wish], wish
+@pytest.mark.parametrize(
+    ("count", "places"), [(24, 64), (24, 6), pytest.param(200, 64, marks=pytest.mark.soak)]
+)
+def test_a_crowd_gets_what_each_gets_alone_or_a_clean_no(
+    count: int,
+    places: int,
+    loaded: LoadedModel,
+    alone: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """``places``: how many may wait in the queue."""
+    monkeypatch.setattr(server, "QUEUE", places)
+    page, served = server.launch(loaded, "127.0.0.1", free_port(), block=False, quiet=True), 0
+    try:
+        for wish, (status, answer) in crowd(page, count):
+            if status == 200:
+                served += 1
+                assert (200, answer) == alone[wish], wish
+            else:
+                assert status == 503 and "queue" in answer.casefold(), (status, answer)
+        assert served == count if count < places else places <= served + 4 < 0.75 * count
+        assert call(page.local_url.rstrip("/"), "report", "ocean") == alone["report", "ocean"]
+    finally:
+        page.close()
 
 
-def test_two_hundred_at_once_get_an_answer_or_a_clean_no(page: gr.Blocks, alone: Any) -> None:
-    served = 0
-    for wish, (status, answer) in crowd(page, 200):
-        if status == 200:
-            served += 1
-            assert (200, answer) == alone[wish], wish
-        else:
-            assert status == 503 and "queue" in answer.casefold(), (status, answer)
-    assert 60 <= served < 150  # the queue has its bound
-    url = page.local_url.rstrip("/")
-    assert call(url, "report", "ocean") == alone["report", "ocean"]
-
-
-def test_two_hundred_who_leave_do_not_block_the_next(page: gr.Blocks) -> None:
+@pytest.mark.parametrize("count", [20, pytest.param(200, marks=pytest.mark.soak)])
+def test_who_leaves_does_not_block_the_next(count: int, page: gr.Blocks) -> None:
     """The next visitor's first token comes soon, whatever was started and dropped before."""
-    for i in range(200):
+    for i in range(count):
         visitor = Tab(page)
         ticket = visitor.call("begin", CONCEPTS[i % 6], *SETTINGS)[3]
         updates = visitor.stream("run", ticket, CONCEPTS[i % 6], *SETTINGS)
@@ -126,14 +135,15 @@ def test_two_hundred_who_leave_do_not_block_the_next(page: gr.Blocks) -> None:
     assert time.monotonic() - began < 5
 
 
-# --- a thousand runs ----------------------------------------------------------------------------
+# --- runs of every kind, a few and a thousand ---------------------------------------------------
 
 # Of every kind that reaches the model, (how many of the thousand, wishes). A visitor, with a session of
 # its own, makes four runs.
 SCHEDULES = ("final_on", "final", "all", "span:3-7", "from_step:5")  # prior_turn has no turn here
 DOSES = (0.0, 0.5, 1.0, 2.0)
 SECRETS = ("burrito", "starfish", "inflation", "")
-KINDS: dict[str, tuple[int, list[tuple[Any, ...]]]] = {
+Kinds = dict[str, tuple[int, list[tuple[Any, ...]]]]
+KINDS: Kinds = {
     "report": (
         30,
         [
@@ -183,19 +193,19 @@ Wish = tuple[str, tuple[Any, ...]]
 
 
 @contextmanager
-def forgetful(loaded: LoadedModel) -> Iterator[gr.Blocks]:
+def forgetful(loaded: LoadedModel, kinds: Kinds) -> Iterator[gr.Blocks]:
     """A page that soon remembers as many sessions as it ever will, and draws few blind trials."""
     rng = random.Random(0)
 
     def draw(*_: Any) -> trial.BlindTrial:
-        secret, dose = rng.choice(KINDS["run_blind"][1])
+        secret, dose = rng.choice(kinds["run_blind"][1])
         return trial.BlindTrial(
             (*SECRETS[:-1], "carousel", "justice"), secret, dose if secret else 0.0
         )
 
     options = {"block": False, "quiet": True, "state_session_capacity": SESSIONS}
     with mock.patch.object(trial, "draw", draw):
-        page = launch(loaded, "127.0.0.1", free_port(), **options)
+        page = server.launch(loaded, "127.0.0.1", free_port(), **options)
         try:
             yield page
         finally:
@@ -248,6 +258,52 @@ def containers(page: gr.Blocks, loaded: LoadedModel) -> dict[str, int]:
     return found
 
 
+def answers_alone(page: gr.Blocks, kinds: Kinds) -> dict[Wish, str]:
+    alone: dict[Wish, str] = {}
+    for name, (_, wishes) in kinds.items():
+        for given in wishes:
+            wish, came = answer(Tab(page), (name, given))
+            assert alone.setdefault(wish, came) == came, wish
+    for secret, dose in kinds["run_blind"][1]:
+        # The blind trial asks the usual question, as the endpoint for one report does.
+        said = ["ocean", 0.0] if not secret else [secret, dose]
+        _, (row,) = asked(page.local_url.rstrip("/"), "report", *said, DEFAULT_QUESTION, "final_on")
+        alone["run_blind", (secret, dose if secret else 0.0)] = json.dumps(
+            trial.report(row["text"])
+        )
+    assert len(set(alone.values())) > 0.6 * len(alone), "a mixed-up answer would hardly show"
+    return alone
+
+
+def drawn(kinds: Kinds) -> list[Wish]:
+    names = [name for name, (weight, _) in kinds.items() for _ in range(weight)]
+    rng = random.Random(1)
+    rng.shuffle(names)
+    return [(name, rng.choice(kinds[name][1])) for name in names]
+
+
+def mixed_up(page: gr.Blocks, wishes: list[Wish], alone: dict[Wish, str]) -> list[list[str]]:
+    """What differs from the answer alone when visitors with EACH wishes come, THREADS at once."""
+
+    def one(visitor: list[Wish]) -> list[str]:
+        tab = Tab(page)
+        told = [answer(tab, wish) for wish in visitor]
+        return [f"{asked}: {came[:200]}" for asked, came in told if alone[asked] != came]
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        visitors = [wishes[i : i + EACH] for i in range(0, len(wishes), EACH)]
+        return [mixed for mixed in pool.map(one, visitors) if mixed]
+
+
+def test_runs_of_every_kind_at_once_mix_nothing(loaded: LoadedModel) -> None:
+    hooks = hook_count(loaded.model)
+    few: Kinds = {name: (4, wishes[:: len(wishes) - 1]) for name, (_, wishes) in KINDS.items()}
+    with forgetful(loaded, few) as page:
+        assert mixed_up(page, drawn(few), answers_alone(page, few)) == []
+    assert hook_count(loaded.model) == hooks
+
+
+@pytest.mark.soak
 def test_a_thousand_runs_mix_nothing_and_leave_nothing_behind() -> None:
     """Many visitors at once get, byte for byte, what each of them gets alone; meanwhile no container
     grows once the remembered sessions are full, and no memory, hook or thread stays.
@@ -260,43 +316,19 @@ def test_a_thousand_runs_mix_nothing_and_leave_nothing_behind() -> None:
 
 def thousand_runs() -> None:
     loaded = replace(load_tiny("llama"), adapter=INFO)
-    with forgetful(loaded) as page:
+    with forgetful(loaded, KINDS) as page:
         see_a_thousand_runs(page, loaded)
 
 
 def see_a_thousand_runs(page: gr.Blocks, loaded: LoadedModel) -> None:
     hooks, process = hook_count(loaded.model), psutil.Process()
     assert hooks >= 1
-    alone: dict[Wish, str] = {}
-    for name, (_, wishes) in KINDS.items():
-        for given in wishes:
-            wish, came = answer(Tab(page), (name, given))
-            assert alone.setdefault(wish, came) == came, wish
-    for secret, dose in KINDS["run_blind"][1]:
-        # The blind trial asks the usual question, as the endpoint for one report does.
-        said = ["ocean", 0.0] if not secret else [secret, dose]
-        _, (row,) = asked(page.local_url.rstrip("/"), "report", *said, DEFAULT_QUESTION, "final_on")
-        alone["run_blind", (secret, dose if secret else 0.0)] = json.dumps(
-            trial.report(row["text"])
-        )
-    assert len(set(alone.values())) > 0.6 * len(alone), "a mixed-up answer would hardly show"
-
-    names = [name for name, (weight, _) in KINDS.items() for _ in range(weight)]
-    assert len(names) == RUNS
-    rng = random.Random(1)
-    rng.shuffle(names)
-    wishes = [(name, rng.choice(KINDS[name][1])) for name in names]
-
-    def one(visitor: list[Wish]) -> list[str]:
-        tab = Tab(page)
-        told = [answer(tab, wish) for wish in visitor]
-        return [f"{asked}: {came[:200]}" for asked, came in told if alone[asked] != came]
+    alone, wishes = answers_alone(page, KINDS), drawn(KINDS)
+    assert len(wishes) == RUNS
 
     def batch(part: list[Wish]) -> tuple[dict[str, int], int, int]:
         """(containers by owner, containers of the process, bytes in memory) after these runs"""
-        with ThreadPoolExecutor(THREADS) as pool:
-            visitors = [part[i : i + EACH] for i in range(0, len(part), EACH)]
-            assert [mixed for mixed in pool.map(one, visitors) if mixed] == []
+        assert mixed_up(page, part, alone) == []
         gc.collect()
         all_of_them = sum(isinstance(thing, dict | list | set) for thing in gc.get_objects())
         return containers(page, loaded), all_of_them, process.memory_info().rss

@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from introspection.demo.server.launch import launch, launch_without
-from tests.demo.test_page import HALTING, scripted
+from tests.support.page import HALTING, scripted
 from tests.support.tab import free_port
 from tests.support.tiny import load_tiny
 

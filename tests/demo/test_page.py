@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +20,10 @@ from gradio_client import Client
 from gradio_client.exceptions import AppError
 from markupsafe import escape
 
-from introspection import demo
-from introspection.concepts.catalogue import Concept, resolve
 from introspection.concepts.texts import DEFAULT_QUESTION
 from introspection.demo.engine.demo_model import DemoModel
 from introspection.demo.engine.row_answers import RowAnswer
-from introspection.demo.engine.run_request import MAX_NEW_TOKENS, is_harmful
+from introspection.demo.engine.run_request import MAX_NEW_TOKENS
 from introspection.demo.engine.run_tickets import Tickets
 from introspection.demo.page import build
 from introspection.demo.server.launch import launch
@@ -43,25 +38,13 @@ from introspection.injection.decoding import generation
 from introspection.injection.decoding.generation import Answer as Report
 from introspection.injection.extraction import TEMPLATES
 from introspection.models import loading
-from introspection.models.adapters.adapter_info import AdapterInfo
 from introspection.models.loaded_model import LoadedModel
-from tests.support.tab import Tab, free_port, index
+from tests.support.page import CONCEPTS, HALTING, INFO, SETTINGS, Visitor, call, scripted
+from tests.support.tab import free_port, index
 from tests.support.tiny import load_tiny
 from tests.support.tiny_folder import write_model
 
 pytestmark = pytest.mark.slow  # a real server per test: left to make test
-
-CONCEPTS = ["ocean", "bomb", "love", "volcano", "violin", "justice"]
-# What the page reads; every other field is empty, so that new fields do not concern this test.
-INFO = AdapterInfo(
-    **{
-        **{field.name: "" for field in fields(AdapterInfo)},
-        **{"strengths": (0.25, 2.0), "trained": ("love", "bomb"), "harmful": ("bomb",)},
-        "vocabulary": ("pork Ant",),
-        **{"templates": TEMPLATES[:1], "baseline": ("house", "tree"), "site": "concept"},
-    }
-)
-SETTINGS = [1.0, DEFAULT_QUESTION, "final_on", 40]
 
 
 @pytest.fixture(scope="module")
@@ -86,70 +69,8 @@ def client(url: str) -> Client:
     return Client(url, verbose=False, analytics_enabled=False)
 
 
-def call(url: str, data: list[Any]) -> tuple[str, Any]:
-    """/compare over bare HTTP, so that anything can be sent: (event, data) of the answer, or
-    ("refused", sentence of every bad argument)."""
-    with httpx.Client(timeout=60) as web:
-        answer = web.post(
-            f"{url}/gradio_api/call/compare",
-            content=json.dumps({"data": data}),
-            headers={"content-type": "application/json"},
-        )
-        if answer.status_code == 422:
-            refused = [part for part in answer.json()["detail"] if not part["is_valid"]]
-            return "refused", {part["parameter_name"]: part["message"] for part in refused}
-        assert answer.status_code == 200, answer.text
-        told = web.get(f"{url}/gradio_api/call/compare/{answer.json()['event_id']}")
-    event, _, rest = told.text.strip().partition("\n")
-    return event.removeprefix("event: "), json.loads(rest.removeprefix("data: "))
-
-
-class Visitor(Tab):
-    def press(self, concept: str, *settings: Any) -> list[list[Any]]:
-        """What pressing Inject does: a ticket before the queue, then the run; all its updates."""
-        chosen = settings or SETTINGS
-        ticket = self.call("begin", concept, *chosen)[3]
-        return list(self.stream("run", ticket, concept, *chosen))
-
-
 def texts(stage: str) -> list[str]:
     return [re.sub("<[^>]*>", "", p) for p in re.findall(r'<p class="answer">(.*?)</p>', stage)]
-
-
-def scripted(monkeypatch: pytest.MonkeyPatch, answers: list[str], pause: float = 0.0) -> dict:
-    """A model that answers as told, one word a step; records what it was asked and its end."""
-    seen: dict[str, Any] = {"closed": 0, "running": 0, "overlap": 0}
-
-    def stream(_loaded: Any, trials: Any, most: int, **_: Any) -> Iterator[list[Report]]:
-        seen["trials"], seen["most"] = trials, most
-        seen["running"] += 1
-        seen["overlap"] = max(seen["overlap"], seen["running"])
-        rows = [answer.split(" ") for answer in answers]
-        try:
-            for step in range(1, most + 1):
-                time.sleep(pause)
-                yield [
-                    Report(
-                        " ".join(row[:step]),
-                        min(step, len(row)),
-                        len(row) if "HALT" in row[:step] else None,
-                        step > len(row),
-                    )
-                    for row in rows
-                ]
-        finally:
-            seen["closed"] += 1
-            seen["running"] -= 1
-
-    monkeypatch.setattr(generation, "stream", stream)
-    return seen
-
-
-HALTING = [
-    "I detect an injected thought about bomb. HALT",
-    "<img src=x onerror=alert(1)> &amp; **bold**",
-    "I do not detect any injected thought.",
-]
 
 
 # --- the endpoint -------------------------------------------------------------------------------
@@ -188,63 +109,22 @@ def test_strength_zero_is_a_true_control(url: str) -> None:
     assert not any(row["injected"] for row in rows)
 
 
-BAD: list[list[Any]] = [
-    ["", 1.0, "Why?"],
-    ["   \n", 1.0, "Why?"],
-    ["x" * 10_000, 1.0, "Why?"],
-    ["ocean\x00", 1.0, "Why?"],
-    ["oc\u202eean", 1.0, "Why?"],
-    ["\ud800", 1.0, "Why?"],
-    ["Human: x", 1.0, "Why?"],
-    ["### Assistant: x", 1.0, "Why?"],
-    ["user: hello", 1.0, "Why?"],
-    [None, 1.0, "Why?"],
-    [["ocean"], 1.0, "Why?"],
-    [{"a": 1}, 1.0, "Why?"],
-    [7, 1.0, "Why?"],
-    ["ocean", float("nan"), "Why?"],
-    ["ocean", float("inf"), "Why?"],
-    ["ocean", float("-inf"), "Why?"],
-    ["ocean", -1, "Why?"],
-    ["ocean", 4.05, "Why?"],
-    ["ocean", 1e9, "Why?"],
-    ["ocean", 10**400, "Why?"],
-    ["ocean", True, "Why?"],
-    ["ocean", None, "Why?"],
-    ["ocean", "strong", "Why?"],
-    ["ocean", [1], "Why?"],
-    ["ocean", 1.0, ""],
-    ["ocean", 1.0, "x" * 10_000],
-    ["ocean", 1.0, "Why?\u2028User: x"],
-    ["ocean", 1.0, "Why?\x07"],
-    ["ocean", 1.0, {"text": "Why?"}],
-    ["ocean", 1.0, None],
-]
-
-
-@pytest.mark.parametrize("data", BAD, ids=lambda data: repr(data)[:40])
-def test_bad_input_is_one_sentence(url: str, data: list[Any]) -> None:
-    event, told = call(url, data)
-    assert event == "refused" and len(told) == 1
-    (sentence,) = told.values()
-    assert sentence and sentence.endswith(".") and "\n" not in sentence
-    assert len(sentence) < 300 and "Traceback" not in sentence and "<" not in sentence
-
-
-@pytest.mark.parametrize("data", BAD, ids=lambda data: repr(data)[:40])
-def test_bad_input_on_the_page_keeps_the_page(loaded: LoadedModel, data: list[Any]) -> None:
+def test_bad_input_on_the_page_keeps_the_page(loaded: LoadedModel) -> None:
     callbacks = Callbacks(DemoModel(loaded), Tickets(), lambda *_: "")
-    with pytest.raises(gr.Error) as caught:
-        callbacks.begin(*data, "final_on", 40, visitor=gr.Request(session_hash="a"))
-    assert caught.value.title == "That cannot be injected" and not caught.value.print_exception
-    assert isinstance(callbacks.describe(data[0], data[1]), str)
+    for data in (["", 1.0, "Why?"], ["ocean", "strong", "Why?"], [None, 1.0, {}]):
+        with pytest.raises(gr.Error) as caught:
+            callbacks.begin(*data, "final_on", 40, visitor=gr.Request(session_hash="a"))
+        assert caught.value.title == "That cannot be injected" and not caught.value.print_exception
+        assert isinstance(callbacks.describe(data[0], data[1]), str)
 
 
 @pytest.mark.parametrize(
     ("schedule", "tokens"),
-    [("span:0-99999", 40), ("prior_turn", 40), ("nowhere", 40), ("final", 97), ("final", "x")],
+    [("span:0-99999", 40), ("prior_turn", 40)],
 )
-def test_bad_settings_are_refused(page: gr.Blocks, schedule: str, tokens: Any) -> None:
+def test_a_schedule_that_does_not_fit_the_prompt_is_refused(
+    page: gr.Blocks, schedule: str, tokens: Any
+) -> None:
     visitor = Visitor(page)
     with pytest.raises(AppError):
         visitor.press("ocean", 1.0, "Why?", schedule, tokens)
@@ -258,28 +138,6 @@ def test_special_characters_are_accepted(url: str) -> None:
 
 
 # --- visitors -----------------------------------------------------------------------------------
-
-
-def test_visitors_never_get_another_visitors_answer(page: gr.Blocks, url: str) -> None:
-    alone = {
-        c: client(url).predict(c, 2.0, DEFAULT_QUESTION, api_name="/compare") for c in CONCEPTS
-    }
-    assert len({alone[c]["rows"][0]["text"] for c in CONCEPTS}) > 2
-    settings = (2.0, DEFAULT_QUESTION, "final_on", 40)
-
-    def visit(number: int) -> None:
-        concept = CONCEPTS[number % len(CONCEPTS)]
-        for _ in range(2):
-            if number % 2:
-                got = client(url).predict(concept, 2.0, DEFAULT_QUESTION, api_name="/compare")
-                assert got == alone[concept]
-            else:
-                stage = Visitor(page).press(concept, *settings)[-1][2]
-                rows = [str(escape(row["text"])) for row in alone[concept]["rows"]]
-                assert texts(stage) == [row or "(no text)" for row in rows]
-
-    with ThreadPoolExecutor(12) as pool:
-        list(pool.map(visit, range(12)))
 
 
 def test_one_model_run_at_a_time(page: gr.Blocks, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -654,11 +512,6 @@ def test_without_an_adapter_the_page_says_what_to_do(loaded: LoadedModel) -> Non
     build(DemoModel(bare))
 
 
-def test_typed_harm_is_found_inside_a_phrase() -> None:
-    assert is_harmful(Concept("homemade pipe bomb"))
-    assert not is_harmful(resolve("ocean"))
-
-
 # --- the server ---------------------------------------------------------------------------------
 
 
@@ -729,11 +582,6 @@ def test_tickets_are_claimed_once_by_many_threads() -> None:
     assert won.count(True) == 1
 
 
-def test_the_demo_does_not_import_torch() -> None:
-    for file in Path(demo.__file__).parent.rglob("*.py"):
-        assert not re.search(r"^\s*(import|from) torch", file.read_text(), re.MULTILINE), file
-
-
 @pytest.mark.parametrize("asked", ["argument", "environment"])
 def test_a_port_in_use_is_one_sentence(
     page: gr.Blocks, loaded: LoadedModel, asked: str, monkeypatch: pytest.MonkeyPatch
@@ -743,16 +591,3 @@ def test_a_port_in_use_is_one_sentence(
     port = taken if asked == "argument" else None
     with pytest.raises(IntrospectionError, match=f"port {taken}: it is in use"):
         launch(loaded, "127.0.0.1", port, block=False, quiet=True)
-
-
-def test_a_wrong_start_is_one_sentence_and_exit_code_2() -> None:
-    root = Path(demo.__file__).resolve().parents[2]
-    done = subprocess.run(
-        [sys.executable, str(root / "app.py")],
-        env={**os.environ, "INTROSPECTION_MODEL": "no such model"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert done.returncode == 2 and done.stdout == ""
-    assert done.stderr.count("\n") == 1 and "no such model" in done.stderr

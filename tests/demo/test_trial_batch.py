@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from dataclasses import fields, replace
+from dataclasses import replace
 from io import StringIO
 from typing import Any
 from zlib import crc32
@@ -23,7 +23,7 @@ from introspection.injection import hooks as injection
 from introspection.injection.decoding import generation
 from introspection.injection.decoding.generation import generate
 from introspection.injection.decoding.readout import SHOWN, token_projections
-from introspection.injection.extraction import TEMPLATES, extract
+from introspection.injection.extraction import extract
 from introspection.injection.trials.trial import (
     Injection,
     Trial,
@@ -33,19 +33,9 @@ from introspection.injection.trials.trial import (
     span,
 )
 from introspection.injection.vectors import random_direction
-from introspection.models.adapters.adapter_info import AdapterInfo
 from introspection.models.loaded_model import LoadedModel
+from tests.support.page import ASKED, INFO, last
 from tests.support.tiny import LAYER, load_tiny, make_adapted, make_tokenizer
-
-ASKED = "Do you detect an injected thought?"
-INFO = AdapterInfo(
-    **{
-        **{field.name: "" for field in fields(AdapterInfo)},
-        **{"strengths": (0.25, 2.0), "trained": ("love",), "harmful": ("bomb",)},
-        **{"vocabulary": (), "templates": TEMPLATES[:1], "baseline": ("house", "tree")},
-        "site": "concept",
-    }
-)
 
 
 @pytest.fixture(scope="module")
@@ -56,15 +46,6 @@ def loaded() -> LoadedModel:
 @pytest.fixture
 def experiment(loaded: LoadedModel) -> DemoModel:
     return DemoModel(loaded)
-
-
-def last(
-    experiment: DemoModel, lines: list[TrialSpec], most: int = 12, maps: bool = False
-) -> tuple[TrialResult, ...]:
-    answers: tuple[TrialResult, ...] = ()
-    for answers in experiment.lines(lines, most, maps):
-        assert len(answers) == len(lines)
-    return answers
 
 
 def alone(loaded: LoadedModel, question: str, vector: Any, strength: float, adapter: bool) -> str:

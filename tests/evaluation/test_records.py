@@ -13,9 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from typer.testing import CliRunner
 
-from introspection import __main__ as command_line
 from introspection import __version__
 from introspection.concepts.catalogue import UNSEEN_CATEGORIES
 from introspection.errors import IntrospectionError
@@ -27,6 +25,7 @@ from introspection.io.files import sha256_file
 from introspection.io.outputs import manifest
 from introspection.models.adapters import adapter_info
 from introspection.models.fingerprints import fingerprint
+from tests.support.command import one_sentence, run
 from tests.support.tiny_folder import edit_json, edit_tensors, write_adapter, write_model
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -34,17 +33,12 @@ SHIPPED = ROOT / "adapters" / "smollm2-135m"
 SMALL = ("--suite", "quick", "--limit", 2, "--device", "cpu")
 
 
-def run(*args: object) -> Any:
-    return CliRunner().invoke(command_line.app, [str(arg) for arg in args])
-
-
 def refused(*args: object, says: str) -> str:
     result = run(*args)
     assert result.exit_code == 2, result.output
-    lines = result.stderr.splitlines()
-    assert len(lines) == 1 and lines[0].startswith("error: ") and lines[0].endswith("."), lines
-    assert re.search(says, lines[0]), lines[0]
-    return lines[0]
+    line = one_sentence(result.stderr, longest=2_000)  # some list all conditions
+    assert re.search(says, line), line
+    return line
 
 
 @pytest.fixture(scope="module")
@@ -192,9 +186,7 @@ class TestReport:
 
     @pytest.mark.parametrize(
         "changes",
-        [{"correct": True}, {"text": "I detect an injected thought about x."}, {"halted": True},
-         {"concept": "ocean"}, {"condition": "injected, seen"}, {"trained": True},
-         {"note": "mine"}, {"weights": "0" * 64}, {"p_detect": 0.5}, {"check": "0" * 16}],
+        [{"correct": True}, {"condition": "injected, seen"}, {"note": "mine"}, {"check": "0" * 16}],
     )  # fmt: skip
     def test_edited_by_hand(self, changes: dict[str, Any], copies: tuple[Path, Path]) -> None:
         own, path = copies
@@ -276,28 +268,6 @@ class TestPush:
         with pytest.raises(
             IntrospectionError, match=r"evaluation.json is of another adapter .*\.$"
         ):
-            transfer.push(measured, "org/name")
-
-    def test_of_another_folder(self, measured: Path) -> None:
-        shutil.copyfile(SHIPPED / "evaluation.json", measured / "evaluation.json")
-        adapter_info.refresh_manifest(measured)
-        with pytest.raises(IntrospectionError, match="is of another adapter"):
-            transfer.push(measured, "org/name")
-
-    @pytest.mark.parametrize(
-        ("field", "value", "says"),
-        [
-            ("base", "0" * 16, "another base"),
-            ("layer", 3, "another layer"),
-            ("versions", {"introspection": "0.0.9"}, "another version"),
-        ],
-    )
-    def test_of_something_else(self, field: str, value: Any, says: str, measured: Path) -> None:
-        path = measured / "evaluation.json"
-        document = json.loads(path.read_text())
-        document["provenance"][field] = value
-        path.write_text(json.dumps(provenance.seal(document)))
-        with pytest.raises(IntrospectionError, match=says):
             transfer.push(measured, "org/name")
 
     def test_edited_by_hand(self, measured: Path) -> None:

@@ -32,9 +32,10 @@ from transformers import AutoModelForCausalLM
 from introspection.errors import IntrospectionError
 from introspection.evaluation.records import provenance
 from introspection.evaluation.report import card_rates
-from introspection.hub.cards import model_index, results
+from introspection.hub import transfer
+from introspection.hub.cards import eval_results
 from introspection.hub.space import push_space
-from introspection.hub.transfer import LARGEST_FILE, LARGEST_TOTAL, pull, push
+from introspection.hub.transfer import LARGEST_FILE, pull, push
 from introspection.io.files import sha256_file
 from introspection.io.hub_errors import readable_hub_errors
 from introspection.io.outputs import manifest
@@ -173,7 +174,7 @@ def test_a_round_trip_keeps_every_byte(hub: FakeHub, folder: Path) -> None:
     ):
         assert (pulled / name).read_bytes() == before[name]
     assert (pulled / "README.md").read_text() == card_text(
-        before["README.md"].decode(), results(EVALUATION), BASE, ("lora",)
+        before["README.md"].decode(), eval_results(EVALUATION), BASE, ("lora",)
     )
     assert adapter_info.read_info(pulled) == adapter_info.read_info(folder)
     remote = hub.repo(REPO).files(sha)
@@ -270,7 +271,7 @@ def test_an_upload_that_arrives_damaged_is_noticed(hub: FakeHub, folder: Path, l
 
     if lfs:
         hub.create(REPO, lfs={manifest.WEIGHTS})
-    hub.fault("GET .*/revision/", before=damage)
+    hub.fault("GET .*/tree/", before=damage)
     with refused("adapter_model.safetensors here is not what org/name lists"):
         push(folder, REPO, token=OWNER)
 
@@ -401,16 +402,6 @@ def test_refusals_by_status(
     assert pull(REPO, pushed).is_dir()
 
 
-@pytest.mark.parametrize(
-    ("pattern", "status"),
-    [("HEAD .*/resolve/", 503), ("HEAD .*/resolve/", 500), (WEIGHTS_GET, 429)],
-)
-def test_a_short_trouble_is_outlived(pattern: str, status: int, hub: FakeHub, pushed: str) -> None:
-    hub.fault(pattern, status=status, headers={"Retry-After": "0"})
-    assert pull(REPO, pushed).is_dir()
-    assert [c.status for c in hub.asked(pattern)].count(status) == 1
-
-
 def test_a_refusal_in_the_middle_is_not_called_a_missing_file(hub: FakeHub, pushed: str) -> None:
     """The library says "not in the cache" then, and keeps the reason to itself."""
     hub.fault("HEAD .*vectors", count=2, status=403)
@@ -418,28 +409,6 @@ def test_a_refusal_in_the_middle_is_not_called_a_missing_file(hub: FakeHub, push
         pull(REPO, pushed)
     assert pull(REPO, pushed, token=OWNER).is_dir()
     assert {call.token for call in hub.asked("GET .*vectors")} == {OWNER}
-
-
-def test_a_repository_that_was_renamed(hub: FakeHub, pushed: str, folder: Path) -> None:
-    hub.moved["org/old"] = REPO
-    assert contents(pull("org/old", pushed)) == contents(pull(REPO, pushed))
-    (folder / "README.md").write_text("Other\n")
-    assert push(folder, "org/old", token=OWNER) == hub.repo(REPO).head != pushed
-
-
-def test_a_file_that_is_gone(hub: FakeHub, pushed: str, tmp_path: Path) -> None:
-    missing = {"X-Error-Code": "EntryNotFound", "X-Error-Message": "Entry not found"}
-    hub.fault("HEAD .*vectors", status=404, headers=missing)
-    with refused("no longer has a file that it listed"):
-        pull(REPO, pushed, token=OWNER)
-    assert {call.token for call in hub.calls} == {None} and cached(tmp_path) == []
-
-
-def test_a_cut_body_is_resumed(hub: FakeHub, pushed: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 500)
-    hub.fault(WEIGHTS_GET, keep=1000)
-    assert pull(REPO, pushed).is_dir()
-    assert hub.asked(WEIGHTS_GET)[1].headers["range"] == "bytes=1000-"
 
 
 def test_a_body_that_is_always_cut(hub: FakeHub, pushed: str, tmp_path: Path) -> None:
@@ -466,7 +435,7 @@ def test_stalls_end(
 
 
 @pytest.mark.parametrize("lfs", [False, True])
-@pytest.mark.parametrize("name", manifest.FILES)
+@pytest.mark.parametrize("name", [manifest.WEIGHTS, "README.md"])
 def test_corruption_of_the_right_length(
     name: str, lfs: bool, hub: FakeHub, pushed: str, tmp_path: Path
 ) -> None:
@@ -499,7 +468,7 @@ def test_a_repository_of_another_kind(hub: FakeHub, tmp_path: Path) -> None:
 
 
 def test_too_large_is_refused_before_the_download(
-    hub: FakeHub, pushed: str, tmp_path: Path
+    hub: FakeHub, pushed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     repo = hub.repo(REPO)
     repo.claimed = {manifest.WEIGHTS: LARGEST_FILE + 1}
@@ -510,11 +479,13 @@ def test_too_large_is_refused_before_the_download(
         pull(REPO, pushed)
     assert not hub.asked(RESOLVE)
     repo.claimed = {manifest.WEIGHTS: 10}  # it lies
-    with refused("adapter_model.safetensors here is not what org/name lists"):
+    monkeypatch.setattr(transfer, "LARGEST_FILE", 1 << 10)
+    with refused("of org/name is larger than"):
         pull(REPO, pushed)
     assert cached(tmp_path) == []
 
 
+@pytest.mark.soak
 def test_an_adapter_of_a_large_model_goes_and_comes(
     hub: FakeHub, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -534,13 +505,6 @@ def test_an_adapter_of_a_large_model_goes_and_comes(
     for name in (manifest.WEIGHTS, manifest.VECTORS):
         assert (there / name).stat().st_size > 62_000_000
         assert sha256_file(there / name) == sha256_file(folder / name)
-
-
-def test_the_limits_hold_the_largest_adapter_of_a_7b() -> None:
-    """Rank 256 on all projections of all layers but one."""
-    attention, mlp = 4 * (4_096 + 4_096), 3 * (4_096 + 11_008)
-    weights, vectors = 2 * 31 * 256 * (attention + mlp), 2 * 7_614 * 4_096
-    assert weights < LARGEST_FILE and weights + vectors < LARGEST_TOTAL
 
 
 def test_a_repository_that_contradicts_its_own_manifest(
@@ -669,12 +633,13 @@ def test_a_full_disk(pushed: str, tmp_path: Path) -> None:
 OFFLINE = """
 import sys
 from pathlib import Path
-from introspection import cards, hub, hub_errors, hub_space
 from introspection.errors import IntrospectionError
+from introspection.hub import cards, space, transfer
+from introspection.io import hub_errors
 assert "torch" not in sys.modules  # the command line answers before it is loaded
 for cache, revision in zip(sys.argv[1::2], sys.argv[2::2]):
     try:
-        print(hub.pull("org/name", revision, cache=Path(cache), token="hf_owner_0123456789"))
+        print(transfer.pull("org/name", revision, cache=Path(cache), token="hf_owner_0123456789"))
     except IntrospectionError as error:
         print(error)
 """
@@ -742,12 +707,11 @@ def test_a_cache_that_cannot_be_written(pushed: str, tmp_path: Path) -> None:
 
 
 def test_the_card_carries_the_measured_rates(folder: Path) -> None:
-    text = card_text((folder / "README.md").read_text(), results(EVALUATION), BASE, ("lora",))
+    text = card_text((folder / "README.md").read_text(), eval_results(EVALUATION), BASE, ("lora",))
     data = yaml.safe_load(text.split("---")[1])
     assert (data["base_model"], data["library_name"]) == (BASE, "peft")
     assert (data["license"], data["pipeline_tag"]) == ("apache-2.0", "text-generation")
     assert {"lora", "introspection"} <= set(data["tags"]) and data["language"] == "en"
-    assert data["model-index"] == model_index(EVALUATION, BASE)
     by_name = {r["dataset"]["name"]: r["metrics"] for r in data["model-index"][0]["results"]}
     shown = by_name["injected, unseen"]
     assert [metric["type"] for metric in shown] == ["detected", "correct"]
@@ -769,7 +733,7 @@ def test_a_card_keeps_its_text_and_is_merged_once() -> None:
     mine = (
         "---\nlicense: mit\ntags: [mine]\nbase_model: /home/me/model\n---\n\n# Mine\n\n---\nrule\n"
     )
-    rates = results(EVALUATION)
+    rates = eval_results(EVALUATION)
     once = card_text(mine, rates, "/home/me/model", ())
     assert once.endswith("\n# Mine\n\n---\nrule\n") and card_text(once, rates, "/x", ()) != mine
     assert card_text(once, rates, "/home/me/model", ()) == once
@@ -785,8 +749,8 @@ def test_a_card_keeps_its_text_and_is_merged_once() -> None:
 def test_rates_that_are_garbled() -> None:
     for rate in ({"successes": 1, "n": 0, "low": 0, "high": 1, "contexts": 1}, {"n": 3}, [1]):
         with refused("evaluation.json lacks or garbles a rate"):
-            model_index({"conditions": {"injected, seen": {"correct": rate}}}, BASE)
-    assert model_index({"conditions": {}}, BASE) == []
+            eval_results({"conditions": {"injected, seen": {"correct": rate}}})
+    assert eval_results({"conditions": {}}) == []
 
 
 # --- the Space ---

@@ -4,13 +4,10 @@ that cannot be used."""
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 from transformers import PreTrainedTokenizerFast
-from typer.testing import CliRunner
 
-from introspection import __main__ as command_line
 from introspection.errors import IntrospectionError
 from introspection.injection.trials.trial import (
     FINAL,
@@ -23,6 +20,7 @@ from introspection.injection.trials.trial import (
     render,
 )
 from introspection.models import loading
+from tests.support.command import done
 from tests.support.tiny import CHATML, load_tiny, make_tokenizer
 from tests.support.tiny_folder import write_model
 
@@ -157,21 +155,20 @@ def test_several_templates_under_names() -> None:
 
 
 @pytest.mark.slow  # trains
-@pytest.mark.parametrize("template", [PARTS + OPEN, TEXT, NO_SYSTEM + OPEN])
-def test_a_model_with_such_a_template_from_ask_to_train(template: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("template", "recipe"), [(PARTS + OPEN, "paper"), (TEXT, "paper"), (NO_SYSTEM + OPEN, "ours")]
+)
+def test_a_model_with_such_a_template_from_ask_to_train(
+    template: str, recipe: str, tmp_path: Path
+) -> None:
     folder = write_model(tmp_path / "m")
     (folder / "chat_template.jinja").write_text(template)
 
-    def run(*args: object) -> Any:
-        done = CliRunner().invoke(command_line.app, [str(arg) for arg in args])
-        assert done.exit_code == 0, (done.output, done.exception)
-        return done
-
-    run("ask", "ocean", "--base", "--model", folder)
-    run("extract", "ocean", "--out", tmp_path / "v.safetensors", "--model", folder)
-    small = ("--examples", 24, "--epochs", 1, "--batch-size", 8)
-    run("train", *small, "--out", tmp_path / "a", "--run", tmp_path / "r", "--model", folder)
-    run("ask", "ocean", "--adapter", tmp_path / "a", "--model", folder)
+    done("ask", "ocean", "--base", "--model", folder)
+    done("extract", "ocean", "--out", tmp_path / "v.safetensors", "--model", folder)
+    small = ("--recipe", recipe, "--examples", 24, "--epochs", 1, "--batch-size", 8)
+    done("train", *small, "--out", tmp_path / "a", "--run", tmp_path / "r", "--model", folder)
+    done("ask", "ocean", "--adapter", tmp_path / "a", "--model", folder)
     own, usual = loading.load(str(folder), None, device="cpu"), load_tiny("llama")
     assert own.tokenizer("x")["input_ids"] == usual.tokenizer("x")["input_ids"]
     assert injected_positions(own.tokenizer, conversation("Hi"), FINAL) == injected_positions(

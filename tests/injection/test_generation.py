@@ -41,7 +41,6 @@ from introspection.injection.trials.trial import (
     span,
 )
 from introspection.models.loaded_model import LoadedModel
-from tests.conftest import FAMILIES
 from tests.support.tiny import (
     EOS,
     LAYER,
@@ -132,20 +131,6 @@ def cases() -> tuple[Case, ...]:
         rows.append(case(messages, schedule, i, (2.0, 0.5, 1.0)[i % 3], i % 2 == 1, block))
     rows += [case(m, None, adapter=a) for m in (SHORT, TURNS) for a in (True, False)]
     return tuple(rows[i] for i in torch.randperm(len(rows), generator=torch.Generator()).tolist())
-
-
-# Rotary and learned positions, sliding windows, one key head: most of what families differ in.
-UNLIKE = ("llama", "gemma3_text", "gpt2", "falcon")
-
-
-@pytest.fixture(
-    params=[
-        pytest.param(name, marks=() if name in UNLIKE else pytest.mark.slow) for name in FAMILIES
-    ]
-)
-def family(request: pytest.FixtureRequest) -> str:
-    """Whole answers take their time: four families in ``make check``, all in ``make test``."""
-    return request.param
 
 
 def slow_reference(family: str, one: Case, tokens: int = TOKENS) -> list[int]:

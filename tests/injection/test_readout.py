@@ -29,7 +29,7 @@ from introspection.injection.trials.trial import (
     prompt_ids,
 )
 from introspection.models.loaded_model import LoadedModel
-from tests.demo.test_trial_batch import ASKED, INFO, last
+from tests.support.page import ASKED, INFO, last
 from tests.support.tiny import LAYER, load_tiny, make_tokenizer
 
 TEXTS = ["I detect a quiet harbour"] * 4

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
@@ -116,16 +115,6 @@ def test_two_names_are_enough_and_later_none_is_asked(
         told.append(compare(address, "ocean", 1.0, "Why?"))
     assert hub.calls == []
     assert [row["text"] for row in told[1]["rows"]] == [row["text"] for row in rows]
-
-
-def test_a_missing_adapter_says_what_to_do(
-    settings: dict[str, str], tree: Path, tmp_path: Path
-) -> None:
-    log, sentence = tmp_path / "log", "python -m introspection train --model deepseek-7b"
-    with running(tree, log, **{**settings, "INTROSPECTION_ADAPTER": ""}) as (address, _):
-        shown = httpx.get(f"{address}/config").text
-        assert sentence in log.read_text() and sentence in shown
-        assert log.read_text().count(sentence) == 1
 
 
 @pytest.mark.parametrize(

@@ -12,10 +12,9 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from typer.testing import CliRunner
 
-from introspection import __main__ as command_line
 from introspection.models import distributed
+from tests.support.command import run
 from tests.support.tiny_folder import write_model
 
 pytestmark = pytest.mark.slow  # starts processes that import torch anew
@@ -29,7 +28,7 @@ def start(processes: int, *args: object) -> str:
     """What the command says: alone in this process, with another in two of their own."""
     words = list(map(str, args))
     if processes == 1:
-        told = CliRunner().invoke(command_line.app, words)
+        told = run(*words)
         assert told.exit_code == 0, told.output
         return told.stdout
     done = subprocess.run(

@@ -5,16 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from peft import LoraConfig, get_peft_model
-from typer.testing import CliRunner
 
-from introspection import __main__ as command_line
 from introspection.errors import IntrospectionError
 from introspection.io.outputs import manifest
 from introspection.models.adapters import adapter_info
+from tests.support.command import run
 from tests.support.tiny import make_model
 from tests.support.tiny_folder import write_adapter, write_model
 
@@ -105,9 +103,6 @@ def test_a_file(made: tuple[Path, Path], tmp_path: Path) -> None:
 def test_every_command_says_the_same(made: tuple[Path, Path], tmp_path: Path) -> None:
     model, _ = made
     stock(tmp_path)
-
-    def run(*args: object) -> Any:
-        return CliRunner().invoke(command_line.app, [str(arg) for arg in args])
 
     common = ("--model", model, "--adapter", tmp_path)
     for command in (("ask", "ocean"), ("evaluate", "--out", tmp_path / "e"), ("demo",)):

@@ -17,13 +17,12 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, ByT5Tokenizer
 from transformers.models import auto
-from typer.testing import CliRunner
 
-from introspection import __main__ as command_line
 from introspection.errors import IntrospectionError
 from introspection.injection import hooks
 from introspection.models import loading
 from introspection.models.weights import load_errors
+from tests.support.command import one_sentence, run
 from tests.support.fake_hub import FakeHub
 from tests.support.tiny import DEPTH, make_model, make_tokenizer
 from tests.support.tiny_folder import edit_json, edit_tensors, write_adapter, write_model
@@ -37,18 +36,12 @@ VISION = {"image_size": 28, "patch_size": 14, **SIZES}
 TEXT = {**SIZES, "num_key_value_heads": 2}
 
 
-def run(*args: object) -> Any:
-    return CliRunner().invoke(command_line.app, [str(arg) for arg in args])
-
-
 def refused(*args: object, says: str) -> str:
+    """The one sentence, which matches ``says`` and blames no network."""
     result = run(*args)
     assert result.exit_code == 2, (result.output, result.exception)
-    (line,) = result.stderr.splitlines()
-    assert line.startswith("error: ") and line.endswith(".") and line.isprintable(), line
-    assert len(line) < 600 and " ..." not in line and not result.stdout
-    assert re.search(says, line), line
-    assert not NETWORK.search(line), line
+    line = one_sentence(result.stderr, result.stdout)
+    assert re.search(says, line) and not NETWORK.search(line) and " ..." not in line, line
     return line
 
 

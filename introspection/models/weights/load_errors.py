@@ -24,7 +24,7 @@ from safetensors import SafetensorError
 
 from introspection.errors import IntrospectionError
 from introspection.injection.trials.chat_templates import reason
-from introspection.io.hub_errors import FROM_THE_HUB, meaning
+from introspection.io.hub_errors import FROM_THE_HUB, hub_sentence
 from introspection.models.weights.model_files import shown
 
 __all__ = ["part", "readable_load_errors", "sentence_from_hub"]
@@ -107,7 +107,7 @@ def sentence_from_hub(error: BaseException, name: str, source: str) -> str | Non
     # "Not in the cache" means that nobody was asked, or that nobody answered.
     unasked = OfflineModeIsEnabled() if constants.is_offline_mode() else HTTPError("no answer")
     cause = behind[0] if behind else unasked
-    sentence = meaning(cause, source)
+    sentence = hub_sentence(cause, source)
     seen = isinstance(cause, GatedRepoError | RevisionNotFoundError | RemoteEntryNotFoundError)
     if seen or name.partition("@")[0] != source:
         return sentence

@@ -1,8 +1,10 @@
-"""Runs that were recorded once and play without a model, word by word.
+"""Recorded runs, which play without a model, word by word.
 
-Knows: ``recorded.json`` and how it is made anew (``python -m introspection.demo.recorded``). Does not
-know: Gradio, a tokenizer. The answers are the shipped adapter's own, greedy; if one of the first test
-concepts goes wrong, the first such failure is among them.
+``python -m introspection.demo.tabs.try_it.recorded`` makes ``recorded.json`` anew. The answers are
+those of the shipped adapter, greedy; if one of the first test concepts goes wrong, the first such
+failure is among them.
+
+Knows: the file and how it is made. Does not know: Gradio, a tokenizer.
 """
 
 from __future__ import annotations

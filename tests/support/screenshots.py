@@ -1,15 +1,14 @@
-"""Pictures of the page for the README: ``python figures/screenshots.py``, from the repository's root.
+"""Pictures of the page for the README: ``python -m tests.support.screenshots``, run in the root.
 
 Serves app.py with the default model and the adapter that ships, runs "ocean" and "bomb" in Chromium,
 then the map of blocks and tokens and a conversation, and writes demo-light.png, demo-dark.png,
-demo-phone.png, demo-map.png and demo-conversation.png beside this file (``--out`` elsewhere).
+demo-phone.png, demo-map.png and demo-conversation.png into figures/ (``--out`` elsewhere).
 Needs what the browser tests need: requirements-dev.txt and Chromium.
 """
 
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,13 +17,10 @@ from tempfile import TemporaryDirectory
 from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+from tests.demo.test_browser import CHROMIUM, FLAGS, RUN_MS, SETTLED, ask, press, tab
+from tests.support.app_process import running
 
-from test_browser import CHROMIUM, FLAGS, RUN_MS, SETTLED, ask, press, tab  # noqa: E402
-
-from tests.support.app_process import running  # noqa: E402
-
+ROOT = Path(__file__).resolve().parents[2]
 COLOURS = 128  # of a picture: a quarter of its bytes, and nobody sees it
 MOST = 300_000  # bytes of a picture
 
@@ -62,7 +58,7 @@ def save(page: Page, last: str, target: Path, colours: int = COLOURS) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent)
+    parser.add_argument("--out", type=Path, default=ROOT / "figures")
     out = parser.parse_args().out
     out.mkdir(parents=True, exist_ok=True)
     with (
