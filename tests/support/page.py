@@ -10,9 +10,9 @@ from typing import Any
 
 import httpx
 import pytest
-from introspection.demo.engine.demo_model import DemoModel
 
 from introspection.concepts.texts import DEFAULT_QUESTION
+from introspection.demo.engine.demo_model import DemoModel
 from introspection.demo.engine.trial_batch import TrialResult, TrialSpec
 from introspection.injection.decoding import generation
 from introspection.injection.decoding.generation import Answer
