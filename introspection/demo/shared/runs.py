@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator
 from contextlib import closing
 from typing import Any, TypeVar
 
@@ -59,7 +59,7 @@ def stream_run(
     updates: Callable[[], Generator[Update | None, None, None]],
     lost: Callable[[bool], Update],
     title: str = "The run did not finish",
-) -> Iterator[Update]:
+) -> Generator[Update, None, None]:
     """The updates of one run; ``lost(started)`` is the last of a run whose ticket is void, with whether
     it had started by then.
 

@@ -24,9 +24,11 @@ DEMO = Path(__file__).parent.parent
 _LAYOUT = re.compile(r"(?<=[>}])\s*\n\s*|\s*\n\s*(?=[<{])|\s*\n\s*\Z")
 
 
-def _source(name: str) -> str:
+def _source(name: str) -> str | None:
     folder, _, file = name.partition("/")
-    (path,) = DEMO.rglob(f"{folder}/templates/{file}")
+    path = next(DEMO.rglob(f"{folder}/templates/{file}"), None)
+    if path is None:
+        return None
     return re.sub(r"\s*\n\s*", " ", _LAYOUT.sub("", path.read_text(encoding="utf-8")))
 
 
