@@ -456,7 +456,7 @@ def test_visitors_with_different_adapters_never_mix(
         one = alone[name]
         request = one.request(concept, 2.0, tokens=12)
         shown = views.stage(True, request, last(one, request))
-        return shown.replace("</q></p>", f"</q> Adapter: <code>{name}</code>.</p>")
+        return str(shown).replace("</q></p>", f"</q> Adapter: <code>{name}</code>.</p>")
 
     expected = {(n, c): stage(n, c) for n in NAMES for c in concepts}
     assert len(set(expected.values())) == 6
