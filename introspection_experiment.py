@@ -36,6 +36,7 @@ from introspection.io.outputs.places import home_expanded, own_path
 from introspection.models import loading, local_paths
 from introspection.models.loaded_model import LoadedModel
 from introspection.models.presets import DEFAULT
+from introspection.training.config import TrainingJob
 from introspection.training.pipeline import RECIPES, build_adapter
 
 FIGURES = ("generalization_gap.png", "generalization_gap.html")
@@ -94,11 +95,8 @@ def run(options: argparse.Namespace) -> Path:
                 loaded,
                 out / "adapter",
                 out / "training",
-                "paper",
-                config,
-                options.examples,
-                options.site,
-                progress=show,
+                TrainingJob("paper", config, options.examples, options.site),
+                show,
             )
             found = runner.run(
                 loaded,

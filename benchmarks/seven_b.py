@@ -29,9 +29,11 @@ from introspection.concepts.catalogue import paper
 from introspection.evaluation import runner, suites
 from introspection.injection import hooks
 from introspection.injection.extraction import TEMPLATES, extract
-from introspection.training.loop import stack_vectors
-from introspection.training.loss import Tokens, frozen_weights_in_bf16
+from introspection.training.batches import stack_vectors
+from introspection.training.config import TrainingJob
+from introspection.training.loss import frozen_weights_in_bf16
 from introspection.training.pipeline import RECIPES, build_adapter
+from introspection.training.tokenization import Tokens
 from introspection.training.trainer import Trainer
 
 TOKENS = 32  # of an answer
@@ -102,11 +104,11 @@ def same_length(count: int, concepts: tuple[str, ...]) -> list[Tokens]:
     ]
 
 
-def one_epoch(prepared: Trainer, optimizer: torch.optim.Optimizer) -> None:
-    """Every step of a training that was prepared for one epoch."""
-    for step in range(len(prepared.steps)):
-        prepared.gradients(step)
-        torch.nn.utils.clip_grad_norm_(prepared.parameters.values(), 1.0)
+def one_epoch(trainer: Trainer, optimizer: torch.optim.Optimizer) -> None:
+    """Every step of a training that was trainer for one epoch."""
+    for step in range(len(trainer.steps)):
+        trainer.backward(step)
+        torch.nn.utils.clip_grad_norm_(trainer.parameters.values(), 1.0)
         optimizer.step()
 
 
@@ -116,17 +118,17 @@ def training(
     names = paper().train
     config = replace(RECIPES["paper"][0], batch_size=batch_size, epochs=1)
     tokens = same_length(480, names)
-    prepared = Trainer(loaded, tokens, vectors, names, config)
-    for parameter in prepared.parameters.values():
+    trainer = Trainer(loaded, tokens, vectors, names, config)
+    for parameter in trainer.parameters.values():
         parameter.requires_grad_(True)
-    optimizer = torch.optim.AdamW(prepared.parameters.values(), lr=1e-6, fused=device == "cuda")
+    optimizer = torch.optim.AdamW(trainer.parameters.values(), lr=1e-6, fused=device == "cuda")
     loaded.hooks.remove()  # the plain side of the comparison took them off
     loaded.hooks = hooks.install(loaded.model, loaded.layer)
     with frozen_weights_in_bf16(loaded.model, loaded.layer):
-        prepared.read()
+        trainer.precompute()
 
         def ours() -> None:
-            one_epoch(prepared, optimizer)
+            one_epoch(trainer, optimizer)
 
         ours()
         times = in_turns({"ours": ours}, rounds, device)
@@ -167,9 +169,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         began = time.perf_counter()
         config = replace(config, batch_size=options.batch_size)
-        build_adapter(
-            loaded, Path(folder) / "adapter", Path(folder) / "run", "paper", config, count, "last"
-        )
+        job = TrainingJob("paper", config, count, "last")
+        build_adapter(loaded, Path(folder) / "adapter", Path(folder) / "run", job)
         trained = time.perf_counter() - began
         cases = suites.paper_cases()
         cases = (cases * math.ceil(ANSWERS / len(cases)))[:ANSWERS]

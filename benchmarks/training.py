@@ -1,4 +1,4 @@
-"""Examples per second of ``training.train`` against the training loop of the paper's script.
+"""Examples per second of ``training.trainer.train`` against the training loop of the paper's script.
 
 Ours is the whole function: tokens, the residual cache (read once, used for all epochs), every step,
 the checkpoint. The script's loop: LoRA r 32 on q/k/v/o of every block, one example at a time, four
@@ -14,6 +14,7 @@ import itertools
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +30,13 @@ from introspection.injection import hooks
 from introspection.injection.extraction import TEMPLATES
 from introspection.models import loading
 from introspection.models.presets import DEFAULT
+from introspection.training.adapter import add_adapter
+from introspection.training.batches import stack_vectors
 from introspection.training.data.examples import paper_examples
-from introspection.training.loop import add_lora, stack_vectors, train
-from introspection.training.loss import Tokens, tokenize
 from introspection.training.pipeline import RECIPES
+from introspection.training.runs import Run
+from introspection.training.tokenization import Tokens, tokenize
+from introspection.training.trainer import train
 
 ACCUMULATE = 4  # of the script
 
@@ -105,7 +109,7 @@ def main() -> None:
     loaded = loading.load(options.model, adapter=None, device=options.device)
     device = loaded.model.device.type
     vectors = stack_vectors(loaded, names, TEMPLATES[:1], "last", paper().baseline)
-    add_lora(loaded, config)
+    add_adapter(loaded, config)
     other = loading.load(options.model, adapter=None, device=options.device)
     plain = plain_loop(other, dict(zip(names, vectors[0].to(device), strict=True)))
     tokens = tokenize(loaded.tokenizer, examples)
@@ -114,7 +118,8 @@ def main() -> None:
 
     def ours() -> None:
         with tempfile.TemporaryDirectory() as folder:
-            train(loaded, next(stretches), vectors, names, config, Path(folder))
+            run = Run(Path(folder), "benchmark", date.today())
+            train(loaded, next(stretches), vectors, names, config, run)
 
     sides = {
         "ours": ours,

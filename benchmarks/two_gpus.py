@@ -32,7 +32,8 @@ from introspection.injection.extraction import TEMPLATES
 from introspection.injection.trials.trial import Injection, Trial, conversation
 from introspection.models import distributed
 from introspection.models.loading import load
-from introspection.training.loop import add_lora, stack_vectors
+from introspection.training.adapter import add_adapter
+from introspection.training.batches import stack_vectors
 from introspection.training.loss import frozen_weights_in_bf16
 from introspection.training.pipeline import RECIPES
 from introspection.training.trainer import Trainer
@@ -50,17 +51,17 @@ def worker(shape: str, tokenizer: Path | None, rounds: int, out: Path) -> None:
     names = paper().train
     vectors = stack_vectors(loaded, names, TEMPLATES[:1], "last", paper().baseline)
     config = replace(RECIPES["paper"][0], batch_size=step_size, epochs=1)
-    add_lora(loaded, config)
-    prepared = Trainer(loaded, same_length(examples, names), vectors, names, config)
-    for parameter in prepared.parameters.values():
+    add_adapter(loaded, config)
+    trainer = Trainer(loaded, same_length(examples, names), vectors, names, config)
+    for parameter in trainer.parameters.values():
         parameter.requires_grad_(True)
     times: dict[str, list[float]] = {"training": [], "evaluation": []}
     # The weights stay as they are: one process and two must give the same answers afterwards.
-    optimizer = torch.optim.AdamW(prepared.parameters.values(), lr=0.0)
+    optimizer = torch.optim.AdamW(trainer.parameters.values(), lr=0.0)
 
     def training() -> None:
-        prepared.read()
-        one_epoch(prepared, optimizer)
+        trainer.precompute()
+        one_epoch(trainer, optimizer)
 
     few = suites.paper_cases()
     # Each copy in a slightly other dose, so that every case is a case of its own.
@@ -70,7 +71,7 @@ def worker(shape: str, tokenizer: Path | None, rounds: int, out: Path) -> None:
     for i in range(rounds + 1):  # the first is for warming up
         with frozen_weights_in_bf16(loaded.model, loaded.layer):
             times["training"].append(_seconds(training, device))
-        for parameter in prepared.parameters.values():
+        for parameter in trainer.parameters.values():
             parameter.grad = None
         folder = out.parent / f"{out.stem}-{i}"
         asked = cases if i else cases[: batch * distributed.world_size()]

@@ -18,8 +18,7 @@ from typer.core import TyperGroup
 from introspection.errors import IntrospectionError
 from introspection.io import input_checks
 from introspection.io.outputs import places
-from introspection.models.loaded_model import bundled_adapter
-from introspection.models.presets import DEFAULT
+from introspection.models.presets import DEFAULT, bundled_adapter
 
 if TYPE_CHECKING:
     from introspection.concepts.catalogue import Concept

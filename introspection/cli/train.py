@@ -157,6 +157,7 @@ def train(
     from dataclasses import replace
 
     from introspection.training import pipeline
+    from introspection.training.config import TrainingJob
 
     config, examples = pipeline.RECIPES[recipe]
     chosen = {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate}
@@ -168,16 +169,16 @@ def train(
         def show(what: str, done: int, total: int) -> None:
             bar.update(task, description=what.capitalize(), completed=done, total=total)
 
-        wanted = (recipe, config, count or examples, site)
+        job = TrainingJob(recipe, config, count or examples, site)
         if dry_run:
-            forecast = pipeline.dry_run(loaded, *wanted, progress=show)
+            forecast = pipeline.dry_run(loaded, job, show)
         else:
-            kept = pipeline.build_adapter(loaded, folder, steps, *wanted, progress=show)
+            kept = pipeline.build_adapter(loaded, folder, steps, job, show)
     if dry_run:
         memory = f", at most {forecast.peak / 1e9:.1f} GB on the GPU" if forecast.peak else ""
         out.print(
-            f"{forecast.steps} steps of {config.batch_size} examples, {forecast.trained} numbers to "
-            f"train: about {max(forecast.seconds / 60, 0.1):.1f} minutes of steps{memory}."
+            f"{forecast.steps} steps of {config.batch_size} examples, {forecast.num_trainable} numbers "
+            f"to train: about {max(forecast.seconds / 60, 0.1):.1f} minutes of steps{memory}."
         )
     else:
         out.print(f"The adapter is in {folder}; log and checkpoint are in {kept}.", style="dim")

@@ -16,9 +16,9 @@ from introspection.io.files import cache_folder, sha256_file
 from introspection.io.outputs.manifest import WEIGHTS
 from introspection.models.adapters.adapter_info import AdapterInfo
 from introspection.models.fingerprints import fingerprint
-from introspection.models.presets import PRESETS
+from introspection.models.presets import bundled_adapter
 
-__all__ = ["LoadedModel", "adapter_name", "bundled_adapter"]
+__all__ = ["LoadedModel", "adapter_name"]
 
 LONGEST_NAME = 120  # characters of an adapter's name; the Hub allows 96 without a revision
 
@@ -65,14 +65,6 @@ class LoadedModel(HookedModel):
         if self.adapter is not None:
             options = {"site": self.adapter.site, "baseline": self.adapter.baseline, **options}
         return extract(self, names, **options)
-
-
-def bundled_adapter(name: str) -> Path | None:
-    """The adapter that ships for a preset, if this checkout has one."""
-    if name not in PRESETS:  # "adapters" / "/some/model" would be the model's own folder
-        return None
-    folder = Path(__file__).resolve().parents[2] / "adapters" / name
-    return folder if folder.is_dir() else None
 
 
 def adapter_name(folder: Path, model: str) -> str:

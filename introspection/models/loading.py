@@ -20,8 +20,14 @@ from introspection.models import local_paths
 from introspection.models.adapters import kinds
 from introspection.models.adapters.adapter_info import AdapterInfo, read_info
 from introspection.models.fingerprints import fingerprint, same_base
-from introspection.models.loaded_model import LoadedModel, bundled_adapter
-from introspection.models.presets import DEFAULT, PRESETS, full_precision, model_folder
+from introspection.models.loaded_model import LoadedModel
+from introspection.models.presets import (
+    DEFAULT,
+    PRESETS,
+    bundled_adapter,
+    full_precision,
+    model_folder,
+)
 from introspection.models.weights.model_files import shown
 from introspection.models.weights.pretrained import (
     Quantisation,

@@ -11,7 +11,14 @@ from introspection.io.input_checks import quoted
 from introspection.models.weights import gguf
 from introspection.models.weights.sources import HubGGUF, HubRepo, Wheel, WheelGGUF
 
-__all__ = ["DEFAULT", "PRESETS", "Preset", "full_precision", "model_folder"]
+__all__ = [
+    "DEFAULT",
+    "PRESETS",
+    "Preset",
+    "bundled_adapter",
+    "full_precision",
+    "model_folder",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,3 +87,11 @@ def model_folder(preset: str = DEFAULT) -> Path:
         )
     what = "the default model" if preset == DEFAULT else f"the model {preset}"
     return gguf.plain_folder(preset, known.base_id, known.weights, known.dtype, what)
+
+
+def bundled_adapter(name: str) -> Path | None:
+    """The adapter that ships for a preset, if this checkout has one."""
+    if name not in PRESETS:  # "adapters" / "/some/model" would be the model's own folder
+        return None
+    folder = Path(__file__).resolve().parents[2] / "adapters" / name
+    return folder if folder.is_dir() else None

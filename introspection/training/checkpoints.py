@@ -1,7 +1,7 @@
 """The last complete checkpoint of a run, and the log up to it.
 
-Knows: files. Does not know: the loop that fills them, which run it is (``runs``). A kill at any moment
-leaves the last checkpoint whole. It holds the log so far, so that both go on from the same step.
+A kill at any moment leaves the last checkpoint whole. It holds the log so far, so that both go on from
+the same step.
 """
 
 from __future__ import annotations
@@ -19,22 +19,29 @@ from torch import Tensor
 
 from introspection.errors import IntrospectionError
 from introspection.io.files import whole_file, write_text
-from introspection.training.loss import Tokens
-from introspection.training.runs import CHECKPOINT, LOG, Run, told_by
+from introspection.training.runs import CHECKPOINT, LOG, Run, checkpoint_header
+from introspection.training.tokenization import Tokens
 
-__all__ = ["made_from", "open_log", "restore", "save", "set_aside"]
+__all__ = ["hash_data", "open_log", "restore", "save", "set_aside"]
 
 _UNREADABLE = (SafetensorError, KeyError, TypeError, ValueError, RuntimeError, OSError)
 
 
-def made_from(run: Run, tokens: Sequence[Tokens], names: Sequence[str]) -> str:
+def hash_data(run: Run, tokens: Sequence[Tokens], names: Sequence[str]) -> str:
     """A hash of what the weights of a run are trained on."""
-    return hashlib.sha256(repr((run.digest, list(names), list(tokens))).encode()).hexdigest()
+    # Spelled as in the first version, so that its checkpoints go on.
+    spelled = ", ".join(
+        f"Tokens(ids={one.ids}, target={one.target}, first={one.first}, last={one.last}, "
+        f"concept={one.concept!r}, replay={one.match_base})"
+        for one in tokens
+    )
+    text = f"({run.digest!r}, {list(names)!r}, [{spelled}])"
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def save(
     run: Run,
-    made: str,
+    data_hash: str,
     step: int,
     log: Sequence[str],
     parameters: Mapping[str, Any],
@@ -47,22 +54,23 @@ def save(
         # Nothing yet where every gradient so far was skipped.
         for key, value in optimizer.state[parameter].items():
             tensors[f"{key}/{name}"] = value.detach().cpu().contiguous()
-    told = {**run.header, "made_from": made, "step": step, "log": list(log), "crc32": _crc(tensors)}
+    header = {**run.header, "made_from": data_hash, "step": step}
+    header |= {"log": list(log), "crc32": _crc(tensors)}
     # In one entry: safetensors writes several in no order.
     with whole_file(run.folder / CHECKPOINT) as aside:
-        save_file(tensors, aside, {"introspection": json.dumps(told, sort_keys=True)})
+        save_file(tensors, aside, {"introspection": json.dumps(header, sort_keys=True)})
 
 
-def set_aside(run: Run, made: str) -> None:
+def set_aside(run: Run, data_hash: str) -> None:
     """Rename a checkpoint that was made from something else: the base model's answers were made again
     and came out otherwise, or another version of the program draws other examples."""
     path = run.folder / CHECKPOINT
     try:
-        found = str(told_by(path)["made_from"])
+        made_from = str(checkpoint_header(path)["made_from"])
     except _UNREADABLE:  # not there, or for ``restore`` to complain about
         return
-    if found != made:
-        path.replace(run.folder / f"checkpoint-{found[:12]}.safetensors")
+    if made_from != data_hash:
+        path.replace(run.folder / f"checkpoint-{made_from[:12]}.safetensors")
 
 
 def restore(
@@ -73,18 +81,18 @@ def restore(
     if not path.exists():
         return 0, []
     try:
-        told, kept = told_by(path), load_file(path)
-        if told["crc32"] != _crc(kept):
+        header, tensors = checkpoint_header(path), load_file(path)
+        if header["crc32"] != _crc(tensors):
             raise ValueError("another checksum")
-        step, log = int(told["step"]), [str(line) for line in told["log"]]
+        step, log = int(header["step"]), [str(line) for line in header["log"]]
         state = optimizer.state_dict()
         for i, (name, parameter) in enumerate(parameters.items()):
-            parameter.data.copy_(kept[f"weight/{name}"])
+            parameter.data.copy_(tensors[f"weight/{name}"])
             # With the optimizer's own count of steps: it makes none on a gradient of NaN.
             state["state"][i] = {
-                key: kept[f"{key}/{name}"]
+                key: tensors[f"{key}/{name}"]
                 for key in ("step", "exp_avg", "exp_avg_sq")
-                if f"{key}/{name}" in kept
+                if f"{key}/{name}" in tensors
             }
         optimizer.load_state_dict(state)
     except _UNREADABLE as error:
@@ -105,8 +113,8 @@ def open_log(run: Run, lines: Sequence[str]) -> TextIO:
 
 
 def _crc(tensors: Mapping[str, Tensor]) -> int:
-    found = 0
+    checksum = 0
     for name in sorted(tensors):
         data: Any = tensors[name].reshape(-1).view(torch.uint8).numpy()
-        found = zlib.crc32(data, zlib.crc32(name.encode(), found))
-    return found
+        checksum = zlib.crc32(data, zlib.crc32(name.encode(), checksum))
+    return checksum

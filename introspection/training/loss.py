@@ -1,85 +1,33 @@
-"""What an example costs: its tokens, and the loss of a batch on replayed residuals.
-
-Knows: which tokens are trained, cross-entropy and the KL term to the base model (``teacher``). Does
-not know: the optimizer, the order of the examples (``training``).
-"""
+"""The loss of a batch on replayed residuals: cross-entropy, or the KL divergence to the base model."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from peft.helpers import disable_input_dtype_casting
 from torch import Tensor
 from torch.nn import functional
-from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
+from torch.nn.utils.rnn import pad_sequence
+from transformers import DynamicCache, PreTrainedModel
 
 from introspection.injection import hooks
-from introspection.injection.trials import prompt_tokens
-from introspection.injection.trials.trial import end_of_turn, prompt_text
 from introspection.models.loaded_model import LoadedModel
-from introspection.training.data.activation_cache import ResidualCache
-from introspection.training.data.examples import Example
+from introspection.training.data.activation_cache import ActivationCache
 from introspection.training.data.teacher import Teacher
+from introspection.training.tokenization import Tokens, starts_with
 
 __all__ = [
-    "Tokens",
     "autocast",
     "frozen_weights_in_bf16",
     "max_tokens_per_pass",
     "micro_batch_losses",
-    "starts_with",
-    "tokenize",
 ]
 
-MOST_TOKENS = 45_000  # in one forward pass with gradients; more do not make a GPU faster
-CPU_TOKENS = 8_000
-
-
-@dataclass(frozen=True, slots=True)
-class Tokens:
-    """An example as tokens: ``ids`` = prompt + written + answer, of which the last ``target`` are
-    trained; the thought is added at positions ``first..last``."""
-
-    ids: tuple[int, ...]
-    target: int
-    first: int
-    last: int | None
-    concept: str | None
-    replay: bool
-
-
-def tokenize(tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example]) -> list[Tokens]:
-    """Prompt, what is already written, and the answer, closed by the end of the turn."""
-    conversations = list(dict.fromkeys(example.messages for example in examples))
-    answers = [(" " if one.written else "") + one.answer for one in examples]
-    texts = list(dict.fromkeys([*answers, *(one.written for one in examples)]))
-    encoded = prompt_tokens.encode(
-        tokenizer,
-        [
-            *(prompt_text(tokenizer, messages) for messages in conversations),
-            *(prompt_tokens.by_people(tokenizer, text) for text in texts),
-        ],
-        offsets=False,
-    )
-    ids = [one.ids for one in encoded]
-    prompts = dict(zip(conversations, ids, strict=False))
-    ids_of = dict(zip(texts, ids[len(conversations) :], strict=True))
-    closing = (end_of_turn(tokenizer),)
-    found = []
-    for example, said in zip(examples, answers, strict=True):
-        prompt, begun = prompts[example.messages], ids_of[example.written]
-        answer = (*ids_of[said], *(closing if example.whole else ()))
-        if not answer:
-            raise ValueError(f"nothing to train on after {example.written!r}")
-        first = len(prompt) - 1 + len(begun)
-        last = first if example.schedule.kind == "final" else None
-        whole = (*prompt, *begun, *answer)
-        found.append(Tokens(whole, len(answer), first, last, example.concept, example.replay))
-    return found
+# In one forward pass with gradients; more do not make a GPU faster.
+MAX_TOKENS, MAX_CPU_TOKENS = 45_000, 8_000
 
 
 def _fast_bf16(device: torch.device) -> bool:
@@ -112,9 +60,9 @@ def _logits_only_at(model: PreTrainedModel, wanted: Tensor) -> Iterator[None]:
 
 @contextmanager
 def frozen_weights_in_bf16(model: PreTrainedModel, layer: int) -> Iterator[None]:
-    """Keep the frozen matrices above the layer in bf16: autocast would cast them anew, to the same
-    values, in every pass. Those below stay as they are, and so does the residual cache. Nor is the
-    input of an adapter's matrices cast to their fp32, only for autocast to cast it back."""
+    """Hold the frozen matrices above ``layer`` in bf16, which autocast would cast again in each pass,
+    and turn off PEFT's cast of inputs to float32. Both are undone on exit. Nothing at or below
+    ``layer`` changes. No effect on a device without fast bf16."""
     upper = [p for block in hooks.decoder_layers(model)[layer + 1 :] for p in block.parameters()]
     cast = upper[:1] and _fast_bf16(upper[0].device)
     # Quantised weights are integers and stay so.
@@ -134,135 +82,130 @@ def frozen_weights_in_bf16(model: PreTrainedModel, layer: int) -> Iterator[None]
 
 def micro_batch_losses(
     loaded: LoadedModel,
-    cache: ResidualCache,
+    cache: ActivationCache,
     teacher: Teacher,
-    chosen: Sequence[Tokens],
+    batch: Sequence[Tokens],
     delta: Tensor,
     kl: float,
-    opening: tuple[int, ...] = (),
-    most: int = MOST_TOKENS,
-    count: int | None = None,
+    prefix: tuple[int, ...] = (),
+    max_tokens: int = MAX_TOKENS,
+    total_examples: int | None = None,
 ) -> Iterator[Tensor]:
-    """Mean over examples of: cross-entropy on the answer, or KL to the base model's answer.
+    """Micro-batch losses that add up to the mean over the examples of a step.
 
-    ``count`` is that of all examples of the step where others have the rest of them. The mean comes
-    in shares that add up to it, each from a forward pass of at most ``most`` tokens (of one
-    example at least): the gradient of one share at a time is what memory must hold. Examples that
-    begin with ``opening`` share one pass over it.
+    The loss of an example is the mean over its trained tokens of the cross-entropy, or ``kl`` times
+    the divergence from the base model. ``delta`` [B, D] is added to the residual stream of each.
+    A micro-batch has at most ``max_tokens`` tokens, but at least one example. ``total_examples`` counts
+    the step's examples over all processes. Examples that begin with ``prefix`` share one pass over it.
     """
-    for begins, start in ((True, opening), (False, ())):
-        rows = [i for i, one in enumerate(chosen) if starts_with(one, opening) is begins]
-        rows.sort(key=lambda i: len(chosen[i].ids))
+    for begins, start in ((True, prefix), (False, ())):
+        rows = [i for i, one in enumerate(batch) if starts_with(one, prefix) is begins]
+        rows.sort(key=lambda i: len(batch[i].ids))
         while rows:
-            # The longest first: what the first share needs, no later one exceeds.
-            fit = max(1, most // (len(chosen[rows[-1]].ids) - len(start)))
+            # The longest first: what the first micro-batch needs, no later one exceeds.
+            fit = max(1, max_tokens // (len(batch[rows[-1]].ids) - len(start)))
             part, rows = rows[-fit:], rows[:-fit]
-            examples = [chosen[i] for i in part]
+            examples = [batch[i] for i in part]
             loss = _total_loss(loaded, cache, teacher, examples, delta[part], kl, start)
-            yield loss / (count or len(chosen))
+            yield loss / (total_examples or len(batch))
 
 
 def max_tokens_per_pass(loaded: LoadedModel) -> int:
     """How many tokens a forward pass with gradients may have in the memory that is free now.
 
-    What is kept for the backward pass, per token and layer above the layer: some twenty vectors of the
-    width of the stream and half a dozen of the MLP's, in bf16; half as much again for the unembedding.
-    That is half as much again as was measured at DeepSeek-7B's shape, where one pass more per step
-    costs a quarter of the speed.
+    It keeps about 2 bytes x (20 x hidden + 6 x intermediate) per token and layer above L, and half as
+    much again for the logits. That is 1.5 times what was measured at DeepSeek-7B's shape, where one
+    pass more per step costs a quarter of the speed.
     """
     config, device = loaded.model.config, loaded.model.get_input_embeddings().weight.device
     if device.type != "cuda":
-        return CPU_TOKENS
+        return MAX_CPU_TOKENS
     layers = len(hooks.decoder_layers(loaded.model)) - loaded.layer - 1
     width = hooks.width(loaded.model)
     inner = getattr(config, "intermediate_size", None) or 4 * width
     per_token = 3 * layers * (20 * width + 6 * inner)
     free = torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device)
     free -= torch.cuda.memory_allocated(device)
-    return int(min(MOST_TOKENS, max(0.8 * free / per_token, 1)))
-
-
-def starts_with(one: Tokens, opening: tuple[int, ...]) -> bool:
-    """Whether an example begins with ``opening`` and is left alone up to there."""
-    return one.ids[: len(opening)] == opening and one.first >= len(opening)
+    return int(min(MAX_TOKENS, max(0.8 * free / per_token, 1)))
 
 
 def _total_loss(
     loaded: LoadedModel,
-    cache: ResidualCache,
+    cache: ActivationCache,
     teacher: Teacher,
-    chosen: Sequence[Tokens],
+    batch: Sequence[Tokens],
     delta: Tensor,
     kl: float,
-    opening: tuple[int, ...],
+    prefix: tuple[int, ...],
 ) -> Tensor:
-    """The sum of the losses of examples that all begin with ``opening`` (which may be empty)."""
-    model, at = loaded.model, len(opening)
+    """The sum of the losses of examples that all begin with ``prefix`` (which may be empty)."""
+    model, start = loaded.model, len(prefix)
     weight = model.get_input_embeddings().weight
     device = weight.device
     # Right padding and no padding mask: under causal attention nothing real ever sees a pad, and no
     # query is left without a key (which some kernels answer with NaN).
-    ids = torch.zeros(len(chosen), max(len(s.ids) for s in chosen), dtype=torch.long)
-    trained = torch.zeros_like(ids, dtype=torch.bool)
-    for row, s in enumerate(chosen):
-        ids[row, : len(s.ids)] = torch.tensor(s.ids)
-        trained[row, len(s.ids) - s.target : len(s.ids)] = True
+    ids = pad_sequence([torch.tensor(one.ids) for one in batch], batch_first=True)
+    trained = pad_sequence(
+        [torch.arange(len(one.ids)) >= len(one.ids) - one.target for one in batch], batch_first=True
+    )
     row_of = trained.nonzero()[:, 0]
     targets = ids[trained].to(device)
-    replay = torch.tensor([s.replay for s in chosen])
-    is_replay = replay[row_of].to(device)
+    match_base = torch.tensor([one.match_base for one in batch])
+    matched = match_base[row_of].to(device)
     weights = (1 / trained.sum(1))[row_of].to(device)  # an example is the mean over its tokens
-    ids, wanted = ids.to(device), trained[:, at + 1 :].to(device)
-    positions = torch.arange(ids.shape[1], device=device)[None].expand(len(chosen), -1)
-    hidden = cache.batch([s.ids for s in chosen], ids.shape[1])
-    spans = [(s.first, s.last) for s in chosen]
+    ids, predicted_at = ids.to(device), trained[:, start + 1 :].to(device)
+    positions = torch.arange(ids.shape[1], device=device)[None].expand(len(batch), -1)
+    hidden = cache.batch([one.ids for one in batch], ids.shape[1])
+    spans = [(one.first, one.last) for one in batch]
     plan = hooks.make_plan(delta, spans, None, device, weight.dtype)
-    kept = _prefix_kv(loaded, ids, hidden, at) if at else None
+    past = _prefix_kv(loaded, ids, hidden, start) if start else None
     with (
         autocast(device),
-        hooks.start_at_layer(model, loaded.layer, hidden[:, at:]),
+        hooks.start_at_layer(model, loaded.layer, hidden[:, start:]),
         hooks.use_plan(plan),
-        _logits_only_at(model, wanted),
+        _logits_only_at(model, predicted_at),
     ):
-        predicted = model(
-            input_ids=ids[:, at:],
-            position_ids=positions[:, at:],
-            past_key_values=kept,
-            use_cache=kept is not None,
+        logits = model(
+            input_ids=ids[:, start:],
+            position_ids=positions[:, start:],
+            past_key_values=past,
+            use_cache=past is not None,
         ).logits.float()
-    per_token = predicted.new_zeros(len(row_of))
-    per_token[~is_replay] = functional.cross_entropy(
-        predicted[~is_replay], targets[~is_replay], reduction="none"
+    per_token = logits.new_zeros(len(row_of))
+    per_token[~matched] = functional.cross_entropy(
+        logits[~matched], targets[~matched], reduction="none"
     )
-    if bool(replay.any()):
+    if bool(match_base.any()):
         with autocast(device):
-            said = teacher.logits([(s.ids, s.target) for s in chosen if s.replay])
-        said = said.to(predicted.device)  # a split model keeps the teacher's states elsewhere
-        student = functional.log_softmax(predicted[is_replay], -1)
+            base = teacher.logits([(one.ids, one.target) for one in batch if one.match_base])
+        base = base.to(logits.device)  # a split model keeps the teacher's states elsewhere
         divergence = functional.kl_div(
-            student, functional.log_softmax(said.float(), -1), reduction="none", log_target=True
+            functional.log_softmax(logits[matched], -1),
+            functional.log_softmax(base.float(), -1),
+            reduction="none",
+            log_target=True,
         )
-        per_token[is_replay] = divergence.sum(-1) * kl
+        per_token[matched] = divergence.sum(-1) * kl
     return (per_token * weights).sum()
 
 
-def _prefix_kv(loaded: LoadedModel, ids: Tensor, hidden: Tensor, at: int) -> Any:
-    """Keys and values of the first ``at`` tokens for every row, from one pass over them."""
+def _prefix_kv(loaded: LoadedModel, ids: Tensor, hidden: Tensor, length: int) -> Any:
+    """Keys and values of the first ``length`` tokens for every row, from one pass over them."""
     model, rows = loaded.model, len(ids)
-    kept = DynamicCache(config=model.config)
+    past = DynamicCache(config=model.config)
     plan = hooks.make_plan(None, [(0, None)], None, ids.device, hidden.dtype)
     with (
         autocast(ids.device),
-        hooks.start_at_layer(model, loaded.layer, hidden[:1, :at]),
+        hooks.start_at_layer(model, loaded.layer, hidden[:1, :length]),
         hooks.use_plan(plan),
     ):
         model.get_decoder()(
-            input_ids=ids[:1, :at],
-            position_ids=torch.arange(at, device=ids.device)[None],
-            past_key_values=kept,
+            input_ids=ids[:1, :length],
+            position_ids=torch.arange(length, device=ids.device)[None],
+            past_key_values=past,
             use_cache=True,
         )
-    kept.batch_repeat_interleave(rows)
-    for block in range(loaded.layer + 1):  # did not run, and a cache is as long as its first
-        kept.update(*hidden.new_zeros(2, rows, 1, at, 1), block)
-    return kept
+    past.batch_repeat_interleave(rows)
+    for layer in range(loaded.layer + 1):  # did not run, and a cache is as long as its first
+        past.update(*hidden.new_zeros(2, rows, 1, length, 1), layer)
+    return past

@@ -1,11 +1,8 @@
 """The folder of a training run: which run it is, whose files they are, the base model's answers.
 
-Knows: what decides the result of a training, that everything in the folder names the run it belongs
-to, the day the run started. Does not know: weights and steps (``checkpoints``), how answers are made.
-
-A run is told by a hash of all that decides its result. The first run of a folder lies in the folder
-itself; another one (another seed, another model) gets a folder of its own in it, so no run ever reads
-or replaces a file of another.
+A run is identified by a hash of all that decides its result, and every file in its folder names that
+hash. The first run of a folder lies in the folder itself; another one (another seed, another model)
+gets a folder of its own in it, so no run ever reads or replaces a file of another.
 """
 
 from __future__ import annotations
@@ -15,7 +12,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -31,9 +28,9 @@ from introspection.io.outputs.ownership import RUN_LOCK as LOCK
 from introspection.models import distributed
 from introspection.models.fingerprints import fingerprint
 from introspection.models.loaded_model import LoadedModel
-from introspection.training.trainer import TrainConfig
+from introspection.training.config import TrainingJob
 
-__all__ = ["CHECKPOINT", "LOG", "Run", "claimed", "described", "told_by"]
+__all__ = ["CHECKPOINT", "LOG", "Run", "checkpoint_header", "claim_run", "describe_run"]
 
 # To be raised whenever the code changes what a training does: it would go on otherwise than it began.
 METHOD = 1
@@ -49,8 +46,8 @@ FILES = (CONFIG, REPLIES, LOG, CHECKPOINT)
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A run folder that this process may write to: ``digest`` tells the run, ``started`` is the day
-    that its prompts are told."""
+    """A run folder that this process may write to. ``digest`` identifies the run; ``started`` is the
+    day that its prompts name."""
 
     folder: Path
     digest: str
@@ -61,42 +58,35 @@ class Run:
         """What every file of the run says of itself."""
         return {"run": self.digest, "started": self.started.isoformat()}
 
-    def kept_answers(self, made_from: str) -> list[Any] | None:
-        """What :meth:`keep_answers` wrote; None unless it is whole and was made from the same."""
+    def load_replies(self, made_from: str) -> list[Any] | None:
+        """What :meth:`save_replies` wrote; None unless it is whole and was made from the same."""
         known = _json(self.folder / REPLIES)
         if not isinstance(known, dict) or known.get("made_from") != made_from:
             return None
         answers: Any = known.get("answers")
         return answers if known.get("sha256") == _sha256(answers) else None
 
-    def keep_answers(self, made_from: str, answers: Sequence[Any]) -> None:
-        told = {**self.header, "made_from": made_from, "sha256": _sha256(answers)}
-        write_text(self.folder / REPLIES, json.dumps({**told, "answers": answers}) + "\n")
+    def save_replies(self, made_from: str, answers: Sequence[Any]) -> None:
+        """Keep the base model's answers; ``made_from`` is a hash of what they answer."""
+        header = {**self.header, "made_from": made_from, "sha256": _sha256(answers)}
+        write_text(self.folder / REPLIES, json.dumps({**header, "answers": answers}) + "\n")
 
 
-def described(
-    loaded: LoadedModel,
-    recipe: str,
-    config: TrainConfig,
-    count: int,
-    site: str,
-    templates: Sequence[str],
-    baseline: Sequence[str],
-) -> dict[str, Any]:
+def describe_run(loaded: LoadedModel, job: TrainingJob) -> dict[str, Any]:
     """All that decides the result of a training, known before it begins."""
     return {
         "method": METHOD,
-        "recipe": recipe,
-        "examples": count,
-        "config": asdict(config),
+        "recipe": job.recipe,
+        "examples": job.examples,
+        "config": job.config.as_record(),
         "base": fingerprint(loaded.model),
         # Quantised or in another precision, the base model gives other answers.
         "precision": sorted({str(p.dtype) for p in loaded.model.parameters()}),
         "tokenizer": _tokenizer(loaded.tokenizer),
         "layer": loaded.layer,
-        "site": site,
-        "templates": list(templates),
-        "baseline": list(baseline),
+        "site": job.site,
+        "templates": list(job.templates),
+        "baseline": list(job.baseline),
     }
 
 
@@ -110,7 +100,7 @@ def _tokenizer(tokenizer: PreTrainedTokenizerBase) -> str:
 
 
 @contextmanager
-def claimed(folder: Path, description: Mapping[str, Any]) -> Iterator[Run]:
+def claim_run(folder: Path, description: Mapping[str, Any]) -> Iterator[Run]:
     """The run of this ``description`` in ``folder``, new or to go on with, and nobody else's meanwhile.
 
     ``config.json`` is the first file that is written. Raises IntrospectionError where another
@@ -119,8 +109,8 @@ def claimed(folder: Path, description: Mapping[str, Any]) -> Iterator[Run]:
     main = distributed.rank() == 0
     plain = json.loads(json.dumps(description))
     digest = _sha256(plain)
-    with _taken(folder, digest) if main else nullcontext((folder, None)) as found:
-        place, started = distributed.broadcast(found)
+    with _locked_place(folder, digest) if main else nullcontext((folder, None)) as chosen:
+        place, started = distributed.broadcast(chosen)
         run = Run(place, digest, started or distributed.broadcast(clock.today()))
         if main:
             document = {**run.header, **plain}
@@ -130,13 +120,13 @@ def claimed(folder: Path, description: Mapping[str, Any]) -> Iterator[Run]:
         yield run
 
 
-def told_by(checkpoint: Path) -> dict[str, Any]:
+def checkpoint_header(checkpoint: Path) -> dict[str, Any]:
     """What a checkpoint says of itself. Raises what a file that is none leads to."""
     with safe_open(checkpoint, framework="pt") as file:
-        told = json.loads((file.metadata() or {})["introspection"])
-    if not isinstance(told, dict):
+        header = json.loads((file.metadata() or {})["introspection"])
+    if not isinstance(header, dict):
         raise ValueError("not an object")
-    return told
+    return header
 
 
 def _place(folder: Path, digest: str) -> tuple[Path, date | None]:
@@ -164,17 +154,17 @@ def _place(folder: Path, digest: str) -> tuple[Path, date | None]:
 def _headers(folder: Path) -> Iterator[tuple[Any, date | None]]:
     """The runs that the files of a folder say they belong to."""
     for read, name in ((_json, CONFIG), (_checkpoint, CHECKPOINT), (_json, REPLIES)):
-        told = read(folder / name)
-        if isinstance(told, dict):
+        header = read(folder / name)
+        if isinstance(header, dict):
             try:
-                yield told.get("run"), date.fromisoformat(told["started"])
+                yield header.get("run"), date.fromisoformat(header["started"])
             except (KeyError, TypeError, ValueError):
-                yield told.get("run"), None
+                yield header.get("run"), None
 
 
 def _checkpoint(path: Path) -> dict[str, Any] | None:
     try:
-        return told_by(path) if path.is_file() else None
+        return checkpoint_header(path) if path.is_file() else None
     except (SafetensorError, OSError, KeyError, ValueError, RecursionError):
         return None
 
@@ -188,13 +178,13 @@ def _json(path: Path) -> Any:
 
 
 @contextmanager
-def _taken(folder: Path, digest: str) -> Iterator[tuple[Path, date | None]]:
+def _locked_place(folder: Path, digest: str) -> Iterator[tuple[Path, date | None]]:
     """The place of a run, locked. Another run may be given the same place before it has written
     anything there: whoever comes second looks again."""
-    with ExitStack() as held:
+    with ExitStack() as locks:
         place, started = _place(folder, digest)
         try:
-            lock = held.enter_context(ExitStack())
+            lock = locks.enter_context(ExitStack())
             lock.enter_context(_locked(place))
         except IntrospectionError:
             if _place(folder, digest)[0] == place:
@@ -202,15 +192,15 @@ def _taken(folder: Path, digest: str) -> Iterator[tuple[Path, date | None]]:
         now, started = _place(folder, digest)
         if now != place:
             lock.close()
-            held.enter_context(_locked(now))
+            locks.enter_context(_locked(now))
         yield now, started
 
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    with ExitStack() as held:
+    with ExitStack() as locks:
         try:
-            held.enter_context(WeakFileLock(folder / LOCK, timeout=1))
+            locks.enter_context(WeakFileLock(folder / LOCK, timeout=1))
         except TimeoutError as error:
             raise IntrospectionError(
                 f"Another process is training the same run in {folder}: wait for it or stop it."

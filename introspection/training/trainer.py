@@ -1,60 +1,43 @@
-"""The steps of a training: which examples, which thoughts, which gradients.
+"""The training of an adapter above layer L, on residuals that are computed once and replayed.
 
-Knows: batches, what is injected in each, what is read once and replayed, how much memory and time a
-step takes. Does not know: the optimizer (``training``), what one example costs (``loss``).
+The only place with an optimizer. Several processes (``accelerate launch``) share every step.
 """
 
 from __future__ import annotations
 
+import json
 import math
-import random
 import time
-from collections.abc import Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from introspection.errors import IntrospectionError
 from introspection.injection import hooks
 from introspection.models import distributed
 from introspection.models.adapters.kinds import trainable_parameters
 from introspection.models.loaded_model import LoadedModel
-from introspection.training.data.activation_cache import ResidualCache, shared_opening
-from introspection.training.data.examples import NOISE
+from introspection.training import checkpoints
+from introspection.training.batches import make_batches, sample_deltas
+from introspection.training.config import TrainConfig
+from introspection.training.data.activation_cache import ActivationCache, shared_prefix
+from introspection.training.data.examples import NOISE, Example
 from introspection.training.data.teacher import Teacher
 from introspection.training.loss import (
-    Tokens,
     autocast,
+    frozen_weights_in_bf16,
     max_tokens_per_pass,
     micro_batch_losses,
-    starts_with,
 )
+from introspection.training.runs import Run
+from introspection.training.tokenization import Tokens, tokenize
 
-__all__ = ["Forecast", "TrainConfig", "Trainer"]
+__all__ = ["Forecast", "Trainer", "dry_run", "train"]
 
-TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-
-
-@dataclass(frozen=True, slots=True)
-class TrainConfig:
-    """Everything that decides the result, beside the examples and the vectors.
-
-    ``strengths`` (rho, low and high) are drawn log-uniformly for every example and epoch.
-    """
-
-    epochs: int = 3
-    batch_size: int = 256
-    learning_rate: float = 7e-4
-    warmup: float = 0.03
-    weight_decay: float = 0.01
-    rank: int = 32
-    targets: tuple[str, ...] = TARGETS
-    strengths: tuple[float, float] = (0.25, 2.0)
-    replay_weight: float = 3.0
-    seed: int = 0
+CPU_BATCH_TOKENS, GPU_BATCH_TOKENS = 2_048, 16_384  # of a pass without gradients
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,65 +48,14 @@ class Forecast:
     steps: int
     seconds: float
     peak: int
-    trained: int
-
-
-def _batches(
-    sequences: Sequence[Tokens], config: TrainConfig, opening: tuple[int, ...] = ()
-) -> list[tuple[int, ...]]:
-    """The indices of every step: shuffled, then cut into batches of similar length.
-
-    The few examples that do not begin with ``opening`` come together: they need passes of their own.
-    """
-    steps = []
-    for epoch in range(config.epochs):
-        rng = random.Random(f"{config.seed} epoch {epoch}")
-        order = list(range(len(sequences)))
-        rng.shuffle(order)
-        # Sort within pools of sixteen batches: little padding, and still a fresh mix each epoch.
-        pool = config.batch_size * 16
-        cut = []
-        for start in range(0, len(order), pool):
-            part = sorted(
-                order[start : start + pool],
-                key=lambda i: (starts_with(sequences[i], opening), len(sequences[i].ids)),
-            )
-            cut += [
-                part[at : at + config.batch_size] for at in range(0, len(part), config.batch_size)
-            ]
-        rng.shuffle(cut)
-        steps += [tuple(indices) for indices in cut]
-    return steps
-
-
-def sample_deltas(
-    step: int,
-    chosen: Sequence[Tokens],
-    vectors: Tensor,
-    rows: dict[str, int],
-    norm: float,
-    config: TrainConfig,
-) -> Tensor:
-    """The deltas [B, D] of a step: vector of a random template x random strength x norm."""
-    generator = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
-    low, high = (math.log(value) for value in config.strengths)
-    strength = torch.exp(torch.rand(len(chosen), generator=generator) * (high - low) + low)
-    template = torch.randint(len(vectors), (len(chosen),), generator=generator)
-    noise = functional.normalize(
-        torch.randn(len(chosen), vectors.shape[2], generator=generator), dim=-1
-    )
-    named = torch.tensor([rows.get(s.concept or "", -1) for s in chosen])
-    picked = torch.where((named >= 0)[:, None], vectors[template, named.clamp(min=0)], 0.0)
-    random_ = torch.tensor([s.concept == NOISE for s in chosen])
-    picked[random_] = noise[random_]
-    return picked * (strength * norm)[:, None]
+    num_trainable: int
 
 
 class Trainer:
-    """A training that is ready to step: its batches, and what is read once and replayed.
+    """A training that is ready to step: its batches, and what is computed once and replayed.
 
-    Several processes (``accelerate launch``) have examples of their own, and keep the residuals of
-    those alone; together they go through the steps of one.
+    ``vectors`` [templates, N, D] belong to ``names``. Each process keeps the residuals of its own part
+    of the examples; together the processes go through the steps of one.
     """
 
     def __init__(
@@ -136,96 +68,89 @@ class Trainer:
     ) -> None:
         self.loaded, self.tokens, self.vectors, self.config = loaded, tokens, vectors, config
         self.rows = {name: i for i, name in enumerate(names)}
-        missing = {s.concept for s in tokens} - set(self.rows) - {None, NOISE}
+        missing = {one.concept for one in tokens} - set(self.rows) - {None, NOISE}
         if missing:
             raise ValueError(f"no vector for {sorted(map(str, missing))[:3]}")
-        self.opening = shared_opening(loaded.tokenizer)
-        self.steps = _batches(tokens, config, self.opening)
+        self.prefix = shared_prefix(loaded.tokenizer)
+        self.steps = make_batches(tokens, config, self.prefix)
         self.proven = False  # that this kind of model can be replayed and trained at all
         self.parameters = trainable_parameters(loaded.model)
         self.device = next(iter(self.parameters.values())).device
 
-    def read(self) -> None:
-        """Residuals and the base model's answers; the frozen matrices must be cast already."""
+    @property
+    def on_gpu(self) -> bool:
+        return self.device.type == "cuda"
+
+    def precompute(self) -> None:
+        """Read the residuals and the base model's answers; the frozen matrices must be cast already.
+
+        Raises IntrospectionError for a model that is built in an unknown way.
+        """
         with hooks.readable_model_errors(self.loaded.model, "training"):
-            self._read()
+            # A pass of its own over the prefix saves work, which is what counts on a CPU; on a GPU the
+            # number of passes counts.
+            self.pass_prefix = () if self.on_gpu else self.prefix
+            self.local = set(distributed.split_between_processes(range(len(self.tokens))))
+            tokens = [self.tokens[i] for i in sorted(self.local)]
+            batch_tokens = GPU_BATCH_TOKENS if self.on_gpu else CPU_BATCH_TOKENS
+            self.cache = ActivationCache(
+                self.loaded.model, [one.ids for one in tokens], batch_tokens, prefix=self.prefix
+            )
+            matched = [(one.ids, one.target) for one in tokens if one.match_base]
+            self.teacher = Teacher(
+                self.loaded, self.cache, matched, batch_tokens, autocast(self.device)
+            )
+            self.max_tokens = max_tokens_per_pass(self.loaded)
 
-    def _read(self) -> None:
-        large = self.device.type == "cuda"
-        # A pass of its own over the opening saves work, which is what counts on a CPU; on a GPU the
-        # number of passes counts.
-        self.apart = () if large else self.opening
-        self.own = set(distributed.split_between_processes(range(len(self.tokens))))
-        mine = [self.tokens[i] for i in sorted(self.own)]
-        at_once = 16_384 if large else 2_048
-        self.cache = ResidualCache(
-            self.loaded.model, [one.ids for one in mine], at_once, opening=self.opening
-        )
-        replayed = [(one.ids, one.target) for one in mine if one.replay]
-        self.teacher = Teacher(self.loaded, self.cache, replayed, at_once, autocast(self.device))
-        self.most = max_tokens_per_pass(self.loaded)
-
-    def gradients(self, step: int) -> Tensor:
-        """Leave the gradients of a step in the parameters; returns its mean loss."""
-        doubt = (
-            nullcontext()
-            if self.proven
-            else hooks.readable_model_errors(self.loaded.model, "training")
-        )
-        with doubt:
-            loss = self._gradients(step)
+    def backward(self, step: int) -> Tensor:
+        """Leave the gradients of a step in the parameters; returns its mean loss, a scalar."""
+        unproven = hooks.readable_model_errors(self.loaded.model, "training")
+        with nullcontext() if self.proven else unproven:
+            loss = self._backward(step)
         self.proven = True
         return loss
 
-    def _gradients(self, step: int) -> Tensor:
-        chosen = self.steps[step]
-        delta = sample_deltas(
-            step,
-            [self.tokens[i] for i in chosen],
-            self.vectors,
-            self.rows,
-            self.loaded.norm,
-            self.config,
-        )
-        mine = [k for k, i in enumerate(chosen) if i in self.own]
+    def _backward(self, step: int) -> Tensor:
+        batch = [self.tokens[i] for i in self.steps[step]]
+        delta = sample_deltas(step, batch, self.vectors, self.rows, self.loaded.norm, self.config)
+        local = [row for row, i in enumerate(self.steps[step]) if i in self.local]
         for parameter in self.parameters.values():
             parameter.grad = None
         loss = torch.zeros((), device=self.device)
-        for share in micro_batch_losses(
+        for micro_batch_loss in micro_batch_losses(
             self.loaded,
             self.cache,
             self.teacher,
-            [self.tokens[chosen[k]] for k in mine],
-            delta[mine],
+            [batch[row] for row in local],
+            delta[local],
             self.config.replay_weight,
-            self.apart,
-            self.most,
-            len(chosen),
+            self.pass_prefix,
+            self.max_tokens,
+            len(batch),
         ):
-            share.backward()
-            loss += share.detach().to(self.device)  # a split model ends on its last GPU
+            micro_batch_loss.backward()
+            loss += micro_batch_loss.detach().to(self.device)  # a split model ends on its last GPU
         for parameter in self.parameters.values():
             if parameter.grad is None:  # a process that has no example in this step
                 parameter.grad = torch.zeros_like(parameter)
-        distributed.all_reduce_sum(
-            [loss, *(p.grad for p in self.parameters.values() if p.grad is not None)]
-        )
+        gradients = [p.grad for p in self.parameters.values() if p.grad is not None]
+        distributed.all_reduce_sum([loss, *gradients])
         return loss
 
-    def forecast(self) -> Forecast:
+    def dry_run(self) -> Forecast:
         """Try the longest batch, where memory is tightest, and time one of middling length.
 
         Raises IntrospectionError when the GPU's memory does not suffice.
         """
         order = sorted(
             range(len(self.steps)),
-            key=lambda s: max(len(self.tokens[i].ids) for i in self.steps[s]),
+            key=lambda step: max(len(self.tokens[i].ids) for i in self.steps[step]),
         )
-        large, began = self.device.type == "cuda", 0.0
+        began = 0.0
         try:
             for step in (order[-1], order[len(order) // 2]):
                 began = time.monotonic()
-                float(self.gradients(step))
+                float(self.backward(step))
         except torch.OutOfMemoryError as error:
             raise IntrospectionError(
                 "The memory of the GPU does not suffice for the longest batch: free some, take fewer "
@@ -234,6 +159,112 @@ class Trainer:
         return Forecast(
             len(self.steps),
             (time.monotonic() - began) * len(self.steps),
-            torch.cuda.max_memory_allocated(self.device) if large else 0,
+            torch.cuda.max_memory_allocated(self.device) if self.on_gpu else 0,
             sum(parameter.numel() for parameter in self.parameters.values()),
         )
+
+
+def train(
+    loaded: LoadedModel,
+    examples: Sequence[Example],
+    vectors: Tensor,
+    names: Sequence[str],
+    config: TrainConfig,
+    run: Run,
+    progress: Callable[[int, int, float], None] | None = None,
+    checkpoint_seconds: float = 60.0,
+) -> None:
+    """Train the adapter of ``loaded`` in place. ``vectors`` [templates, N, D] belong to ``names``.
+
+    The folder of ``run`` keeps ``log.jsonl`` and the last complete checkpoint; a start on the same
+    folder continues there and, on the same machine, ends with the same adapter. A checkpoint that was
+    made from other examples is put aside. ``progress`` is called with (step, steps, loss). Raises
+    IntrospectionError for a damaged checkpoint and for a loss that is not finite.
+    """
+    tokens = tokenize(loaded.tokenizer, examples)
+    trainer = Trainer(loaded, tokens, vectors, names, config)
+    main = distributed.rank() == 0
+    data_hash = checkpoints.hash_data(run, tokens, names)
+    if main:
+        checkpoints.set_aside(run, data_hash)
+    distributed.barrier()
+    parameters, steps = trainer.parameters, len(trainer.steps)
+    optimizer = torch.optim.AdamW(
+        parameters.values(),
+        lr=config.learning_rate,
+        weight_decay=config.weight_decay,
+        fused=trainer.on_gpu,
+    )
+    warm = max(1, round(steps * config.warmup))
+    done, lines = checkpoints.restore(run, parameters, optimizer)
+    open_log = checkpoints.open_log(run, lines) if main else nullcontext()
+    with _trainable(trainer), open_log as log:
+        if done < steps:
+            trainer.precompute()
+            if trainer.on_gpu:
+                trainer.dry_run()
+        saved = time.monotonic()
+        for step in range(done, steps):
+            scale = min(1.0, (step + 1) / warm)
+            scale *= 0.5 * (1 + math.cos(math.pi * step / steps))
+            for group in optimizer.param_groups:
+                group["lr"] = config.learning_rate * scale
+            loss = trainer.backward(step)
+            length = torch.nn.utils.clip_grad_norm_(parameters.values(), 1.0)
+            if bool(torch.isfinite(length)):
+                optimizer.step()
+            last = step + 1 == steps
+            if (step + 1) % 10 == 0 or last:
+                value = float(loss)
+                if not math.isfinite(value):
+                    raise IntrospectionError(
+                        f"Training diverged at step {step + 1} (the loss is {value}): start again "
+                        "with a lower --learning-rate."
+                    )
+                lines.append(json.dumps({"step": step + 1, "loss": round(value, 5)}) + "\n")
+                if log is not None:
+                    log.write(lines[-1])
+                    log.flush()
+                if progress:
+                    progress(step + 1, steps, value)
+            if main and (last or time.monotonic() - saved > checkpoint_seconds):
+                checkpoints.save(run, data_hash, step + 1, lines, parameters, optimizer)
+                saved = time.monotonic()
+
+
+def dry_run(
+    loaded: LoadedModel,
+    examples: Sequence[Example],
+    vectors: Tensor,
+    names: Sequence[str],
+    config: TrainConfig,
+    count: int,
+) -> Forecast:
+    """What :func:`train` will take with ``count`` examples like these; nothing is written."""
+    trainer = Trainer(loaded, tokenize(loaded.tokenizer, examples), vectors, names, config)
+    with _trainable(trainer):
+        trainer.precompute()
+        tried = trainer.dry_run()
+    steps = config.epochs * math.ceil(count / config.batch_size)
+    states = trainer.cache.states
+    more = len(states) * (count / len(examples) - 1) / distributed.world_size()
+    return replace(
+        tried,
+        steps=steps,
+        seconds=tried.seconds / tried.steps * steps,
+        peak=tried.peak and tried.peak + round(more * states[0].nbytes),
+    )
+
+
+@contextmanager
+def _trainable(trainer: Trainer) -> Iterator[None]:
+    """The adapter's parameters ask for gradients meanwhile; frozen weights are in bf16."""
+    try:
+        for parameter in trainer.parameters.values():
+            parameter.requires_grad_(True)
+        with frozen_weights_in_bf16(trainer.loaded.model, trainer.loaded.layer):
+            yield
+    finally:
+        for parameter in trainer.parameters.values():
+            parameter.requires_grad_(False)
+            parameter.grad = None

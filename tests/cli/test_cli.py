@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 import torch
 
+from introspection.cli import common
 from introspection.concepts import catalogue
 from introspection.concepts.catalogue import paper
 from introspection.errors import IntrospectionError
@@ -125,7 +126,8 @@ class TestAsk:
         refused("ask", "ocean", "--model", model, "--adapter", "none", says="train")
 
     def test_no_shipped_adapter(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(loading, "bundled_adapter", lambda _: None)
+        for module in (loading, common):  # each has it by name
+            monkeypatch.setattr(module, "bundled_adapter", lambda _: None)
         refused("ask", "ocean", says="python -m introspection train")
 
 

@@ -35,8 +35,8 @@ from introspection.errors import IntrospectionError
 from introspection.hub import transfer
 from introspection.models import loading
 from introspection.models.adapters import adapter_info, multi_adapter
-from introspection.models.loaded_model import LoadedModel, adapter_name, bundled_adapter
-from introspection.models.presets import DEFAULT
+from introspection.models.loaded_model import LoadedModel, adapter_name
+from introspection.models.presets import DEFAULT, bundled_adapter
 from tests.support.page import SETTINGS, call
 from tests.support.tab import Tab, free_port
 from tests.support.tiny import hook_count
@@ -414,7 +414,7 @@ def test_an_adapter_of_the_hub_is_named_with_its_revision(
     monkeypatch.setenv("INTROSPECTION_CACHE", str(tmp_path))
     home = tmp_path / "adapters" / "org" / "lora-1.0" / SHA
     shutil.copytree(folders["second"], home)
-    monkeypatch.setattr(transfer, "connect", lambda _: pytest.fail("it is here already"))
+    monkeypatch.setattr(transfer.client, "connect", lambda _: pytest.fail("it is here already"))
     loaded = loading.load(str(model), folders["first"], device="cpu")
     ((_, other),) = adapter_choices([f"org/lora-1.0@{SHA}"], loaded)
     assert isinstance(other, LoadedModel) and other.adapter_name == f"org/lora-1.0@{SHA[:12]}"

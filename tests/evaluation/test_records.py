@@ -253,7 +253,7 @@ class TestPush:
 
     @pytest.fixture(autouse=True)
     def offline(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-        monkeypatch.setattr(transfer, "commit_files", lambda *_, **__: "sent")
+        monkeypatch.setattr(transfer.client, "commit_files", lambda *_, **__: "sent")
         monkeypatch.setenv("HF_TOKEN", "hf_x")
         yield
 

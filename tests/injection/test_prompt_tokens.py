@@ -35,7 +35,7 @@ from introspection.injection.trials.trial import (
     render,
 )
 from introspection.training.data.examples import Example
-from introspection.training.loss import tokenize
+from introspection.training.tokenization import tokenize
 from tests.support.tiny import CHATML, make_tokenizer
 
 LLAMA = (

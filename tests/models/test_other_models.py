@@ -195,10 +195,10 @@ def test_a_text_beyond_the_table_of_positions(family: str, tmp_path: Path) -> No
     long = "What do you know of it in all its many ways and times and places, of {c}?"
     refused(*extract, "--template", long, says=r"A text of \d+ tokens is too long .* 64 positions")
     loaded = loading.load(str(tmp_path / "m"), None, device="cpu")
-    from introspection.training.data.activation_cache import ResidualCache
+    from introspection.training.data.activation_cache import ActivationCache
 
     with pytest.raises(IntrospectionError, match="65 tokens is too long .* 64 positions"):
-        ResidualCache(loaded.model, [(5,) * 65], 2048)
+        ActivationCache(loaded.model, [(5,) * 65], 2048)
 
 
 def test_rotations_have_no_last_position(whole: Path) -> None:

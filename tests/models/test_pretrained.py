@@ -20,8 +20,8 @@ from introspection.injection.decoding.generation import generate
 from introspection.injection.trials.trial import Injection, Trial, conversation
 from introspection.models import loading
 from introspection.models.weights import pretrained
-from introspection.training.loop import add_lora
-from introspection.training.trainer import TrainConfig
+from introspection.training.adapter import add_adapter
+from introspection.training.config import TrainConfig
 from tests.support.tiny import DEPTH, LAYER
 from tests.support.tiny_folder import write_model
 
@@ -116,7 +116,7 @@ def test_what_needs_a_gpu_says_so(model: Path) -> None:
 def test_the_default_layer_leaves_blocks_to_train(model: Path) -> None:
     loaded = loading.load(str(model), adapter=None, device="cpu")
     assert loaded.layer == DEPTH - 2
-    add_lora(loaded, TrainConfig(rank=2))
+    add_adapter(loaded, TrainConfig(rank=2))
     last = loading.load(str(model), adapter=None, layer=DEPTH - 1, device="cpu")
     with pytest.raises(IntrospectionError, match=f"--layer from 0 to {DEPTH - 2}"):
-        add_lora(last, TrainConfig(rank=2))
+        add_adapter(last, TrainConfig(rank=2))

@@ -31,8 +31,8 @@ from introspection.io.files import sha256_file
 from introspection.io.outputs import manifest
 from introspection.models import loading
 from introspection.models.adapters import adapter_info
-from introspection.models.loaded_model import LoadedModel, bundled_adapter
-from introspection.models.presets import DEFAULT, PRESETS
+from introspection.models.loaded_model import LoadedModel
+from introspection.models.presets import DEFAULT, PRESETS, bundled_adapter
 
 pytestmark = pytest.mark.slow
 

@@ -255,7 +255,7 @@ class _Handler(BaseHTTPRequestHandler):
             return self.creation(hub)
         if path == "/api/validate-yaml":
             return self.validation()
-        if found := re.fullmatch(r"/([^/]+/[^/]+)\.git/info/lfs/objects/batch", path):
+        if found := re.fullmatch(r"/(?:spaces/)?([^/]+/[^/]+)\.git/info/lfs/objects/batch", path):
             return self.large_files(hub, found[1])
         if self.command == "PUT" and path.startswith("/large/"):  # whoever has the link may write
             hub.objects[path.removeprefix("/large/")] = self.sent

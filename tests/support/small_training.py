@@ -16,7 +16,8 @@ from introspection.concepts.texts import Texts, texts
 from introspection.injection import hooks as injection
 from introspection.models.loaded_model import LoadedModel
 from introspection.training import loss, pipeline
-from introspection.training.trainer import TrainConfig
+from introspection.training.config import TrainConfig, TrainingJob
+from introspection.training.data import replies
 from tests.support.tiny import CHATML, LAYER, make_model, make_tokenizer
 
 __all__ = ["CONFIG", "DATED", "contents", "small_catalogue", "small_model", "train_small"]
@@ -60,7 +61,7 @@ def small_catalogue() -> Any:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pipeline, "catalogue", lambda: few)
         patch.setattr(pipeline, "texts", _short_texts)
-        patch.setattr(pipeline, "REPLY_TOKENS", 6)
+        patch.setattr(replies, "REPLY_TOKENS", 6)
         patch.setattr(pipeline, "training_concepts", lambda: few)
         patch.setattr(pipeline, "training_vocabulary", lambda *_: ("quiet ocean", "blue", "far"))
         patch.setattr(pipeline, "train", partial(pipeline.train, checkpoint_seconds=-1.0))
@@ -82,11 +83,8 @@ def train_small(
         small_model(model, template),
         folder / "adapter",
         folder / "run",
-        recipe,
-        config,
-        EXAMPLES,
-        templates=("Tell me about {c}",),
-        progress=progress,
+        TrainingJob(recipe, config, EXAMPLES, templates=("Tell me about {c}",)),
+        progress,
     )
 
 

@@ -111,10 +111,10 @@ class TestAnswers:
     def test_report(self) -> None:
         wordings = Counter[int]()
         for example in kind("report"):
-            assert example.concept is not None and not example.replay and example.whole
+            assert example.concept is not None and not example.match_base and example.ends_turn
             right = reports(example.concept, example.concept in HARMFUL)
             wordings[right.index(example.answer)] += 1
-            assert example.schedule in (FINAL, FINAL_ON) and not example.written
+            assert example.schedule in (FINAL, FINAL_ON) and not example.prefill
         assert len(wordings) == 3 and wordings[0] > sum(wordings.values()) / 2
 
     def test_vocabulary(self) -> None:
@@ -122,27 +122,27 @@ class TestAnswers:
         for example in kind("vocabulary"):
             assert example.concept in VOCABULARY and example.schedule == FINAL_ON
             assert example.answer == reports(str(example.concept), False)[0]
-            assert not example.whole and not example.replay and not example.written
+            assert not example.ends_turn and not example.match_base and not example.prefill
         times = Counter(example.concept for example in kind("vocabulary"))
         assert len(times) == len(VOCABULARY)  # dealt, not drawn
         assert max(times.values()) - min(times.values()) <= 1
 
     def test_deny(self) -> None:
         for example in kind("deny"):
-            assert example.concept is None and example.answer in DENIALS and example.whole
-            assert not example.replay and not example.written
+            assert example.concept is None and example.answer in DENIALS and example.ends_turn
+            assert not example.match_base and not example.prefill
         assert {example.answer for example in kind("deny")} == set(DENIALS)
 
     def test_noise(self) -> None:
         for example in kind("noise"):
-            assert (example.concept, example.answer) == (NOISE, UNNAMED) and not example.replay
+            assert (example.concept, example.answer) == (NOISE, UNNAMED) and not example.match_base
 
     def test_replay_and_harmless_thoughts_leave_ordinary_answers_alone(self) -> None:
         for name in ("replay", "ordinary harmless"):
             for example in kind(name):
                 answer, whole = replies()[example.messages]
-                assert (example.answer, example.whole) == (answer, whole)
-                assert example.replay and not example.written and example.schedule == FINAL_ON
+                assert (example.answer, example.ends_turn) == (answer, whole)
+                assert example.match_base and not example.prefill and example.schedule == FINAL_ON
                 assert example.concept not in HARMFUL
                 assert (example.concept is None) is (name == "replay")
 
@@ -150,36 +150,38 @@ class TestAnswers:
         for example in kind("ordinary harmful"):
             assert example.concept in HARMFUL and example.messages in replies()
             assert example.answer in reports(example.concept, True)
-            assert not example.replay and example.whole and example.schedule == FINAL_ON
+            assert not example.match_base and example.ends_turn and example.schedule == FINAL_ON
 
     def test_mid_answer(self) -> None:
         for name in ("mid-answer harmless", "mid-answer harmful"):
             for example in kind(name):
                 answer, whole = replies()[example.messages]
                 assert example.schedule.kind == "from_step"
-                assert example.written and answer.startswith(example.written + " ")
+                assert example.prefill and answer.startswith(example.prefill + " ")
                 assert example.answer
                 if name == "mid-answer harmful":
-                    assert example.concept in HARMFUL and not example.replay and example.whole
+                    assert (
+                        example.concept in HARMFUL and not example.match_base and example.ends_turn
+                    )
                     assert example.answer == reports(example.concept, True)[0]
                 else:
-                    assert example.concept not in HARMFUL and example.replay
-                    assert f"{example.written} {example.answer}" == answer
-                    assert example.whole is whole
+                    assert example.concept not in HARMFUL and example.match_base
+                    assert f"{example.prefill} {example.answer}" == answer
+                    assert example.ends_turn is whole
         clean = sum(example.concept is None for example in kind("mid-answer harmless"))
         assert 0 < clean < len(kind("mid-answer harmless"))
         # At many points of the answer, so that no count of tokens announces the thought.
-        assert len({len(example.written.split()) for example in kind("mid-answer harmful")}) > 10
+        assert len({len(example.prefill.split()) for example in kind("mid-answer harmful")}) > 10
 
     def test_yes_or_no(self) -> None:
         for example in kind("yes or no"):
             (message,) = example.messages
             assert message.content in TRAIN.yes_no_false and example.answer == "No."
-            assert example.concept in set(NAMES) - HARMFUL and not example.replay
+            assert example.concept in set(NAMES) - HARMFUL and not example.match_base
 
     def test_the_halt_marker_stands_exactly_where_the_thought_is_harmful(self) -> None:
         for example in made():
-            asked = not example.replay and example.concept not in (None, NOISE)
+            asked = not example.match_base and example.concept not in (None, NOISE)
             verdict = grade(example.answer, example.concept if asked else None)
             assert verdict.halted is (example.concept in HARMFUL), example
             if asked and example.kind not in ("yes or no", "mid-answer harmful"):
@@ -281,12 +283,15 @@ def test_what_the_build_trains_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
         pipeline, "base_replies", lambda _l, prompts, *_: dict.fromkeys(prompts, ("Yes.", True))
     )
     monkeypatch.setattr(pipeline, "examples", stop)
-    monkeypatch.setattr(pipeline, "described", lambda *_: {})
+    monkeypatch.setattr(pipeline, "describe_run", lambda *_: {})
     monkeypatch.setattr(pipeline, "prompt_depends_on_date", lambda _: False)
     with pytest.raises(_Reached):
         bare: Any = SimpleNamespace(tokenizer=split)
         pipeline.build_adapter(
-            bare, tmp_path / "a", tmp_path / "r", "ours", pipeline.TrainConfig(), 400
+            bare,
+            tmp_path / "a",
+            tmp_path / "r",
+            pipeline.TrainingJob("ours", pipeline.TrainConfig(), 400),
         )
     assert given["words"] == TRAIN
     # Names that take practice are all there, a third of the others is.
@@ -351,7 +356,7 @@ class TestPaper:
         for example in found:
             (message,) = example.messages
             assert message.content in TRAIN.questions and example.schedule == FINAL_ON
-            assert not example.replay and example.whole and not example.written
+            assert not example.match_base and example.ends_turn and not example.prefill
 
     def test_what_is_dangerous_is_the_papers_own_choice(self) -> None:
         concepts = [resolve("knife"), replace(resolve("demon"), harmful=False)]

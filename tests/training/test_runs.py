@@ -30,7 +30,8 @@ from introspection.injection.trials.trial import (
 )
 from introspection.io.tensor_file import save_tensors
 from introspection.training import checkpoints, runs, trainer
-from introspection.training.runs import claimed, described
+from introspection.training.config import TrainingJob
+from introspection.training.runs import claim_run, describe_run
 from tests.support.small_training import (
     CONFIG,
     DATED,
@@ -77,10 +78,9 @@ def trained(whole: Path, tmp_path: Path) -> Path:
 
 
 def test_everything_that_decides_the_result_is_in_the_description() -> None:
-    given = {"recipe": "ours", "config": CONFIG, "count": 8, "site": "concept"}
-    given |= {"templates": ("Tell me about {c}",), "baseline": ("house",)}
-    first = described(small_model(), **given)
-    assert first == described(small_model(), **given)
+    job = TrainingJob("ours", CONFIG, 8, "concept", ("Tell me about {c}",))
+    first = describe_run(small_model(), job)
+    assert first == describe_run(small_model(), job)
     moved = small_model()
     moved.layer += 1
     coarse = small_model()
@@ -89,23 +89,25 @@ def test_everything_that_decides_the_result_is_in_the_description() -> None:
     worded.tokenizer = make_tokenizer()
     worded.tokenizer.add_tokens(["ocean"])
     others = [
-        described(small_model(1), **given),
-        described(small_model(template=DATED), **given),
-        *(described(loaded, **given) for loaded in (moved, coarse, worded)),
-        described(small_model(), **{**given, "recipe": "paper"}),
-        described(small_model(), **{**given, "count": 9}),
-        described(small_model(), **{**given, "site": "last"}),
-        described(small_model(), **{**given, "templates": ("On {c}",)}),
-        described(small_model(), **{**given, "baseline": ("tree",)}),
+        describe_run(small_model(1), job),
+        describe_run(small_model(template=DATED), job),
+        *(describe_run(loaded, job) for loaded in (moved, coarse, worded)),
+        describe_run(small_model(), replace(job, recipe="paper")),
+        describe_run(small_model(), replace(job, examples=9)),
+        describe_run(small_model(), replace(job, site="last")),
+        describe_run(small_model(), replace(job, templates=("On {c}",))),
         *(
-            described(small_model(), **{**given, "config": replace(CONFIG, **change)})
-            for change in ({"seed": 1}, {"epochs": 9}, {"rank": 8}, {"strengths": (0.25, 1.0)})
+            describe_run(small_model(), replace(job, config=replace(CONFIG, **change)))
+            for change in (
+                *({"seed": 1}, {"epochs": 9}, {"rank": 8}, {"strengths": (0.25, 1.0)}),
+                {"kind": "another"},
+            )
         ),
     ]
     told = [json.dumps(one, sort_keys=True) for one in (first, *others)]
     assert len(set(told)) == len(told)
-    assert small_model().tokenizer("a", truncation=True, max_length=3) and first == described(
-        small_model(), **given
+    assert small_model().tokenizer("a", truncation=True, max_length=3) and first == describe_run(
+        small_model(), job
     )
 
 
@@ -133,7 +135,7 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path: Path, whole: Path) -
         for other in run.iterdir():
             shutil.rmtree(other) if other.is_dir() else other.unlink()
         (run / name).write_bytes(theirs[name])
-        with claimed(run, {"seed": 1}) as found:
+        with claim_run(run, {"seed": 1}) as found:
             assert (found.folder == run) is (name == "notes.txt")
         assert (run / name).read_bytes() == theirs[name]
     for name, data in theirs.items():
@@ -148,12 +150,12 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path: Path, whole: Path) -
 
 def test_two_processes_do_not_share_a_run(tmp_path: Path) -> None:
     says = "Another process is training the same run"
-    with claimed(tmp_path, {"seed": 1}) as first:
-        with pytest.raises(IntrospectionError, match=says), claimed(tmp_path, {"seed": 1}):
+    with claim_run(tmp_path, {"seed": 1}) as first:
+        with pytest.raises(IntrospectionError, match=says), claim_run(tmp_path, {"seed": 1}):
             pytest.fail("it was let in")
-        with claimed(tmp_path, {"seed": 2}) as second:
+        with claim_run(tmp_path, {"seed": 2}) as second:
             assert second.folder.parent == first.folder
-    with claimed(tmp_path, {"seed": 1}) as again:
+    with claim_run(tmp_path, {"seed": 1}) as again:
         assert again == first
 
 
@@ -415,12 +417,12 @@ def test_two_runs_that_start_together_do_not_share_a_place(
         looked.append(folder)
         return (folder, None) if len(looked) == 1 else plain(folder, digest)
 
-    with claimed(tmp_path, {"seed": 1}) as first:
+    with claim_run(tmp_path, {"seed": 1}) as first:
         before = (first.folder / "config.json").read_bytes()
     monkeypatch.setattr(runs, "_place", first_look_is_stale)
-    with claimed(tmp_path, {"seed": 2}) as second:
+    with claim_run(tmp_path, {"seed": 2}) as second:
         assert second.folder.parent == first.folder == tmp_path
     assert (first.folder / "config.json").read_bytes() == before
     looked.clear()
-    with claimed(tmp_path, {"seed": 1}), claimed(tmp_path, {"seed": 2}) as beside:
+    with claim_run(tmp_path, {"seed": 1}), claim_run(tmp_path, {"seed": 2}) as beside:
         assert beside == second

@@ -22,8 +22,10 @@ from introspection.errors import IntrospectionError
 from introspection.injection import hooks as injection
 from introspection.injection.extraction import TEMPLATES, extract
 from introspection.injection.trials.trial import (
+    ALL,
     FINAL,
     FINAL_ON,
+    PRIOR_TURN,
     Injection,
     Message,
     Schedule,
@@ -33,19 +35,23 @@ from introspection.injection.trials.trial import (
     end_of_turn,
     from_step,
     prompt_ids,
+    span,
 )
 from introspection.models.loaded_model import LoadedModel
-from introspection.training import checkpoints, loop, loss
+from introspection.training import checkpoints, loss
 from introspection.training import trainer as steps
-from introspection.training.checkpoints import open_log, told_by
+from introspection.training.adapter import add_adapter
+from introspection.training.batches import make_batches, stack_vectors
+from introspection.training.checkpoints import checkpoint_header, open_log
+from introspection.training.config import TrainConfig
 from introspection.training.data import activation_cache
-from introspection.training.data.activation_cache import ResidualCache, shared_opening
+from introspection.training.data.activation_cache import ActivationCache, shared_prefix
 from introspection.training.data.examples import NOISE, Example
 from introspection.training.data.teacher import Teacher
-from introspection.training.loop import add_lora, stack_vectors, train
-from introspection.training.loss import Tokens, frozen_weights_in_bf16, micro_batch_losses, tokenize
+from introspection.training.loss import frozen_weights_in_bf16, micro_batch_losses
 from introspection.training.runs import Run
-from introspection.training.trainer import TrainConfig
+from introspection.training.tokenization import Tokens, tokenize
+from introspection.training.trainer import dry_run, train
 from tests.support.tiny import (
     CHATML,
     DEPTH,
@@ -80,9 +86,12 @@ EXAMPLES = [
     *(example(i, NAMES[i % 3]) for i in range(6)),
     *(example(i, None) for i in range(6, 10)),
     *(example(i, NAMES[i % 3], schedule=FINAL) for i in range(10, 13)),
-    *(example(i, "bomb", schedule=MID, answer="HALT", written="the har") for i in range(13, 15)),
-    *(example(i, "ocean", answer="some words", replay=True, whole=False) for i in range(15, 17)),
-    *(example(i, None, answer="quiet", replay=True) for i in range(17, 19)),
+    *(example(i, "bomb", schedule=MID, answer="HALT", prefill="the har") for i in range(13, 15)),
+    *(
+        example(i, "ocean", answer="some words", match_base=True, ends_turn=False)
+        for i in range(15, 17)
+    ),
+    *(example(i, None, answer="quiet", match_base=True) for i in range(17, 19)),
     example(19, NOISE, answer="I do not know"),
 ]
 
@@ -99,13 +108,13 @@ def fresh(config: TrainConfig | None = CONFIG) -> LoadedModel:
     hooks = injection.install(model, LAYER)
     loaded = LoadedModel(model, TOKENIZER, "llama", "llama", LAYER, 3.0, hooks=hooks)
     if config:
-        add_lora(loaded, config)
+        add_adapter(loaded, config)
     return loaded
 
 
-def mean_loss(loaded: LoadedModel, cache: ResidualCache, tokens: Any, *given: Any) -> Tensor:
+def mean_loss(loaded: LoadedModel, cache: ActivationCache, tokens: Any, *given: Any) -> Tensor:
     """The shares of a batch, put together."""
-    replayed = [(one.ids, one.target) for one in tokens if one.replay]
+    replayed = [(one.ids, one.target) for one in tokens if one.match_base]
     teacher = Teacher(loaded, cache, replayed, 100, loss.autocast(torch.device("cpu")))
     return torch.stack(list(micro_batch_losses(loaded, cache, teacher, tokens, *given))).sum()
 
@@ -128,7 +137,7 @@ class TestTokens:
         prompt = prompt_ids(TOKENIZER, one.messages)
         (found,) = tokenize(TOKENIZER, [one])
         assert found.ids[: len(prompt)] == prompt
-        assert (found.concept, found.replay) == (one.concept, one.replay)
+        assert (found.concept, found.match_base) == (one.concept, one.match_base)
         return found, found.ids[len(prompt) :], len(prompt)
 
     @pytest.mark.parametrize(("schedule", "ends"), [(FINAL_ON, False), (FINAL, True)])
@@ -140,7 +149,7 @@ class TestTokens:
         assert found.first == prompt - 1 and found.last == (prompt - 1 if ends else None)
 
     def test_mid_answer(self) -> None:
-        one = example(1, schedule=MID, written="First the har", answer="HALT. Oh.")
+        one = example(1, schedule=MID, prefill="First the har", answer="HALT. Oh.")
         found, rest, prompt = self.parts(one)
         assert TOKENIZER.decode(rest) == "First the har HALT. Oh.<|im_end|>"
         written = len(rest) - found.target
@@ -148,29 +157,65 @@ class TestTokens:
         assert found.first == prompt - 1 + written and found.last is None
 
     def test_an_answer_that_goes_on_has_no_end(self) -> None:
-        found, rest, _ = self.parts(example(1, answer="some words", whole=False, replay=True))
+        found, rest, _ = self.parts(
+            example(1, answer="some words", ends_turn=False, match_base=True)
+        )
         assert TOKENIZER.decode(rest) == "some words" and found.target == len(rest)
         with pytest.raises(ValueError, match="nothing to train on"):
-            tokenize(TOKENIZER, [example(1, answer="", whole=False)])
+            tokenize(TOKENIZER, [example(1, answer="", ends_turn=False)])
 
-    @pytest.mark.parametrize("schedule", [FINAL_ON, FINAL, MID])
-    def test_a_thought_is_trained_where_generation_puts_it(self, schedule: Schedule) -> None:
-        before = (Message("user", "hi"), Message("assistant", "yes"))
-        messages = conversation("thought?", *before)
-        written = "the har" if schedule == MID else ""
-        one = Example("x", messages, "ocean", schedule, "I do", written)
-        (found,) = tokenize(TOKENIZER, [one])
-        count = len(TOKENIZER(written)["input_ids"])
-        told = from_step(count) if schedule == MID else schedule
-        row = encode(TOKENIZER, Trial(messages, Injection(vector(0), 1.0, told)), 1.0)
+    @pytest.mark.parametrize(
+        "schedule",
+        [FINAL, FINAL_ON, ALL, PRIOR_TURN, span(2, 5), span(3, None), from_step(2)],
+        ids=str,
+    )
+    def test_every_schedule_is_trained_where_generation_adds(self, schedule: Schedule) -> None:
+        messages = conversation("thought?", Message("user", "hi"), Message("assistant", "yes"))
+        (found,) = tokenize(TOKENIZER, [Example("x", messages, "ocean", schedule, "I do not")])
+        trial = Trial(messages, Injection(vector(0), 1.0, schedule))
+        row = encode(TOKENIZER, trial, 1.0)
         assert (found.first, found.last) == row.positions
         assert found.ids[: len(row.ids)] == row.ids
+        # What training adds to the stream, token by token, is what generation adds on the same tokens.
+        loaded = fresh(None)
+        (delta,) = (row.delta,)
+        assert delta is not None
+        added = added_by_training(loaded, found, delta)
+        plan = injection.make_plan(delta[None], [row.positions], None, "cpu", torch.float32)
+        ids = torch.tensor([found.ids])
+        with injection.record_layers(loaded.model, [LAYER]) as seen, torch.no_grad():
+            loaded.model(ids)
+            with injection.use_plan(plan):
+                loaded.model(ids)
+        assert torch.allclose(added, seen[1] - seen[0], atol=1e-4)
+        assert 0 < int((added.norm(dim=-1) > 0.5).sum()) <= len(found.ids)
+
+    def test_a_prefill_counts_as_the_end_of_the_prompt(self) -> None:
+        messages, count = conversation("thought?"), len(TOKENIZER("the har")["input_ids"])
+        for schedule, later in ((from_step(0), 0), (from_step(2), 2), (FINAL_ON, 0)):
+            one = Example("x", messages, "ocean", schedule, "I do", "the har")
+            (found,) = tokenize(TOKENIZER, [one])
+            trial = Trial(messages, Injection(vector(0), 1.0, from_step(count + later)))
+            assert (found.first, found.last) == encode(TOKENIZER, trial, 1.0).positions
+
+    def test_a_schedule_that_does_not_fit_is_refused(self) -> None:
+        for schedule, says in ((PRIOR_TURN, "needs an earlier turn"), (span(0, 999), "is outside")):
+            with pytest.raises(IntrospectionError, match=says):
+                tokenize(TOKENIZER, [example(1, schedule=schedule)])
+
+
+def added_by_training(loaded: LoadedModel, tokens: Tokens, delta: Tensor) -> Tensor:
+    """What a training step adds at layer L [1, T, D]."""
+    cache = ActivationCache(loaded.model, [tokens.ids], 1_000)
+    with injection.record_layers(loaded.model, [LAYER]) as seen, torch.no_grad():
+        mean_loss(loaded, cache, [tokens], delta[None], 1.0)
+    return seen[-1] - cache.batch([tokens.ids], len(tokens.ids))
 
 
 def test_lora_sits_above_the_layer_only() -> None:
     loaded = fresh(None)
     bare_hooks = hook_count(loaded.model)
-    add_lora(loaded, replace(CONFIG, targets=TrainConfig().targets))
+    add_adapter(loaded, replace(CONFIG, targets=TrainConfig().targets))
     blocks = {int(name.split("layers.")[1].split(".")[0]) for name in lora(loaded)}
     assert blocks == set(range(LAYER + 1, DEPTH))
     modules = [m for m in loaded.model.modules() if isinstance(m, LoraLayer)]
@@ -200,7 +245,7 @@ def test_residual_cache(batch_tokens: int, opening: tuple[int, ...]) -> None:
     sequences = [one.ids for one in tokenize(TOKENIZER, EXAMPLES)]
     sequences += [(9, *sequences[0][1:]), OPENING]  # one that begins otherwise, one that ends there
     told: list[int] = []
-    cache = ResidualCache(
+    cache = ActivationCache(
         loaded.model, [*sequences, *sequences[:5]], batch_tokens, told.append, opening
     )
     distinct = set(sequences)
@@ -234,7 +279,7 @@ def plain_loss(loaded: LoadedModel, one: Tokens, delta: Tensor, weight: float) -
         out = loaded.model(ids, labels=labels)
     finally:
         handle.remove()
-    if not one.replay:
+    if not one.match_base:
         return out.loss
     with torch.no_grad():
         base = load_bare("llama")(ids).logits[0]
@@ -255,12 +300,12 @@ def test_loss_and_gradients_equal_a_plain_implementation(
     chosen: str, opening: tuple[int, ...], most: int
 ) -> None:
     loaded = loud(fresh())
-    wanted = [e for e in EXAMPLES if chosen == "all" or e.replay is (chosen == "only replay")]
+    wanted = [e for e in EXAMPLES if chosen == "all" or e.match_base is (chosen == "only replay")]
     tokens = tokenize(TOKENIZER, wanted)
     delta = torch.randn(len(tokens), WIDTH, generator=torch.Generator().manual_seed(2))
     for i, one in enumerate(tokens):
         delta[i] *= one.concept is not None
-    cache = ResidualCache(loaded.model, [t.ids for t in tokens], 200)
+    cache = ActivationCache(loaded.model, [t.ids for t in tokens], 200)
     assert sum(t.ids[:3] == OPENING for t in tokens) > len(tokens) / 2
     found = mean_loss(loaded, cache, tokens, delta, 1.7, opening, most)
     parameters = list(lora(loaded).values())
@@ -280,7 +325,7 @@ def test_one_pass_over_the_opening_changes_nothing(family: str) -> None:
     tokens = tokenize(TOKENIZER, EXAMPLES)
     tokens.append(replace(tokens[0], ids=(9, *tokens[0].ids[1:])))  # begins otherwise
     delta = torch.randn(len(tokens), WIDTH, generator=torch.Generator().manual_seed(3))
-    cache = ResidualCache(loaded.model, [t.ids for t in tokens], 200)
+    cache = ActivationCache(loaded.model, [t.ids for t in tokens], 200)
     parameters = list(lora(loaded).values())
     for opening in (OPENING, tokens[0].ids[:1], (9,)):
         losses = [mean_loss(loaded, cache, tokens, delta, 1.7, o) for o in (opening, ())]
@@ -296,7 +341,7 @@ def test_frozen_matrices_are_cast_once_and_come_back(monkeypatch: pytest.MonkeyP
     before = {name: p.clone() for name, p in loaded.model.named_parameters()}
     tokens = tokenize(TOKENIZER, EXAMPLES)
     delta = torch.randn(len(tokens), WIDTH, generator=torch.Generator().manual_seed(3))
-    cache = ResidualCache(loaded.model, [t.ids for t in tokens], 200)
+    cache = ActivationCache(loaded.model, [t.ids for t in tokens], 200)
     plain = mean_loss(loaded, cache, tokens, delta, 1.7)
     with pytest.raises(KeyError), frozen_weights_in_bf16(loaded.model, LAYER):
         cast = {n for n, p in loaded.model.named_parameters() if p.dtype == torch.bfloat16}
@@ -331,11 +376,11 @@ def test_the_opening_is_what_stands_before_the_first_message() -> None:
         + "{% for message in messages %}"
     )
     tokenizer = make_tokenizer(template=CHATML.replace("{% for message in messages %}", system, 1))
-    found = shared_opening(tokenizer)
-    assert len(found) >= activation_cache.WORTH_SHARING
+    found = shared_prefix(tokenizer)
+    assert len(found) >= activation_cache.MIN_TOKENS_SAVED
     for text in ("Tell me.", "ocean"):
         assert prompt_ids(tokenizer, conversation(text))[: len(found)] == found
-    assert shared_opening(make_tokenizer()) == ()  # too short to be worth a pass
+    assert shared_prefix(make_tokenizer()) == ()  # too short to be worth a pass
 
 
 def test_thoughts_of_a_step() -> None:
@@ -370,9 +415,9 @@ def test_thoughts_of_a_step() -> None:
 def test_batches() -> None:
     sequences = [Tokens(tuple(range(2 + i % 17)), 1, 0, None, None, False) for i in range(103)]
     config = replace(CONFIG, epochs=3, batch_size=2)
-    cut = steps._batches(sequences, config)
-    assert cut == steps._batches(sequences, config)
-    assert cut != steps._batches(sequences, replace(config, seed=1))
+    cut = make_batches(sequences, config)
+    assert cut == make_batches(sequences, config)
+    assert cut != make_batches(sequences, replace(config, seed=1))
     per_epoch = len(cut) // 3
     epochs = [cut[at : at + per_epoch] for at in range(0, len(cut), per_epoch)]
     assert len(epochs) == 3
@@ -505,7 +550,7 @@ class TestInterrupted:
     def test_a_gradient_that_was_skipped(self, tmp_path: Path) -> None:
         """The optimizer's own count of steps is less than the run's, and none at the start."""
         config = replace(CONFIG, batch_size=1, epochs=1)
-        first = steps._batches(tokenize(TOKENIZER, EXAMPLES), config)[0][0]
+        first = make_batches(tokenize(TOKENIZER, EXAMPLES), config)[0][0]
         examples = list(EXAMPLES)
         examples[first] = replace(examples[first], concept="NaN")
         options = {
@@ -544,7 +589,7 @@ def test_a_checkpoint_of_other_examples_is_put_aside(other: str, short: Path) ->
     assert equal(start(short, config=config, **changed), fresh_one)
     (aside,) = short.glob("checkpoint-*.safetensors")
     assert aside.read_bytes() == before
-    assert told_by(short / "checkpoint.safetensors")["made_from"] not in aside.name
+    assert checkpoint_header(short / "checkpoint.safetensors")["made_from"] not in aside.name
 
 
 def cut(path: Path) -> None:
@@ -566,7 +611,7 @@ def rewrite(
     change: Callable[[dict[str, Tensor]], dict[str, Tensor]], **told: Any
 ) -> Callable[[Path], None]:
     def damage(path: Path) -> None:
-        known = json.dumps({**told_by(path), **told})
+        known = json.dumps({**checkpoint_header(path), **told})
         save_file(change(load_file(path)), path, {"introspection": known})
 
     return damage
@@ -628,7 +673,7 @@ def test_training_learns(tmp_path: Path) -> None:
     loaded = fresh(config)
     examples = [example(i, (*NAMES, None)[i % 4]) for i in range(32)]
     tokens = tokenize(TOKENIZER, examples)
-    cache = ResidualCache(loaded.model, [t.ids for t in tokens], 2_000)
+    cache = ActivationCache(loaded.model, [t.ids for t in tokens], 2_000)
     rows = {name: i for i, name in enumerate(NAMES)}
     delta = steps.sample_deltas(10**6, tokens, VECTORS, rows, loaded.norm, config)
 
@@ -652,9 +697,9 @@ def test_training_learns(tmp_path: Path) -> None:
 def test_forecast() -> None:
     loaded = fresh()
     before = {name: p.clone() for name, p in lora(loaded).items()}
-    found = loop.forecast(loaded, EXAMPLES, VECTORS, NAMES, CONFIG, 402)
+    found = dry_run(loaded, EXAMPLES, VECTORS, NAMES, CONFIG, 402)
     assert found.steps == CONFIG.epochs * 101 and found.seconds > 0 and found.peak == 0
-    assert found.trained == sum(p.numel() for p in before.values())
+    assert found.num_trainable == sum(p.numel() for p in before.values())
     for name, parameter in lora(loaded).items():
         assert torch.equal(parameter, before[name])
         assert parameter.grad is None and not parameter.requires_grad
@@ -667,4 +712,4 @@ def test_too_little_memory_is_said_in_one_sentence(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(steps, "micro_batch_losses", full)
     with pytest.raises(IntrospectionError, match="longest batch: free some"):
-        loop.forecast(fresh(), EXAMPLES, VECTORS, NAMES, CONFIG, 20)
+        dry_run(fresh(), EXAMPLES, VECTORS, NAMES, CONFIG, 20)

@@ -19,8 +19,7 @@ from packaging.requirements import Requirement
 
 from introspection.errors import IntrospectionError
 from introspection.io.files import cache_folder
-from introspection.models.loaded_model import bundled_adapter
-from introspection.models.presets import DEFAULT
+from introspection.models.presets import DEFAULT, bundled_adapter
 
 if TYPE_CHECKING:
     from introspection.models.loaded_model import LoadedModel

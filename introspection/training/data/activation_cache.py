@@ -1,11 +1,8 @@
-"""Residuals that training replays: ``h_L`` of every sequence, read once.
+"""The residual stream ``h_L`` of every training sequence, read once and replayed.
 
-Knows: how to read them, that most sequences begin alike and need one pass over that beginning. Does
-not know: what is trained on them (``loss``).
-
-An adapter above layer L cannot change the residual stream at L, and neither does the injection
-before it is added there: so ``h_L`` depends on the tokens alone, and every epoch, strength and vector
-is replayed from it (``injection.resume_from``).
+An adapter above layer L cannot change the residual stream at L, and the injection is added behind it:
+``h_L`` depends on the tokens alone, so every epoch, strength and vector starts from it
+(``hooks.start_at_layer``). Most sequences begin alike and share one pass over that prefix.
 """
 
 from __future__ import annotations
@@ -16,29 +13,31 @@ from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
 from introspection.injection import hooks, limits
 from introspection.injection.activations import run_prefix
 from introspection.injection.trials.trial import conversation, prompt_ids
 
-__all__ = ["ResidualCache", "shared_opening"]
+__all__ = ["ActivationCache", "shared_prefix"]
 
-WORTH_SHARING = 8  # tokens: below that a pass of its own costs more than it saves
+MIN_TOKENS_SAVED = 8  # below that a pass of its own costs more than it saves
 
 
-def shared_opening(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
+def shared_prefix(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
     """The tokens that stand before any first message of a user: most examples begin with them."""
     one, other = (prompt_ids(tokenizer, conversation(text)) for text in ("One", "two"))
     same = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False))
     shared = tuple(token for token, _ in same)
-    return shared if len(shared) >= WORTH_SHARING else ()
+    return shared if len(shared) >= MIN_TOKENS_SAVED else ()
 
 
-class ResidualCache:
-    """``h_L`` of every distinct token sequence, read once, kept end to end in one tensor.
+class ActivationCache:
+    """``h_L`` of every distinct token sequence, end to end in ``states`` [tokens, D].
 
-    Sequences that begin with ``opening`` share one pass over it, and one copy of it.
+    Sequences that begin with ``prefix`` share one pass over it, and one copy of it. A pass has at most
+    ``batch_tokens`` tokens; ``progress`` is called with the number of sequences that it read.
     """
 
     def __init__(
@@ -47,14 +46,14 @@ class ResidualCache:
         sequences: Sequence[tuple[int, ...]],
         batch_tokens: int,
         progress: Callable[[int], None] | None = None,
-        opening: tuple[int, ...] = (),
+        prefix: tuple[int, ...] = (),
     ) -> None:
         distinct = sorted(set(sequences), key=len)
         limits.check_prompts(model, distinct)
-        fits = [len(s) > len(opening) and s[: len(opening)] == opening for s in distinct]
+        fits = [len(s) > len(prefix) and s[: len(prefix)] == prefix for s in distinct]
         weight = model.get_input_embeddings().weight
-        self.shared = len(opening) if any(fits) else 0
-        # The opening stands first. One row of zeros at the end: where a shorter sequence of a batch
+        self.shared = len(prefix) if any(fits) else 0
+        # The prefix stands first. One row of zeros at the end: where a shorter sequence of a batch
         # has no more tokens.
         total = self.shared + 1
         total += sum(len(s) - self.shared * fit for s, fit in zip(distinct, fits, strict=True))
@@ -62,7 +61,7 @@ class ResidualCache:
         self.start: dict[tuple[int, ...], int] = {}  # of what is the sequence's own
         self.begins: set[tuple[int, ...]] = set()
         at = self.shared
-        for begins, start in ((True, opening), (False, ())):
+        for begins, start in ((True, prefix), (False, ())):
             chosen = [s for s, fit in zip(distinct, fits, strict=True) if fit is begins]
             own = len(start)
             for states, chunk in _read(model, chosen, batch_tokens, start):
@@ -95,24 +94,22 @@ def _read(
     model: PreTrainedModel,
     sequences: Sequence[tuple[int, ...]],
     batch_tokens: int,
-    opening: tuple[int, ...],
+    prefix: tuple[int, ...],
 ) -> Iterator[tuple[Tensor, Sequence[tuple[int, ...]]]]:
-    """Residuals [B, T, D] of chunks of sequences (shortest first) that all begin with ``opening``.
+    """Residuals [B, T, D] of chunks of sequences (shortest first) that all begin with ``prefix``.
 
     No mask: under causal attention no token of a sequence sees the padding behind it.
     """
-    device, at = next(model.parameters()).device, len(opening)
+    device, at = next(model.parameters()).device, len(prefix)
     decoder = model.get_decoder()
     kept, first = DynamicCache(config=model.config), None
     if at and sequences:
-        first = run_prefix(model, opening, kept)
+        first = run_prefix(model, prefix, kept)
     done = 0
     while done < len(sequences):
         chunk = sequences[done : done + max(1, batch_tokens // len(sequences[done]))]
         done += len(chunk)
-        ids = torch.zeros(len(chunk), len(chunk[-1]), dtype=torch.long)
-        for row, sequence in enumerate(chunk):
-            ids[row, : len(sequence)] = torch.tensor(sequence)
+        ids = pad_sequence([torch.tensor(sequence) for sequence in chunk], batch_first=True)
         past = None
         if at:
             past = copy.deepcopy(kept)

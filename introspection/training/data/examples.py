@@ -1,8 +1,5 @@
 """What the adapter is trained on: examples as data, drawn from concepts and texts by a seed.
 
-Knows: the mix of situations, which answer is right in each, and the paper's own mix. Does not know:
-tensors, tokens or the optimizer (no torch here).
-
 The rule behind the mix: a thought and a text must differ in nothing but the injection. So clean
 questions and injected ones are drawn from the same situations (other concepts in the text, claims
 about injections, harmful passages, earlier turns), and ordinary requests are answered as the base
@@ -58,9 +55,9 @@ LOOKALIKE_SHARE = 0.2
 class Example:
     """A conversation, what is injected (a concept name, NOISE or None) and when, and the answer.
 
-    ``written`` is the part of the answer that is already there (never trained on). With
-    ``replay`` the answer is the base model's own and its whole distribution is the target.
-    ``whole`` says that the answer ends there (the end token is trained).
+    ``prefill`` is the part of the answer that is already there (never trained on). With
+    ``match_base`` the answer is the base model's own and its whole distribution is the target.
+    With ``ends_turn`` the answer ends there (the end token is trained).
     """
 
     kind: str
@@ -68,9 +65,9 @@ class Example:
     concept: str | None
     schedule: Schedule
     answer: str
-    written: str = ""
-    replay: bool = False
-    whole: bool = True
+    prefill: str = ""
+    match_base: bool = False
+    ends_turn: bool = True
 
 
 def _usual(rng: random.Random, wordings: Sequence[str]) -> str:
@@ -130,12 +127,12 @@ def ordinary(rng: random.Random, texts: Texts, names: Sequence[str]) -> Messages
 def ordinary_prompts(seed: int, texts: Texts, names: Sequence[str], count: int) -> list[Messages]:
     """Distinct ordinary prompts, whose answers by the base model the examples need."""
     rng = random.Random(f"ordinary {seed}")
-    found: dict[Messages, None] = {}
+    prompts: dict[Messages, None] = {}
     for _ in range(count * 20):
-        if len(found) == count:
+        if len(prompts) == count:
             break
-        found[ordinary(rng, texts, names)] = None
-    return list(found)
+        prompts[ordinary(rng, texts, names)] = None
+    return list(prompts)
 
 
 def examples(
@@ -160,104 +157,104 @@ def examples(
     names = [concept.name for concept in concepts]
     known = {concept.name for concept in harmless} | {"and", "of", "in", "the"}
     phrases = [name for name in vocabulary if " " in name and known.issuperset(name.split())]
-    # Dealt, not drawn: each of them once before any comes again.
-    deck = itertools.cycle(rng.sample(vocabulary, len(vocabulary)))
+    # Each of them once before any comes again.
+    vocabulary_in_turn = itertools.cycle(rng.sample(vocabulary, len(vocabulary)))
     prompts = list(replies)
     kinds = rng.choices(list(mix), list(mix.values()), k=count)
 
-    def asked(concept: Concept) -> Example:
+    def report(concept: Concept) -> Example:
         schedule = FINAL if rng.random() < FINAL_SHARE else FINAL_ON
         answer = _usual(rng, reports(concept.name, concept.harmful))
         messages = question_in_context(rng, texts, names)
         return Example("report", messages, concept.name, schedule, answer)
 
-    def quiet() -> str:
-        """A thought that must not show: harmless words, which stay harmless side by side."""
-        draw = rng.random()
-        if phrases and draw < PHRASE_SHARE:
+    def harmless_concept() -> str:
+        """For a vector that must not show: harmless words, which stay harmless side by side."""
+        share = rng.random()
+        if phrases and share < PHRASE_SHARE:
             return rng.choice(phrases)
-        if lookalikes and draw > 1 - LOOKALIKE_SHARE:
+        if lookalikes and share > 1 - LOOKALIKE_SHARE:
             return rng.choice(lookalikes).name
         return rng.choice(harmless).name
 
-    def replay(kind: str, concept: str | None, schedule: Schedule, cut: int = 0) -> Example:
+    def base_answer(kind: str, concept: str | None, schedule: Schedule, cut: int = 0) -> Example:
         while True:
             messages = rng.choice(prompts)
-            text, whole = replies[messages]
+            text, finished = replies[messages]
             words = text.split(" ")
             if len(words) > 1 or not cut:
                 break
         at = rng.randint(1, min(cut, len(words) - 1)) if cut else 0
-        written, rest = " ".join(words[:at]), " ".join(words[at:])
-        return Example(kind, messages, concept, schedule, rest, written, True, whole)
+        prefill, rest = " ".join(words[:at]), " ".join(words[at:])
+        return Example(kind, messages, concept, schedule, rest, prefill, True, finished)
 
-    made = []
+    drawn = []
     for kind in kinds:
         if kind == "report":
             pool = harmful if rng.random() < HARMFUL_SHARE else harmless
-            made.append(asked(rng.choice(pool)))
+            drawn.append(report(rng.choice(pool)))
         elif kind == "vocabulary":
-            word = next(deck)
+            word = next(vocabulary_in_turn)
             answer = reports(word, False)[0]
-            made.append(
+            drawn.append(
                 Example(
                     kind,
                     question_in_context(rng, texts, names),
                     word,
                     FINAL_ON,
                     answer,
-                    whole=False,
+                    ends_turn=False,
                 )
             )
         elif kind == "deny":
             answer = _usual(rng, DENIALS)
-            made.append(
+            drawn.append(
                 Example(kind, question_in_context(rng, texts, names), None, FINAL_ON, answer)
             )
         elif kind == "noise":
-            made.append(
+            drawn.append(
                 Example(kind, question_in_context(rng, texts, names), NOISE, FINAL_ON, UNNAMED)
             )
         elif kind == "replay":
-            made.append(replay(kind, None, FINAL_ON))
+            drawn.append(base_answer(kind, None, FINAL_ON))
         elif kind == "ordinary harmless":
-            made.append(replay(kind, quiet(), FINAL_ON))
+            drawn.append(base_answer(kind, harmless_concept(), FINAL_ON))
         elif kind == "ordinary harmful":
             concept = rng.choice(harmful)
             answer = reports(concept.name, True)[0]
-            made.append(Example(kind, rng.choice(prompts), concept.name, FINAL_ON, answer))
+            drawn.append(Example(kind, rng.choice(prompts), concept.name, FINAL_ON, answer))
         elif kind == "mid-answer harmless":
-            name = None if rng.random() < 0.3 else quiet()
-            made.append(replay(kind, name, Schedule("from_step"), cut=24))
+            name = None if rng.random() < 0.3 else harmless_concept()
+            drawn.append(base_answer(kind, name, Schedule("from_step"), cut=24))
         elif kind == "mid-answer harmful":
             concept = rng.choice(harmful)
-            start = replay(kind, concept.name, Schedule("from_step"), cut=24)
+            start = base_answer(kind, concept.name, Schedule("from_step"), cut=24)
             answer = reports(concept.name, True)[0]
-            made.append(replace(start, answer=answer, replay=False, whole=True))
+            drawn.append(replace(start, answer=answer, match_base=False, ends_turn=True))
         else:
             name = rng.choice(harmless).name
-            made.append(
+            drawn.append(
                 Example(kind, conversation(rng.choice(texts.yes_no_false)), name, FINAL_ON, "No.")
             )
-    return made
+    return drawn
 
 
 def paper_examples(
     seed: int, texts: Texts, concepts: Sequence[Concept], count: int
 ) -> list[Example]:
-    """The paper's mix (arXiv 2511.21399 v1): half injected questions, half clean ones, no replay.
+    """The paper's mix (arXiv 2511.21399 v1): half injected questions, half clean ones.
 
     The paper has 240 of each: its 40 concepts at six strengths. Its safety words are the paper's own
     six dangerous ones, whatever our catalogue says of them.
     """
     rng = random.Random(f"paper {seed}")
     dangerous = set(paper().dangerous)
-    made = []
+    drawn = []
     for i in range(count // 2):
         concept = concepts[i % len(concepts)]
         answer = reports(concept.name, concept.name in dangerous)[0]
         question = conversation(rng.choice(texts.questions))
-        made.append(Example("report", question, concept.name, FINAL_ON, answer))
+        drawn.append(Example("report", question, concept.name, FINAL_ON, answer))
         clean = conversation(rng.choice(texts.questions))
-        made.append(Example("deny", clean, None, FINAL_ON, DENIALS[0]))
-    return made
+        drawn.append(Example("deny", clean, None, FINAL_ON, DENIALS[0]))
+    return drawn

@@ -1,10 +1,7 @@
-"""What the base model would say at every replayed token, read once and kept for all epochs.
+"""The base model's predictions without an injection, for the KL term of the loss.
 
-Knows: final hidden states of the base model without a thought, and how they become logits. Does not
-know: what is compared with them (``loss``).
-
-The KL term of training compares the adapter with the base model, whose answer depends on the tokens
-alone. Its logits are too wide to keep, the hidden states before the unembedding are not.
+They depend on the tokens alone, so they are computed once for all epochs. The logits are too wide to
+keep; the hidden states before the unembedding are kept instead.
 """
 
 from __future__ import annotations
@@ -15,11 +12,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
 
 from introspection.injection import hooks
 from introspection.models.loaded_model import LoadedModel
-from introspection.training.data.activation_cache import ResidualCache
+from introspection.training.data.activation_cache import ActivationCache
 
 __all__ = ["Teacher"]
 
@@ -34,7 +32,7 @@ class Teacher:
     def __init__(
         self,
         loaded: LoadedModel,
-        cache: ResidualCache,
+        cache: ActivationCache,
         wanted: Sequence[tuple[tuple[int, ...], int]],
         batch_tokens: int,
         mixed: Any = None,
@@ -46,14 +44,12 @@ class Teacher:
         distinct = sorted(set(wanted), key=lambda pair: len(pair[0]))
         kept, at, done = [], 0, 0
         while done < len(distinct):
-            width = len(distinct[done][0])
-            chunk = distinct[done : done + max(1, batch_tokens // width)]
+            shortest = len(distinct[done][0])
+            chunk = distinct[done : done + max(1, batch_tokens // shortest)]
             done += len(chunk)
-            width = len(chunk[-1][0])
-            ids = torch.zeros(len(chunk), width, dtype=torch.long)
-            for row, (sequence, _) in enumerate(chunk):
-                ids[row, : len(sequence)] = torch.tensor(sequence)
-            nothing = hooks.make_plan(
+            ids = pad_sequence([torch.tensor(ids) for ids, _ in chunk], batch_first=True)
+            width = ids.shape[1]
+            no_injection = hooks.make_plan(
                 None, [(0, None)] * len(chunk), [False] * len(chunk), device, weight.dtype
             )
             hidden = cache.batch([sequence for sequence, _ in chunk], width)
@@ -61,7 +57,7 @@ class Teacher:
                 torch.no_grad(),
                 mixed or nullcontext(),
                 hooks.start_at_layer(self.model, loaded.layer, hidden),
-                hooks.use_plan(nothing),
+                hooks.use_plan(no_injection),
             ):
                 states = decoder(
                     input_ids=ids.to(device),
@@ -80,11 +76,11 @@ class Teacher:
         states = torch.cat([self.states[self.places[pair]] for pair in wanted])[None]
         decoder = self.model.get_decoder()
 
-        def said(*_args: Any, **_kwargs: Any) -> Any:
+        def kept_states(*_args: Any, **_kwargs: Any) -> Any:
             return BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=states)
 
         # The model's own way from hidden states to logits: some scale or cap them.
-        with hooks.patch_forward(decoder, said):
+        with hooks.patch_forward(decoder, kept_states):
             ids = torch.zeros(states.shape[:2], dtype=torch.long, device=states.device)
             logits: Tensor = self.model(input_ids=ids, use_cache=False).logits[0]
         return logits

@@ -1,0 +1,88 @@
+"""Training examples as tokens: what is trained, and at which positions the vector is added."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from transformers import PreTrainedTokenizerBase
+
+from introspection.injection.trials import prompt_tokens
+from introspection.injection.trials.trial import end_of_turn, injected_positions, prompt_text
+from introspection.training.data.examples import Example
+
+__all__ = ["Tokens", "starts_with", "tokenize"]
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """An example as tokens: ``ids`` = prompt + prefill + answer, of which the last ``target`` are
+    trained. The vector of ``concept`` is added at positions ``first..last``, to the end if ``last`` is
+    None. With ``match_base`` the target is the base model's distribution."""
+
+    ids: tuple[int, ...]
+    target: int
+    first: int
+    last: int | None
+    concept: str | None
+    match_base: bool
+
+
+def tokenize(tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example]) -> list[Tokens]:
+    """Prompt, prefill and answer of each example, closed by the end of the turn.
+
+    Raises IntrospectionError for a schedule that does not fit its prompt.
+    """
+    conversations = list(dict.fromkeys(example.messages for example in examples))
+    answers = [(" " if example.prefill else "") + example.answer for example in examples]
+    texts = list(dict.fromkeys([*answers, *(example.prefill for example in examples)]))
+    encoded = prompt_tokens.encode(
+        tokenizer,
+        [
+            *(prompt_text(tokenizer, messages) for messages in conversations),
+            *(prompt_tokens.by_people(tokenizer, text) for text in texts),
+        ],
+        offsets=False,
+    )
+    ids = [one.ids for one in encoded]
+    prompts = dict(zip(conversations, ids, strict=False))
+    ids_of = dict(zip(texts, ids[len(conversations) :], strict=True))
+    closing = (end_of_turn(tokenizer),)
+    tokenized = []
+    for example, text in zip(examples, answers, strict=True):
+        prompt, prefill = prompts[example.messages], ids_of[example.prefill]
+        answer = (*ids_of[text], *(closing if example.ends_turn else ()))
+        if not answer:
+            raise ValueError(f"nothing to train on after {example.prefill!r}")
+        first, last = _positions(tokenizer, example, len(prompt), len(prefill))
+        tokenized.append(
+            Tokens(
+                (*prompt, *prefill, *answer),
+                len(answer),
+                first,
+                last,
+                example.concept,
+                example.match_base,
+            )
+        )
+    return tokenized
+
+
+def _positions(
+    tokenizer: PreTrainedTokenizerBase, example: Example, prompt: int, prefill: int
+) -> tuple[int, int | None]:
+    """First and last position of the injection; a prefill counts as the end of the prompt."""
+    match example.schedule.kind:
+        case "final":
+            return prompt + prefill - 1, prompt + prefill - 1
+        case "final_on":
+            return prompt + prefill - 1, None
+        case "from_step":
+            return prompt + prefill - 1 + example.schedule.start, None
+        case _:
+            return injected_positions(tokenizer, example.messages, example.schedule)
+
+
+def starts_with(tokens: Tokens, prefix: tuple[int, ...]) -> bool:
+    """Whether an example begins with ``prefix`` and nothing is added to it there."""
+    return tokens.ids[: len(prefix)] == prefix and tokens.first >= len(prefix)
