@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Generator
 
 import gradio as gr
@@ -99,15 +97,3 @@ def test_pace_is_due_at_once_then_after_its_seconds() -> None:
     assert pace.first and pace.due()
     assert not pace.first and not pace.due()
     assert pace.due(urgent=True)
-
-
-@pytest.mark.slow
-def test_the_engine_needs_no_gradio() -> None:
-    code = (
-        "import importlib, pkgutil, sys\n"
-        "from introspection.demo import engine\n"
-        "names = [found.name for found in pkgutil.iter_modules(engine.__path__)]\n"
-        "for name in names: importlib.import_module(f'{engine.__name__}.{name}')\n"
-        "assert len(names) > 5 and 'gradio' not in sys.modules"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True)
