@@ -30,7 +30,7 @@ def main(arguments: list[str]) -> int:
         from introspection.io.files import ensure_tempdir
 
         ensure_tempdir()
-        from introspection.demo.server import space
+        from introspection.demo.server import check, space
         from introspection.errors import IntrospectionError
     except ImportError as error:
         if arguments:
@@ -41,7 +41,7 @@ def main(arguments: list[str]) -> int:
     try:
         if not arguments:
             space.serve()
-        return show(space.findings())
+        return show(check.findings())
     except IntrospectionError as error:
         return say(str(error))
     except KeyboardInterrupt:

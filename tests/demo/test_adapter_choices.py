@@ -20,20 +20,23 @@ from gradio_client.exceptions import AppError, ValidationError
 
 from introspection.concepts.texts import DEFAULT_QUESTION
 from introspection.demo.engine.adapter_choices import adapter_choices
-from introspection.demo.engine.experiment import DemoModel, RowAnswers, RunRequest
+from introspection.demo.engine.demo_model import DemoModel
+from introspection.demo.engine.row_answers import RowAnswers
+from introspection.demo.engine.run_request import RunRequest
 from introspection.demo.engine.run_tickets import Tickets
 from introspection.demo.page import build
 from introspection.demo.server.launch import launch
 from introspection.demo.shared import html
 from introspection.demo.tabs.many import sweeps
 from introspection.demo.tabs.try_it import export, replay
+from introspection.demo.tabs.try_it import html as views
 from introspection.demo.tabs.try_it.callbacks import Callbacks
 from introspection.errors import IntrospectionError
-from introspection.hub import client
+from introspection.hub import transfer
 from introspection.models import loading
 from introspection.models.adapters import adapter_info, multi_adapter
-from introspection.models.loaded_model import LoadedModel, adapter_name, bundled_adapter
-from introspection.models.presets import DEFAULT
+from introspection.models.loaded_model import LoadedModel, adapter_name
+from introspection.models.presets import DEFAULT, bundled_adapter
 from tests.support.page import SETTINGS, call
 from tests.support.tab import Tab, free_port
 from tests.support.tiny import hook_count
@@ -291,7 +294,7 @@ def test_a_file_says_which_adapter_answered(
         assert run["seen_in_training"] == (name == "first")  # "ocean"
         asked, answers = export.from_json(both.request, text)
         assert asked == request and export.as_json(both, asked, answers) == text
-        assert f"<code>{name}</code>" in html.stage(True, asked, answers)
+        assert f"<code>{name}</code>" in views.stage(True, asked, answers)
 
 
 def test_a_run_with_an_adapter_that_is_not_here_is_replayed(both: DemoModel, expected: Any) -> None:
@@ -299,7 +302,7 @@ def test_a_run_with_an_adapter_that_is_not_here_is_replayed(both: DemoModel, exp
     run = json.loads(export.as_json(both, wished(both, wish, "first"), expected[wish, "first"]))
     run["adapter_id"] = "<b>org</b>/lora@0123456789ab"
     asked, answers = export.from_json(both.request, json.dumps(run))
-    assert "&lt;b&gt;org" in html.stage(True, asked, answers)
+    assert "&lt;b&gt;org" in views.stage(True, asked, answers)
     with pytest.raises(IntrospectionError, match="choose one of"):
         last(both, asked)  # it is shown, and nothing is run with it
     for odd in (7, ["first"], "a\x00", "x" * 201):
@@ -324,7 +327,7 @@ def test_a_picker_only_where_there_is_a_choice(
     assert "2 adapters to choose from" in html.header(both)
     assert not pickers(build(alone["first"]))
     assert "injected at layer 1 · adapter first</p>" in html.header(alone["first"])
-    assert "adapter" not in html.badges(
+    assert "adapter" not in views.badges(
         alone["first"], alone["first"].request("ocean", 1.0), "ocean"
     )
 
@@ -411,7 +414,7 @@ def test_an_adapter_of_the_hub_is_named_with_its_revision(
     monkeypatch.setenv("INTROSPECTION_CACHE", str(tmp_path))
     home = tmp_path / "adapters" / "org" / "lora-1.0" / SHA
     shutil.copytree(folders["second"], home)
-    monkeypatch.setattr(client, "connect", lambda _: pytest.fail("it is here already"))
+    monkeypatch.setattr(transfer.client, "connect", lambda _: pytest.fail("it is here already"))
     loaded = loading.load(str(model), folders["first"], device="cpu")
     ((_, other),) = adapter_choices([f"org/lora-1.0@{SHA}"], loaded)
     assert isinstance(other, LoadedModel) and other.adapter_name == f"org/lora-1.0@{SHA[:12]}"
@@ -435,6 +438,46 @@ def page(pair: list[LoadedModel]) -> Iterator[gr.Blocks]:
     page = launch(pair[0], "127.0.0.1", free_port(), block=False, others=pair[1:], quiet=True)
     yield page
     page.close()
+
+
+def press(visitor: Tab, concept: str, name: str) -> list[Any]:
+    settings = [2.0, DEFAULT_QUESTION, "final_on", 12, name]
+    ticket = visitor.call("begin", concept, *settings)[3]
+    return visitor.call("run", ticket, concept, *settings)
+
+
+@pytest.mark.slow
+def test_visitors_with_different_adapters_never_mix(
+    page: gr.Blocks, alone: dict[str, DemoModel]
+) -> None:
+    concepts = ("ocean", "violin", "never typed before")
+
+    def stage(name: str, concept: str) -> str:
+        one = alone[name]
+        request = one.request(concept, 2.0, tokens=12)
+        shown = views.stage(True, request, last(one, request))
+        return str(shown).replace("</q></p>", f"</q> Adapter: <code>{name}</code>.</p>")
+
+    expected = {(n, c): stage(n, c) for n in NAMES for c in concepts}
+    assert len(set(expected.values())) == 6
+    url = page.local_url.rstrip("/")
+    api = {
+        (n, c): Client(url, verbose=False, analytics_enabled=False).predict(
+            c, 2.0, DEFAULT_QUESTION, n, api_name="/compare"
+        )
+        for n in NAMES
+        for c in concepts
+    }
+
+    def visit(number: int) -> None:
+        name, concept = NAMES[number % 2], concepts[number % 3]
+        assert press(Tab(page), concept, name)[2] == expected[name, concept]
+        event, (told,) = call(url, [concept, 2.0, DEFAULT_QUESTION, name])
+        assert event == "complete" and told == api[name, concept]
+        assert told["adapter_id"] == name
+
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(visit, range(12)))
 
 
 @pytest.mark.slow

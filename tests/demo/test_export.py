@@ -22,13 +22,9 @@ from starlette.datastructures import QueryParams
 
 from introspection.concepts.texts import DEFAULT_QUESTION
 from introspection.demo import api
-from introspection.demo.engine.experiment import (
-    MAX_NEW_TOKENS,
-    DemoModel,
-    RowAnswer,
-    RowAnswers,
-    RunRequest,
-)
+from introspection.demo.engine.demo_model import DemoModel
+from introspection.demo.engine.row_answers import RowAnswer, RowAnswers
+from introspection.demo.engine.run_request import MAX_NEW_TOKENS, RunRequest
 from introspection.demo.server.launch import launch
 from introspection.demo.shared import html
 from introspection.demo.tabs.try_it import export, recorded

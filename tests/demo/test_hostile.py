@@ -15,7 +15,7 @@ import httpx
 import pytest
 from gradio_client.exceptions import AppError
 
-from introspection.demo.engine.experiment import checked
+from introspection.demo.engine.run_request import checked
 from introspection.demo.server.launch import launch
 from introspection.demo.tabs.try_it import export
 from introspection.injection.trials.message import conversation

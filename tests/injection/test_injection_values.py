@@ -14,7 +14,8 @@ import torch
 
 from introspection.concepts.catalogue import resolve
 from introspection.demo.engine import diagnostics, trial_batch
-from introspection.demo.engine.experiment import DemoModel, checked
+from introspection.demo.engine.demo_model import DemoModel
+from introspection.demo.engine.run_request import checked
 from introspection.errors import IntrospectionError
 from introspection.injection import hooks as injection
 from introspection.injection.decoding import generation, readout

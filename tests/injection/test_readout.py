@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from introspection.demo.engine.experiment import DemoModel
+from introspection.demo.engine.demo_model import DemoModel
 from introspection.demo.engine.trial_batch import TrialResult
 from introspection.demo.tabs.many import figures, sweeps, tables
 from introspection.injection.decoding import generation
@@ -152,7 +152,7 @@ def test_the_experiment_draws_and_tells_it(loaded: LoadedModel) -> None:
     frames = [shape for shape in figure.layout.shapes if shape.type == "rect"]
     assert len(frames) == 2 and {(f.y0, f.y1) for f in frames} == {(LAYER - 0.5, LAYER + 0.5)}
     assert maps[0] and maps[0].injected and frames[0].x0 == maps[0].injected[0] - 0.5
-    table = tables.blocks_table(answers)
+    table = tables.layers_table(answers)
     cells = re.findall(r'<td class="number">([-\d.]+)</td>', table)
     assert len(cells) == 3 * depth and table.count("the vector is added here") == 1
     written = maps[0].projections[LAYER][maps[0].prompt - 1 :]
@@ -174,7 +174,7 @@ def test_an_answer_of_no_words_has_a_map_too(loaded: LoadedModel) -> None:
     assert one.injected == (one.prompt - 1, one.prompt - 1)
     experiment = DemoModel(loaded)
     (line, *_) = sweeps.plan(experiment, "map", experiment.request("ocean", 1.0))
-    assert "nan" not in tables.blocks_table([TrialResult(line, map=one)])
+    assert "nan" not in tables.layers_table([TrialResult(line, map=one)])
 
 
 def test_the_answers_are_those_of_any_other_run(loaded: LoadedModel) -> None:

@@ -34,7 +34,7 @@ ROOM = 1_000_000_000  # bytes: the wheel, the unpacked GGUF and the converted mo
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One line: what was looked at, whether it is well, what was seen or what to do."""
+    """One line: what was checked, whether it is well, what was seen or what to do."""
 
     name: str
     ok: bool
@@ -60,9 +60,9 @@ def findings(
     if any(not package.ok for package in installed):
         yield Finding("model", False, "Not tried: mend the packages first.")
         return
-    found = _adapter(model, adapter)
-    yield found
-    yield from _model(load, adapter if found.ok else "none")
+    on_disk = _adapter(model, adapter)
+    yield on_disk
+    yield from _model(load, adapter if on_disk.ok else "none")
 
 
 def _requirements() -> list[Requirement]:
@@ -84,16 +84,16 @@ def packages() -> Iterator[Finding]:
         if wanted.marker is not None and not wanted.marker.evaluate():
             continue
         try:
-            found = metadata.version(wanted.name)
+            version = metadata.version(wanted.name)
         except metadata.PackageNotFoundError:
             yield Finding(wanted.name, False, "It is missing: run 'make venv'.")
             continue
-        if not wanted.specifier.contains(found, prereleases=True):
+        if not wanted.specifier.contains(version, prereleases=True):
             yield Finding(
-                wanted.name, False, f"{found} is not {wanted.specifier}: run 'make venv'."
+                wanted.name, False, f"{version} is not {wanted.specifier}: run 'make venv'."
             )
         elif wanted.name in NAMED:
-            yield Finding(wanted.name, True, found)
+            yield Finding(wanted.name, True, version)
 
 
 def _cache() -> Finding:
