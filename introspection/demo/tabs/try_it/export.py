@@ -15,13 +15,13 @@ from dataclasses import replace
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
-from introspection import __version__
 from introspection.concepts.texts import DEFAULT_QUESTION
 from introspection.demo.engine.demo_model import DemoModel
 from introspection.demo.engine.row_answers import RowAnswer, RowAnswers
 from introspection.demo.engine.run_request import MAX_NEW_TOKENS, RunRequest
 from introspection.errors import IntrospectionError
 from introspection.evaluation.grading.grade import grade
+from introspection.io.version import __version__
 
 __all__ = ["as_curl", "as_json", "as_python", "from_json", "from_query", "link", "page_address"]
 
