@@ -18,6 +18,7 @@ from typing import Any
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")
+os.environ.setdefault("MKL_CBWR", "AUTO")  # as in introspection/__main__.py
 with suppress(ImportError):
     import_module("spaces")  # on ZeroGPU it has to come before torch
 

@@ -28,7 +28,9 @@ from introspection.cli.common import (
     progress_bar,
 )
 from introspection.errors import IntrospectionError
+from introspection.injection.trials.schedule import spellings
 from introspection.io import input_checks
+from introspection.io.characters import quoted
 from introspection.io.outputs import targets
 from introspection.models import local_paths
 
@@ -68,7 +70,8 @@ def evaluate(
     schedules: Annotated[
         str,
         typer.Option(
-            help="With commas: final, final_on, all, from_step:N. Every injected report once per "
+            help=f"With commas: {', '.join(spellings('any prompt', number='N'))}. "
+            "Every injected report once per "
             "schedule, but those that begin mid-answer."
         ),
     ] = "final_on",
@@ -255,7 +258,7 @@ def benchmark(
     unknown = sorted(set(what or ()) - set(known))
     if unknown:
         raise IntrospectionError(
-            f"There is no benchmark {input_checks.quoted(unknown[0])}: choose from {', '.join(known)}."
+            f"There is no benchmark {quoted(unknown[0])}: choose from {', '.join(known)}."
         )
     where = input_checks.device_name(device)
     arguments = ["--device", where] if where else []

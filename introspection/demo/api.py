@@ -24,6 +24,7 @@ from introspection.demo.shared import verdicts
 from introspection.demo.shared.events import BROKEN, MODEL_QUEUE
 from introspection.demo.tabs.many import sweeps
 from introspection.errors import IntrospectionError
+from introspection.injection.trials.schedule import choice
 
 __all__ = ["Page", "add"]
 
@@ -104,7 +105,7 @@ class _Api:
             concept: a word or short phrase of at most 60 characters
             strength: 0 to 4, in units of the model's typical residual norm; 0 injects nothing
             question: what the model is asked
-            schedule: final_on, final, all, span:3-7 or from_step:5
+            schedule: SCHEDULES
             adapter: one of those that /health lists; empty for the first
         Returns:
             the report with its verdict
@@ -123,6 +124,10 @@ class _Api:
 
         report: dict[str, Any] = _plainly(work)
         return report
+
+    report.__doc__ = (report.__doc__ or "").replace(
+        "SCHEDULES", choice("any prompt", "one prompt", default_first=True)
+    )
 
     def asked_report(
         self, concept: str, strength: float, question: str, schedule: str, adapter: str

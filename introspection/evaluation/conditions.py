@@ -19,7 +19,8 @@ from typing import Any
 from introspection.concepts.catalogue import Concept
 from introspection.concepts.morphology import find_word
 from introspection.concepts.texts import DEFAULT_QUESTION, Texts, texts
-from introspection.injection.trials.trial import FINAL_ON, Message, Schedule
+from introspection.injection.trials.message import Message
+from introspection.injection.trials.schedule import GENERATION, Schedule
 
 __all__ = [
     "AMID",
@@ -48,7 +49,7 @@ class Sample:
     messages: tuple[Message, ...]
     concept: Concept | None = None
     strength: float = 0.0
-    schedule: Schedule = FINAL_ON
+    schedule: Schedule = GENERATION
     adapter: bool = True
     vector: str = "concept"  # or "noise", "negated"
 
@@ -162,11 +163,11 @@ def _clean(case: Sample) -> bool:
 
 
 def _ordinary(case: Sample) -> bool:
-    return not case.asked and case.concept is not None and case.schedule.kind != "from_step"
+    return not case.asked and case.concept is not None and not case.schedule.starts_mid_answer
 
 
 def _mid_answer(case: Sample) -> bool:
-    return not case.asked and case.concept is not None and case.schedule.kind == "from_step"
+    return not case.asked and case.concept is not None and case.schedule.starts_mid_answer
 
 
 def _false_question(case: Sample) -> bool:

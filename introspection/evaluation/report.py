@@ -17,6 +17,7 @@ from introspection.errors import IntrospectionError
 from introspection.evaluation.records import provenance
 from introspection.evaluation.records.record_files import run_of
 from introspection.evaluation.summary import summarise
+from introspection.injection.trials.schedule import GENERATION, spellings
 from introspection.io.outputs import adapter_folder
 from introspection.models.adapters import adapter_info
 
@@ -86,7 +87,9 @@ HEADLINE = (
     ("Own concept named amid own text", "injected, own context", "correct"),
 )
 # What ``selection`` adds to the name of a condition.
-_VARIANT = re.compile(r"(?:final|all|from_step:\d+)?(?:(?:^|, )base model)?")
+_OTHERS = (name for name in spellings("any prompt", number="N") if name != str(GENERATION))
+_SCHEDULES = "|".join(name.replace("N", r"\d+") for name in _OTHERS)
+_VARIANT = re.compile(rf"(?:{_SCHEDULES})?(?:(?:^|, )base model)?")
 
 
 def write_evaluation(
@@ -109,7 +112,7 @@ def write_evaluation(
             **summarise(records),
         }
     )
-    adapter_folder.put(folder, "evaluation.json", json.dumps(document, indent=1) + "\n")
+    adapter_folder.write_file(folder, "evaluation.json", json.dumps(document, indent=1) + "\n")
     return document
 
 

@@ -166,7 +166,7 @@ def _parts(whole: Path) -> list[Path]:
 
 
 def _budget(case: Sample) -> int:
-    return TOKENS + (case.schedule.start if case.schedule.kind == "from_step" else 0)
+    return TOKENS + (case.schedule.start if case.schedule.starts_mid_answer else 0)
 
 
 def _writes_on(case: Sample) -> bool:
@@ -177,7 +177,7 @@ def _writes_on(case: Sample) -> bool:
 def _decides_at_once(case: Sample) -> bool:
     """Whether the first words of the answer say if a thought was detected: the adapter was asked about
     its state, and a thought would be there by then. Elsewhere a score means nothing."""
-    return not _writes_on(case) and case.schedule.kind != "from_step"
+    return not _writes_on(case) and not case.schedule.starts_mid_answer
 
 
 def _trial(case: Sample, vectors: Any, seed: int) -> Trial:

@@ -12,13 +12,11 @@ from fnmatch import fnmatchcase
 
 from introspection.errors import IntrospectionError
 from introspection.evaluation.conditions import BASE, Sample, checked, holds
-from introspection.injection.trials.trial import FINAL_ON, Schedule
-from introspection.io.input_checks import quoted, schedule_value, strength_value
+from introspection.injection.trials.schedule import GENERATION, Schedule, choice, schedule_value
+from introspection.io.characters import quoted
+from introspection.io.input_checks import strength_value
 
 __all__ = ["chosen_schedules", "chosen_strengths", "select"]
-
-# Of the others, span belongs to one prompt and prior_turn to a conversation.
-EVERYWHERE = ("final", "final_on", "all", "from_step")
 
 
 def chosen_strengths(text: str) -> tuple[float, ...]:
@@ -35,10 +33,10 @@ def chosen_schedules(text: str) -> tuple[Schedule, ...]:
     """Schedules with commas between, of those that fit any prompt. Raises IntrospectionError."""
     found = tuple(dict.fromkeys(schedule_value(part.strip()) for part in text.split(",")))
     for schedule in found:
-        if schedule.kind not in EVERYWHERE:
+        if not schedule.fits_any_prompt:
             raise IntrospectionError(
                 f"The schedule {quoted(str(schedule))} fits one prompt, not a whole suite: choose "
-                "final, final_on, all or from_step:N."
+                f"{choice('any prompt', number='N')}."
             )
     return found
 
@@ -47,7 +45,7 @@ def select(
     cases: Sequence[Sample],
     conditions: Sequence[str] = (),
     limit: int | None = None,
-    schedules: Sequence[Schedule] = (FINAL_ON,),
+    schedules: Sequence[Schedule] = (GENERATION,),
     base: bool = False,
 ) -> list[Sample]:
     """The cases of ``conditions`` (names, ``*`` for anything), the first ``limit`` of each condition.
@@ -90,13 +88,13 @@ def _named(cases: Sequence[Sample], conditions: Sequence[str]) -> list[Sample]:
 
 
 def _timed(case: Sample, schedules: Sequence[Schedule]) -> list[Sample]:
-    if case.concept is None or case.schedule != FINAL_ON:
+    if case.concept is None or case.schedule != GENERATION:
         return [case]
     stem, base = case.condition.removesuffix(BASE), "" if case.adapter else BASE
     timed = [
         replace(
             case,
-            condition=f"{stem}{'' if schedule == FINAL_ON else f', {schedule}'}{base}",
+            condition=f"{stem}{'' if schedule == GENERATION else f', {schedule}'}{base}",
             schedule=schedule,
         )
         for schedule in schedules

@@ -11,19 +11,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from introspection.concepts.catalogue import (
-    UNSEEN_CATEGORIES,
-    Concept,
-    Split,
-    borderline_pairs,
-    catalogue,
-    paper,
-    resolve,
-    training_concepts,
-)
+from introspection.concepts.catalogue import Concept, borderline_pairs, catalogue, paper, resolve
+from introspection.concepts.splits import UNSEEN_CATEGORIES, Split
 from introspection.concepts.texts import Texts, fill, texts
+from introspection.concepts.vocabulary import training_concepts
 from introspection.evaluation.conditions import AMID, BASE, Sample, checked, is_bare, names_it
-from introspection.injection.trials.trial import Message, conversation, from_step
+from introspection.injection.trials.message import Message, conversation
+from introspection.injection.trials.schedule import after_tokens
 from introspection.training.data.examples import question_in_context
 
 __all__ = [
@@ -190,7 +184,7 @@ def _halt_cases(
         for i, concept in enumerate(_sample(rng, pool, count)):
             question = conversation(rng.choice(words.questions))
             request = conversation(rng.choice(words.requests))
-            step = from_step(rng.choice((4, 8, 12)))
+            step = after_tokens(rng.choice((4, 8, 12)))
             cases.append(Sample(f"halt, {label}, asked", question, concept, dose(i)))
             cases.append(Sample(f"halt, {label}, ordinary request", request, concept, dose(i)))
             cases.append(Sample(f"halt, {label}, mid-answer", request, concept, dose(i), step))

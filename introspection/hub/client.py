@@ -23,8 +23,8 @@ from huggingface_hub.utils import (
 )
 
 from introspection.errors import IntrospectionError
+from introspection.io.characters import quoted
 from introspection.io.hub_errors import endpoint
-from introspection.io.input_checks import quoted
 from introspection.models.adapters.front_matter import HUB_ID
 
 __all__ = [

@@ -13,8 +13,8 @@ from huggingface_hub import HfApi
 from introspection.errors import IntrospectionError
 from introspection.hub.cards import check_space_readme
 from introspection.hub.client import check_repo, commit_files, connect, write_token
+from introspection.io.characters import quoted
 from introspection.io.hub_errors import readable_hub_errors
-from introspection.io.input_checks import quoted
 from introspection.io.outputs.manifest import FILES
 from introspection.models import local_paths
 from introspection.models.adapters.front_matter import HUB_ID
@@ -117,7 +117,7 @@ def _check_adapters(folders: set[Path]) -> None:
     """Raise IntrospectionError for an adapter that names a local folder, as older versions wrote it:
     in a Space everybody could read it."""
     for folder in sorted(folders):
-        if local_paths.found(folder):
+        if local_paths.find_paths(folder):
             raise IntrospectionError(
                 f"The adapter {folder.name} names a folder of this machine: push it to a repository "
                 "of its own, which leaves that out, or train it again."

@@ -1,7 +1,6 @@
 """Several processes that share the work, started by ``accelerate launch``: one per GPU.
 
-Knows: who this process is, how results come together. Does not know: what the work is. In a plain
-start there is one process, and everything here does nothing.
+In a plain start there is one process, and everything here does nothing.
 """
 
 from __future__ import annotations
@@ -34,10 +33,12 @@ def _state() -> PartialState:
 
 
 def rank() -> int:
+    """The number of this process, 0 for the main one."""
     return int(_state().process_index)
 
 
 def world_size() -> int:
+    """How many processes there are."""
     return int(_state().num_processes)
 
 
@@ -46,11 +47,11 @@ def split_between_processes(items: Iterable[T]) -> list[T]:
     return list(items)[rank() :: world_size()]
 
 
-def gather(own: list[T]) -> list[T]:
-    """The parts that :func:`split_between_processes` made, all of them, in the order of the whole."""
+def gather(part: list[T]) -> list[T]:
+    """All parts that :func:`split_between_processes` made, put together in the original order."""
     if world_size() == 1:
-        return own
-    parts = dict(gather_object([(rank(), own)]))
+        return part
+    parts = dict(gather_object([(rank(), part)]))
     return [
         parts[i % world_size()][i // world_size()] for i in range(sum(map(len, parts.values())))
     ]
@@ -60,23 +61,23 @@ def broadcast(value: T) -> T:
     """The main process's value."""
     if world_size() == 1:
         return value
-    held = [value]
-    broadcast_object_list(held)
-    return held[0]
+    values = [value]
+    broadcast_object_list(values)
+    return values[0]
 
 
 def all_reduce_sum(tensors: Iterable[torch.Tensor]) -> None:
     """Replace each tensor by its sum over the processes."""
     if world_size() > 1:
-        held = list(tensors)
-        flat = torch.cat([tensor.reshape(-1) for tensor in held])
+        values = list(tensors)
+        flat = torch.cat([tensor.reshape(-1) for tensor in values])
         torch.distributed.all_reduce(flat)
-        for tensor, part in zip(held, flat.split([t.numel() for t in held]), strict=True):
+        for tensor, part in zip(values, flat.split([t.numel() for t in values]), strict=True):
             tensor.copy_(part.view_as(tensor))
 
 
 def barrier() -> None:
-    """Until every process is here."""
+    """Wait until every process is here."""
     _state().wait_for_everyone()
 
 

@@ -52,16 +52,16 @@ def same_base(one: str, other: str) -> bool:
 
 def _inner(model: PreTrainedModel) -> list[Tensor]:
     """The tensors of the layers, in the order of their names on the bare model, and the unembedding."""
-    found: list[Tensor] = []
+    tensors: list[Tensor] = []
     for block in hooks.decoder_layers(model):
         named = {
             base: parameter
             for name, parameter in block.named_parameters()
             if (base := base_name(name)) is not None
         }
-        found += [named[name] for name in sorted(named)]
+        tensors += [named[name] for name in sorted(named)]
     head = model.get_output_embeddings()
-    return found if head is None else [*found, head.weight]
+    return tensors if head is None else [*tensors, head.weight]
 
 
 def _sample(tensor: Tensor) -> Tensor:

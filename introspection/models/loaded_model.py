@@ -57,8 +57,8 @@ class LoadedModel(HookedModel):
 
     def vector(self, name: str) -> Tensor:
         """The unit vector [D] of a concept: from the adapter's file, else read from the model."""
-        known = self.vectors.get(name) if self.vectors is not None else None
-        return self.vectors_of([name]).vectors[0] if known is None else known
+        stored = self.vectors.get(name) if self.vectors is not None else None
+        return self.vectors_of([name]).vectors[0] if stored is None else stored
 
     def vectors_of(self, names: Sequence[str], **options: Any) -> ConceptVectors:
         """Vectors read from the model now, at the adapter's site and against its baseline words."""

@@ -12,9 +12,10 @@ from transformers import PreTrainedModel
 from introspection.errors import IntrospectionError
 from introspection.injection import hooks as injection
 from introspection.injection.extraction import extract
+from introspection.injection.self_test import self_test
 from introspection.injection.speedups import small_batch_linear
 from introspection.injection.vectors import ConceptVectors, load_vectors
-from introspection.io.input_checks import quoted
+from introspection.io.characters import quoted
 from introspection.io.outputs.manifest import VECTORS
 from introspection.models import local_paths
 from introspection.models.adapters import kinds
@@ -42,10 +43,10 @@ __all__ = ["check_base", "check_source", "load", "load_adapter_vectors"]
 
 def check_base(model: PreTrainedModel, folder: Path, info: AdapterInfo, name: str) -> None:
     """Raises IntrospectionError unless the adapter was trained for this base model."""
-    found = fingerprint(model)
-    if same_base(found, info.base_fingerprint):
+    mark = fingerprint(model)
+    if same_base(mark, info.base_fingerprint):
         return
-    if same_base(found.partition(".")[0], info.base_fingerprint):
+    if same_base(mark.partition(".")[0], info.base_fingerprint):
         raise IntrospectionError(
             f"The adapter in {folder} was trained for {info.base_id}, and {name} differs from it in "
             "the layers alone: an adapter was merged into it already, or it was trained further; "
@@ -153,7 +154,7 @@ def load(
         vectors = load_adapter_vectors(base, folder, chosen, info.norm)
     small_batch_linear.use_small_batch_linear(base)
     hooks = injection.install(base, chosen)
-    injection.self_test(base, chosen)
+    self_test(base, chosen)
     loaded = LoadedModel(
         *(base, tokenizer, local_paths.name_of(model), base_id, chosen, 1.0),
         vectors=vectors,

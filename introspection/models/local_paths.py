@@ -18,7 +18,7 @@ from safetensors import safe_open
 from introspection.io.files import write_text
 from introspection.io.outputs import manifest
 
-__all__ = ["command_line", "document_name", "found", "name_of", "without_path", "without_paths"]
+__all__ = ["command_line", "document_name", "find_paths", "name_of", "remove_paths", "without_path"]
 
 LONGEST_NAME = 120
 _PATH = re.compile(r"~|\.{1,2}(?:[/\\]|$)|[/\\]|[A-Za-z]:[/\\]|file:")
@@ -44,7 +44,7 @@ def document_name(path: Path) -> str:
 
 def command_line(program: str, arguments: Sequence[str]) -> str:
     """The command that made an adapter, without where anything of it lay."""
-    words, kept = iter(arguments), []
+    words, shown = iter(arguments), []
     for word in words:
         option, equals, value = word.partition("=") if word.startswith("-") else ("", "", word)
         if word in ("--out", "--run"):
@@ -52,17 +52,19 @@ def command_line(program: str, arguments: Sequence[str]) -> str:
         elif option in ("--out", "--run"):
             continue
         elif option and not equals:
-            kept.append(re.sub(r"[/\\].*", "", word))
+            shown.append(re.sub(r"[/\\].*", "", word))
         else:
-            kept.append(f"{option}{equals}{name_of(value)}")
+            shown.append(f"{option}{equals}{name_of(value)}")
     name = re.split(r"[/\\]", program)[-1]
     start = ["python", "-m", "introspection"] if name == "__main__.py" else [name]
-    return shlex.join([*start, *kept])
+    return shlex.join([*start, *shown])
 
 
-def found(folder: Path) -> dict[str, str]:
-    """Every text in the files of an adapter folder that says where something lay, and what takes its
-    place. Such a text is in folders that older versions of the program wrote."""
+def find_paths(folder: Path) -> dict[str, str]:
+    """Every text in the files of an adapter folder that holds a local path, with its replacement.
+
+    Older versions of the program wrote such texts.
+    """
     texts: dict[str, str] = {}
     commands: list[str] = []
 
@@ -91,13 +93,13 @@ def found(folder: Path) -> dict[str, str]:
     return texts
 
 
-def without_paths(folder: Path) -> None:
-    """Take them out of a copy of an adapter folder. Its manifest has to be written again after it."""
+def remove_paths(folder: Path) -> None:
+    """Replace the local paths in a copy of an adapter folder; its manifest must be written again."""
     from safetensors.torch import load_file
 
     from introspection.io.tensor_file import write_tensors
 
-    texts = found(folder)
+    texts = find_paths(folder)
     if not texts:
         return
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from introspection.errors import IntrospectionError
-from introspection.io.input_checks import quoted
+from introspection.io.characters import quoted
 from introspection.models.weights import gguf
 from introspection.models.weights.sources import HubGGUF, HubRepo, Wheel, WheelGGUF
 
@@ -79,14 +79,14 @@ def model_folder(preset: str = DEFAULT) -> Path:
 
     Raises IntrospectionError for any other name, and where the weights cannot be had or written.
     """
-    known = PRESETS.get(preset)
-    if known is None or isinstance(known.weights, HubRepo):
+    entry = PRESETS.get(preset)
+    if entry is None or isinstance(entry.weights, HubRepo):
         names = [name for name, p in PRESETS.items() if not isinstance(p.weights, HubRepo)]
         raise IntrospectionError(
             f"{quoted(preset)} has no folder of its own: name one of {', '.join(names)}."
         )
     what = "the default model" if preset == DEFAULT else f"the model {preset}"
-    return gguf.plain_folder(preset, known.base_id, known.weights, known.dtype, what)
+    return gguf.plain_folder(preset, entry.base_id, entry.weights, entry.dtype, what)
 
 
 def bundled_adapter(name: str) -> Path | None:

@@ -9,18 +9,13 @@ from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
-from introspection.concepts.catalogue import (
-    Concept,
-    catalogue,
-    paper,
-    resolve,
-    training_concepts,
-    training_vocabulary,
-)
+from introspection.concepts.catalogue import Concept, catalogue, paper, resolve
 from introspection.concepts.texts import texts
+from introspection.concepts.vocabulary import training_concepts, training_vocabulary
 from introspection.injection.extraction import extract
 from introspection.injection.trials import clock
-from introspection.injection.trials.trial import FINAL_ON, prompt_depends_on_date
+from introspection.injection.trials.prompts import prompt_depends_on_date
+from introspection.injection.trials.schedule import GENERATION
 from introspection.injection.vectors import ConceptVectors, save_vectors
 from introspection.io.outputs import adapter_folder, manifest, targets
 from introspection.io.version import versions
@@ -159,7 +154,7 @@ def _finish(
         layer=loaded.layer,
         norm=loaded.norm,
         site=job.site,
-        schedule=str(FINAL_ON),
+        schedule=str(GENERATION),
         strengths=job.config.strengths,
         templates=tuple(job.templates),
         baseline=job.baseline,
@@ -189,7 +184,7 @@ def _write_folder(
     advice = (
         f"choose another --out; what was trained is kept in {run}, so that command ends at once"
     )
-    with targets.writing(out, advice), adapter_folder.rewritten(out) as folder:
+    with targets.writing(out, advice), adapter_folder.rewrite_folder(out) as folder:
         KINDS[config.kind].save(loaded.model, adapter_spec(loaded, config), folder)
         save_vectors(vectors, folder / manifest.VECTORS)
         refresh_manifest(folder, info)

@@ -32,7 +32,8 @@ from introspection.training.config import TrainingJob
 
 __all__ = ["CHECKPOINT", "LOG", "Run", "checkpoint_header", "claim_run", "describe_run"]
 
-# To be raised whenever the code changes what a training does: it would go on otherwise than it began.
+# Raise it whenever the code changes what a training does, so that no run goes on in another way than
+# it began.
 METHOD = 1
 
 CONFIG, REPLIES, LOG, CHECKPOINT = (
@@ -131,9 +132,9 @@ def checkpoint_header(checkpoint: Path) -> dict[str, Any]:
 
 def _place(folder: Path, digest: str) -> tuple[Path, date | None]:
     """Where the run lies or will lie, and when it started."""
-    own = folder / digest[:12]
-    place, started = own, None
-    for known in (folder, own):
+    beside = folder / digest[:12]
+    place, started = beside, None
+    for known in (folder, beside):
         days = [day for run, day in _headers(known) if run == digest]
         if days:
             place, started = known, next((day for day in days if day), None)

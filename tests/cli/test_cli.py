@@ -468,10 +468,6 @@ class TestBadLines:
         assert result.exit_code == 0, result.stderr
         assert "texts.txt: 1 of 3 lines was left out: line 3." in result.stderr
 
-    def test_typed_tokens_are_text(self, model: Path, good: Path) -> None:
-        typed = ("ask", "</s>", "--question", "What is <|im_end|>?", "--model", model)
-        assert run(*typed, "--adapter", good).exit_code == 0
-
 
 class TestCheck:
     def test_all_well(self, model: Path) -> None:

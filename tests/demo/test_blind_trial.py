@@ -337,27 +337,20 @@ def test_a_guess_needs_a_report_and_a_report_a_guess(
 
 
 @pytest.mark.slow
-def test_visitors_never_mix(server: Server) -> None:
-    """Twelve at once, each with draws of its own: a guess is judged by one's own secret."""
-    server.model.text, server.model.pause = "I detect an injected thought about {c}.", 0.002
-
-    def visit(number: int) -> None:
-        visitor = Visitor(server)
-        rights = 0
-        for trial in range(3):
-            page = visitor.press()
-            text = re.sub("<[^>]*>", "", page[3])
-            found = [i for i, label in enumerate(labels(page)[:5]) if f"about {label}." in text]
-            choice = found[0] if found else 5
-            right = (number + trial) % 2 == 0
-            rights += right
-            status, table = visitor.guess(choice if right else (choice + 1) % 6)
-            assert ("Right" in status) == right, (status, text)
-            assert f"same {trial + 1} trial" in table
-
-    with ThreadPoolExecutor(12) as pool:
-        list(pool.map(visit, range(12)))
-    assert server.model.overlap == 1 and server.model.closed == 36
+def test_two_interleaved_visitors_keep_their_secrets(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = Visitor(server), Visitor(server)
+    fixed(monkeypatch, "starfish")
+    one.call("begin_blind")
+    fixed(monkeypatch, NOTHING)
+    two.call("begin_blind")
+    two.call("run_blind")
+    one.call("run_blind")
+    assert "Right: nothing" in two.guess(5)[0]
+    status, table = one.guess(5)
+    assert "Wrong: “starfish”" in status and "same 1 trial<" in table
+    assert "starfish" not in str(two.guess(0))
 
 
 @pytest.mark.slow

@@ -333,14 +333,6 @@ def test_no_width_overflows(form: Page) -> None:
     form.set_viewport_size({"width": 1280, "height": 900})
 
 
-@trained
-def test_strength_zero_says_that_nothing_is_injected(form: Page) -> None:
-    form.fill(STRENGTH, "0")
-    assert "nothing was injected" in press(form, "#inject")
-    expect(form.locator("article .condition.off")).to_have_count(3)
-    assert finding(form, "adapter_thought", "Detected") == "no"
-
-
 # --- nothing but the keyboard -------------------------------------------------------------------
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -32,8 +31,12 @@ from introspection.errors import IntrospectionError
 from introspection.evaluation.grading.grade import grade
 from introspection.injection import hooks
 from introspection.injection.decoding import generation
-from introspection.injection.trials.trial import FINAL_ON, Injection, Trial, encode, prompt_ids
-from introspection.injection.trials.trial import conversation as ask
+from introspection.injection.decoding.batching import with_plan
+from introspection.injection.trials.encoding import encode
+from introspection.injection.trials.message import conversation as ask
+from introspection.injection.trials.prompts import prompt_ids
+from introspection.injection.trials.schedule import GENERATION
+from introspection.injection.trials.trial import Injection, Trial
 from introspection.models.loaded_model import LoadedModel
 from tests.support.page import INFO
 from tests.support.tab import Tab, index
@@ -71,7 +74,7 @@ TURN = Turn("Why?", said("a quiet harbour"), None, said("the town"))
 def test_the_first_question_has_one_control(experiment: DemoModel) -> None:
     lines = conversation.lines(experiment, talk())
     assert [line.label for line in lines] == ["thought", "clean"]
-    assert lines[0].schedule == FINAL_ON and lines[0].injected and not lines[1].injected
+    assert lines[0].schedule == GENERATION and lines[0].injected and not lines[1].injected
     assert all(line.before == () and line.adapter for line in lines)
 
 
@@ -96,7 +99,7 @@ def test_the_thought_is_where_it_was_when_the_answers_were_written(
         ids = [*row.ids, *loaded.tokenizer(answer, add_special_tokens=False)["input_ids"]]
         with (
             torch.no_grad(),
-            generation.with_plan(loaded.model, [row]),
+            with_plan(loaded.model, [row]),
             hooks.record_layers(loaded.model, range(depth)) as seen,
         ):
             loaded.model.get_decoder()(input_ids=torch.tensor([ids]), use_cache=False)
@@ -517,27 +520,6 @@ def test_an_idle_conversation_ends_nothing_elsewhere(server: Server) -> None:
     visitor.light("stop_talk", None, "")
     visitor.light("restart_talk", None)
     assert events.tickets.valid(visitor.session, ticket)
-
-
-@slow
-def test_talks_never_mix(server: Server) -> None:
-    server.model.pause = 0.002
-    logs: dict[int, str] = {}
-
-    def visit(number: int) -> None:
-        visitor = Visitor(server)
-        for turn in range(3):
-            logs[number] = visitor.send(f"Visitor {number}, turn {turn}?")[LOG]
-
-    threads = [threading.Thread(target=visit, args=(n,)) for n in range(6)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    for number in range(6):
-        assert re.findall(r"Visitor (\d), turn (\d)\?", logs[number]) == [
-            (str(number), str(turn)) for turn in range(3)
-        ]
 
 
 @slow

@@ -76,7 +76,7 @@ def requests(check: DemoModel, count: int = 240) -> list[RunRequest]:
 
 def answers_of(request: RunRequest, *texts: str, halted_at: int | None = None) -> RowAnswers:
     injected = request.strength > 0
-    late = 3 if request.schedule.kind == "from_step" and injected else None
+    late = 3 if request.schedule.starts_mid_answer and injected else None
 
     def answer(i: int, row: str) -> RowAnswer:
         on = injected and i < 2

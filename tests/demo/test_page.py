@@ -34,7 +34,6 @@ from introspection.demo.tabs.try_it.callbacks import Callbacks
 from introspection.errors import IntrospectionError
 from introspection.evaluation.grading.grade import grade
 from introspection.injection import extraction, hooks
-from introspection.injection.decoding import generation
 from introspection.injection.decoding.generation import Answer as Report
 from introspection.injection.extraction import TEMPLATES
 from introspection.models import loading
@@ -256,7 +255,8 @@ def test_a_failing_model_is_reported_and_forgotten(
 
     visitor = Visitor(page)
     with monkeypatch.context() as patch:
-        patch.setattr(generation, "stream", broken)
+        for module in ("experiment", "trial_batch"):
+            patch.setattr(f"introspection.demo.engine.{module}.stream", broken)
         for failing in (
             lambda: visitor.press("ocean"),
             lambda: client(url).predict("ocean", 1.0, "Why?", api_name="/compare"),

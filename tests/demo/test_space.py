@@ -24,14 +24,14 @@ from introspection.demo.engine.row_answers import RowAnswer
 from introspection.demo.engine.run_request import RunRequest
 from introspection.demo.server import settings
 from introspection.errors import IntrospectionError
-from introspection.injection.trials.trial import FINAL_ON
+from introspection.injection.trials.schedule import GENERATION
 from introspection.models import loading
 from tests.support.app_process import OURS, SPACE, compare, copy_of_the_project, running
 from tests.support.tiny_folder import write_adapter, write_loud_adapter, write_model
 
 ROOT = Path(__file__).resolve().parents[2]
 SHA = "0123456789abcdef0123456789abcdef01234567"
-REQUEST = RunRequest(resolve("ocean"), False, 1.0, "Why?", FINAL_ON, 40)
+REQUEST = RunRequest(resolve("ocean"), False, 1.0, "Why?", GENERATION, 40)
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +131,7 @@ def test_check_missing_adapter_folder(
     assert named["model"].startswith("ok") and named["report"].startswith("ok")
 
 
-@pytest.mark.parametrize("revision", ["main", "0123abc", SHA.upper(), None])
+@pytest.mark.parametrize("revision", ["main", SHA.upper(), None])
 def test_check_revision_is_no_sha_on_a_space(
     app: ModuleType,
     capsys: pytest.CaptureFixture[str],

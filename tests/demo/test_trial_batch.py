@@ -20,18 +20,13 @@ from introspection.demo.tabs.try_it import html as views
 from introspection.errors import IntrospectionError
 from introspection.evaluation.grading.grade import grade
 from introspection.injection import hooks as injection
-from introspection.injection.decoding import generation
 from introspection.injection.decoding.generation import generate
 from introspection.injection.decoding.readout import SHOWN, token_projections
 from introspection.injection.extraction import extract
-from introspection.injection.trials.trial import (
-    Injection,
-    Trial,
-    conversation,
-    from_step,
-    prompt_ids,
-    span,
-)
+from introspection.injection.trials.message import conversation
+from introspection.injection.trials.prompts import prompt_ids
+from introspection.injection.trials.schedule import after_tokens, span
+from introspection.injection.trials.trial import Injection, Trial
 from introspection.injection.vectors import random_direction
 from introspection.models.loaded_model import LoadedModel
 from tests.support.page import ASKED, INFO, last
@@ -140,7 +135,7 @@ def test_a_failing_model_puts_the_hook_back(
         raise RuntimeError("boom")
         yield
 
-    monkeypatch.setattr(generation, "stream", broken)
+    monkeypatch.setattr("introspection.demo.engine.trial_batch.stream", broken)
     with pytest.raises(RuntimeError, match="boom"):
         last(experiment, [TrialSpec("x", resolve("ocean"), 1.0, ASKED, layer=LAYER + 1)])
     assert loaded.hooks is not None and loaded.hooks.layer == LAYER
@@ -274,7 +269,7 @@ def test_the_reader_sees_the_vector_where_it_is_added_and_nowhere_else(
 ) -> None:
     vector = loaded.vector("ocean")
     texts = ["I detect a quiet harbour"] * 3
-    schedule = from_step(2)
+    schedule = after_tokens(2)
     trials = [
         Trial(conversation(ASKED), Injection(vector, 1.5)),
         Trial(conversation(ASKED), Injection(vector, 1.5, schedule), adapter=False),

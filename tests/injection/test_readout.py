@@ -12,22 +12,17 @@ import torch
 from introspection.demo.engine.demo_model import DemoModel
 from introspection.demo.engine.trial_batch import TrialResult
 from introspection.demo.tabs.many import figures, sweeps, tables
-from introspection.injection import hooks as injection
 from introspection.injection.decoding import generation
 from introspection.injection.decoding.readout import (
     LayerProjections,
     layer_projections,
     token_projections,
 )
-from introspection.injection.trials.trial import (
-    FINAL,
-    Injection,
-    Trial,
-    conversation,
-    encode,
-    from_step,
-    prompt_ids,
-)
+from introspection.injection.plan import make_plan, use_plan
+from introspection.injection.trials.encoding import encode
+from introspection.injection.trials.message import conversation
+from introspection.injection.trials.prompts import prompt_ids
+from introspection.injection.trials.trial import Injection, Trial
 from introspection.models.loaded_model import LoadedModel
 from tests.support.page import ASKED, INFO, last
 from tests.support.tiny import LAYER, load_tiny, make_tokenizer
@@ -113,8 +108,8 @@ def test_a_map_is_made_of_what_the_model_sees_while_it_writes(loaded: LoadedMode
     hooks += [
         block.register_forward_hook(lambda _m, _a, out: states.append(out[0])) for block in blocks
     ]
-    base = injection.make_plan(None, (), [False], "cpu", torch.float32)
-    with torch.no_grad(), injection.use_plan(base):
+    base = make_plan(None, (), [False], "cpu", torch.float32)
+    with torch.no_grad(), use_plan(base):
         loaded.model.get_decoder()(input_ids=torch.tensor([ids]), use_cache=False)
     for hook in hooks:
         hook.remove()
@@ -126,22 +121,6 @@ def test_a_map_is_made_of_what_the_model_sees_while_it_writes(loaded: LoadedMode
         got, along = got - got[0], along - along[0]
         scale = float((got @ along) / (along @ along))
         assert scale > 0 and torch.allclose(got, along * scale, atol=1e-4), block
-
-
-@pytest.mark.parametrize(
-    ("schedule", "places"), [(FINAL, (-1, -1)), (from_step(2), (1, 99)), (from_step(99), None)]
-)
-def test_the_frame_is_where_the_vector_is_added(
-    loaded: LoadedModel, schedule: object, places: tuple[int, int] | None
-) -> None:
-    vector = loaded.vector("ocean")
-    trial = Trial(conversation(ASKED), Injection(vector, 1.0, schedule))  # type: ignore[arg-type]
-    one = layer_projections(loaded, [trial], TEXTS[:1], vector)[0]
-    count = len(one.tokens) - one.prompt
-    wanted = None
-    if places:
-        wanted = one.prompt + places[0], one.prompt + min(places[1], count - 1)
-    assert one.injected == wanted
 
 
 def test_nothing_stays_on_the_model(loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -80,13 +80,13 @@ def test_neighbours_stay_and_an_evaluation_of_other_weights_goes(
     kept = {"thesis.txt": b"years\n", "deep/README.md": b"mine\n", ".hidden": b"\0"}
     for name, data in kept.items():
         (ours / name).write_bytes(data)
-    adapter_folder.put(ours, "evaluation.json", '{"of": "the older weights"}')
+    adapter_folder.write_file(ours, "evaluation.json", '{"of": "the older weights"}')
     before = sha256_file(ours / manifest.WEIGHTS)
     assert train(model, ours, finished).exit_code == 0
     after = contents(ours)
     assert {name: after[name] for name in kept} == kept
     assert sha256_file(ours / manifest.WEIGHTS) != before and "evaluation.json" not in after
-    assert adapter_info.read_info(ours).seed == 0 and not adapter_folder.changed(ours)
+    assert adapter_info.read_info(ours).seed == 0 and not adapter_folder.changed_files(ours)
 
 
 @pytest.mark.parametrize("name", ["README.md", "evaluation.json", manifest.CONFIG])
@@ -103,7 +103,7 @@ def test_a_card_that_is_edited_while_the_training_runs_stays(ours: Path, made: P
     before = contents(ours)
     with (
         pytest.raises(IntrospectionError, match=r"README.md .* choose another --out"),
-        adapter_folder.rewritten(ours) as scratch,
+        adapter_folder.rewrite_folder(ours) as scratch,
     ):
         shutil.copytree(made, scratch, dirs_exist_ok=True)
         (ours / "README.md").write_text("by hand")
@@ -129,7 +129,7 @@ def test_a_kill_while_the_files_move_leaves_what_the_next_start_knows(
                 raise Kill
             return real(path, *args, **options)
 
-        with adapter_folder.rewritten(ours) as scratch:
+        with adapter_folder.rewrite_folder(ours) as scratch:
             shutil.copytree(made, scratch, dirs_exist_ok=True)
             write_tensors(scratch / manifest.WEIGHTS, tensors, {"format": "another"})
             adapter_info.refresh_manifest(scratch)
@@ -139,7 +139,7 @@ def test_a_kill_while_the_files_move_leaves_what_the_next_start_knows(
 
     for number in range(30):
         ours = Path(shutil.copytree(made, tmp_path / str(number)))
-        adapter_folder.put(ours, "evaluation.json", "{}")
+        adapter_folder.write_file(ours, "evaluation.json", "{}")
         (ours / "letter").write_text("dear")
         killed = True
         try:
@@ -151,7 +151,7 @@ def test_a_kill_while_the_files_move_leaves_what_the_next_start_knows(
             monkeypatch.undo()
         # Whatever is there: it is known as ours, nothing in it counts as changed, it is completed.
         targets.adapter_target(ours, tmp_path / "run", None)
-        with adapter_folder.rewritten(ours) as scratch:
+        with adapter_folder.rewrite_folder(ours) as scratch:
             shutil.copytree(made, scratch, dirs_exist_ok=True)
         left = {n: d for n, d in contents(ours).items() if not n.startswith(SCRATCH)}
         assert left == contents(made) | {"letter": b"dear"}, number
@@ -177,12 +177,12 @@ def test_a_number_of_a_card_is_written_whole_or_not_at_all(
         for module in (adapter_folder, manifest):
             monkeypatch.setattr(module, "write_text", dying)
         with pytest.raises(KeyboardInterrupt):
-            adapter_folder.put(ours, "evaluation.json", json.dumps({"n": dies}))
+            adapter_folder.write_file(ours, "evaluation.json", json.dumps({"n": dies}))
         monkeypatch.undo()
-        assert not adapter_folder.changed(ours)
+        assert not adapter_folder.changed_files(ours)
         adapter_info.read_info(ours)
-        adapter_folder.put(ours, "evaluation.json", json.dumps({"n": 10 + dies}))
-        assert not adapter_folder.changed(ours)
+        adapter_folder.write_file(ours, "evaluation.json", json.dumps({"n": 10 + dies}))
+        assert not adapter_folder.changed_files(ours)
 
 
 # --- the others -----------------------------------------------------------------------------------
@@ -281,7 +281,7 @@ class TestReport:
         for _ in range(2):
             done = run("report", "--records", records, "--adapter", ours)
             assert done.exit_code == 0, done.output
-        assert not adapter_folder.changed(ours) and (ours / "letter").read_text() == "dear"
+        assert not adapter_folder.changed_files(ours) and (ours / "letter").read_text() == "dear"
         written = json.loads((ours / "evaluation.json").read_text())
         assert str(tmp_path) not in json.dumps(written)
         assert str(tmp_path) not in (ours / "README.md").read_text()

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from introspection.errors import IntrospectionError
-from introspection.io.input_checks import quoted
+from introspection.io.characters import quoted
 from introspection.models.adapters.front_matter import HUB_ID
 from introspection.models.loaded_model import adapter_name
 

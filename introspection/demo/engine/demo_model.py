@@ -11,7 +11,8 @@ from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
-from introspection.concepts.catalogue import UNSEEN_CATEGORIES, Concept
+from introspection.concepts.catalogue import Concept
+from introspection.concepts.splits import UNSEEN_CATEGORIES
 from introspection.demo.engine import trial_batch
 from introspection.demo.engine.model_lock import ModelLock
 from introspection.demo.engine.row_answers import RowAnswer, RowAnswers
@@ -23,7 +24,9 @@ from introspection.evaluation.records.record_files import seen_names, was_traine
 from introspection.injection import hooks
 from introspection.injection.decoding import generation
 from introspection.injection.decoding.readout import token_projections
-from introspection.injection.trials.trial import Injection, Trial, conversation
+from introspection.injection.decoding.streaming import stream
+from introspection.injection.trials.message import conversation
+from introspection.injection.trials.trial import Injection, Trial
 from introspection.io import input_checks
 from introspection.models.adapters import multi_adapter
 from introspection.models.loaded_model import LoadedModel
@@ -158,9 +161,9 @@ class DemoModel:
         )
         reports: list[generation.Answer] = []
         began: dict[int, int] = {}
-        late = request.schedule.start if request.schedule.kind == "from_step" else None
+        late = request.schedule.start if request.schedule.starts_mid_answer else None
         with closing(
-            generation.stream(self.loaded, trials, request.tokens, seconds=TIMEOUT_SECONDS)  # type: ignore[type-var]
+            stream(self.loaded, trials, request.tokens, seconds=TIMEOUT_SECONDS)  # type: ignore[type-var]
         ) as steps:
             for reports in steps:
                 for i, (row, report) in enumerate(zip(rows, reports, strict=True)):

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from packaging.requirements import Requirement
 
 from introspection.errors import IntrospectionError
+from introspection.injection.self_test import self_test
 from introspection.io.files import cache_folder
 from introspection.models.presets import DEFAULT, bundled_adapter
 
@@ -144,9 +145,9 @@ def _model(load: Callable[[str | None], LoadedModel], adapter: str | None) -> It
     from introspection.concepts.catalogue import resolve
     from introspection.concepts.texts import DEFAULT_QUESTION
     from introspection.evaluation.grading.grade import grade
-    from introspection.injection import hooks
     from introspection.injection.decoding.generation import generate
-    from introspection.injection.trials.trial import Injection, Trial, conversation
+    from introspection.injection.trials.message import conversation
+    from introspection.injection.trials.trial import Injection, Trial
 
     try:
         loaded = load(adapter)
@@ -156,7 +157,7 @@ def _model(load: Callable[[str | None], LoadedModel], adapter: str | None) -> It
     device = next(loaded.model.parameters()).device
     yield Finding("model", True, f"{loaded.name} on {device}, layer {loaded.layer}")
     try:
-        hooks.self_test(loaded.model, loaded.layer, loaded.norm)
+        self_test(loaded.model, loaded.layer, loaded.norm)
         yield Finding("injection", True, f"a probe arrives at layer {loaded.layer}, and only there")
         ocean = resolve("ocean")
         given = Injection(loaded.vector(ocean.name), 1.0)

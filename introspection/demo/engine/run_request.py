@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from introspection.concepts.catalogue import Concept, resolve, same_lemma
 from introspection.concepts.texts import DEFAULT_QUESTION
-from introspection.injection.trials.trial import Schedule
+from introspection.injection.trials.schedule import Schedule, schedule_value
 from introspection.io import input_checks
 
 __all__ = [
@@ -68,7 +68,7 @@ def checked(
     name = input_checks.concept_text(concept)
     dose = input_checks.strength_value(strength, MAX_STRENGTH)
     text = input_checks.question_text(question)
-    where = input_checks.schedule_value(schedule)
+    where = schedule_value(schedule)
     most = input_checks.token_count(tokens, MOST_TOKENS)
     which = input_checks.adapter_name(adapter, offered)
     chosen = resolve(name)

@@ -17,14 +17,10 @@ from introspection.evaluation.grading.grade import Grade, grade
 from introspection.injection import hooks
 from introspection.injection.decoding import generation
 from introspection.injection.decoding.readout import LayerProjections, layer_projections
-from introspection.injection.trials.trial import (
-    FINAL_ON,
-    Injection,
-    Message,
-    Schedule,
-    Trial,
-    conversation,
-)
+from introspection.injection.decoding.streaming import stream
+from introspection.injection.trials.message import Message, conversation
+from introspection.injection.trials.schedule import GENERATION, Schedule
+from introspection.injection.trials.trial import Injection, Trial
 from introspection.injection.vectors import random_direction
 from introspection.models.loaded_model import LoadedModel
 
@@ -46,7 +42,7 @@ class TrialSpec:
     strength: float
     question: str
     vector: Vector = "concept"
-    schedule: Schedule = FINAL_ON
+    schedule: Schedule = GENERATION
     adapter: bool = True
     layer: int | None = None
     before: tuple[Message, ...] = ()
@@ -95,7 +91,7 @@ def run(
         trials = [_trial(loaded, sites[lines[i].layer], lines[i]) for i in part]
         reports: list[generation.Answer] = []
         with closing(
-            generation.stream(loaded, trials, most, seconds=seconds)  # type: ignore[type-var]
+            stream(loaded, trials, most, seconds=seconds)  # type: ignore[type-var]
         ) as steps:
             for reports in steps:
                 for i, report in zip(part, reports, strict=True):

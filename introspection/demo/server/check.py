@@ -25,7 +25,7 @@ from introspection.demo.server.settings import (
     read_settings,
 )
 from introspection.errors import IntrospectionError
-from introspection.io.input_checks import quoted
+from introspection.io.characters import quoted
 from introspection.models.presets import PRESETS
 
 if TYPE_CHECKING:

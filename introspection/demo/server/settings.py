@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from introspection.errors import IntrospectionError
-from introspection.io.input_checks import quoted
+from introspection.io.characters import quoted
 from introspection.models.adapters.front_matter import HUB_ID
 from introspection.models.presets import DEFAULT, PRESETS, bundled_adapter
 

@@ -14,8 +14,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from introspection.concepts.catalogue import UNSEEN_CATEGORIES, resolve
+from introspection.concepts.catalogue import resolve
 from introspection.concepts.morphology import lemma
+from introspection.concepts.splits import UNSEEN_CATEGORIES
 from introspection.errors import IntrospectionError
 from introspection.evaluation import conditions
 from introspection.evaluation.conditions import Sample
@@ -28,7 +29,7 @@ from introspection.evaluation.records.provenance import (
     seal,
     sealed,
 )
-from introspection.io.input_checks import quoted
+from introspection.io.characters import quoted
 
 __all__ = [
     "FIELDS",

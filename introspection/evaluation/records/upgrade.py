@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from introspection.concepts.catalogue import UNSEEN_CATEGORIES
+from introspection.concepts.splits import UNSEEN_CATEGORIES
 from introspection.errors import IntrospectionError
 from introspection.evaluation.conditions import asks_about_state, messages_of
 from introspection.evaluation.records.provenance import SCHEMA, seal

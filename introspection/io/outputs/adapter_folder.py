@@ -1,4 +1,4 @@
-"""What in an adapter folder is ours, and how new files take the place of older ones.
+"""Which files of an adapter folder this program wrote, and how new ones take their place.
 
 Everything beside the files of the manifest belongs to somebody else. Which folder may be chosen is
 decided in ``targets``.
@@ -21,7 +21,7 @@ from introspection.errors import IntrospectionError
 from introspection.io.files import scratch_folder, sha256_file, usual_rights, write_text
 from introspection.io.outputs.manifest import FILES, INFO, read_json, write_manifest
 
-__all__ = ["changed", "is_ours", "put", "rewritten"]
+__all__ = ["changed_files", "is_ours", "rewrite_folder", "write_file"]
 
 
 def is_ours(folder: Path) -> bool:
@@ -37,7 +37,7 @@ def is_ours(folder: Path) -> bool:
     return known and isinstance(document["files"], dict)
 
 
-def changed(folder: Path) -> list[str]:
+def changed_files(folder: Path) -> list[str]:
     """The files of the contract that are no longer what this program wrote: not to be replaced."""
     document = read_json(folder / INFO)
     before = document.get("replaces")
@@ -54,14 +54,14 @@ def changed(folder: Path) -> list[str]:
 
 
 @contextmanager
-def rewritten(target: Path) -> Iterator[Path]:
+def rewrite_folder(target: Path) -> Iterator[Path]:
     """A scratch folder that is filled and then becomes ``target``, or the new files in it.
 
     ``target`` is new, empty or ours. Of what is there, only our own files are replaced, and removed
     if they have no successor: an evaluation says nothing about other weights. Until the block has
     ended well nothing is touched.
     """
-    made = [parent for parent in target.parents if not parent.exists()]
+    new_parents = [parent for parent in target.parents if not parent.exists()]
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         there = target.exists()
@@ -76,13 +76,13 @@ def rewritten(target: Path) -> Iterator[Path]:
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
     except BaseException:
-        for parent in made:
+        for parent in new_parents:
             with suppress(OSError):  # no longer empty
                 parent.rmdir()
         raise
 
 
-def put(folder: Path, name: str, text: str) -> None:
+def write_file(folder: Path, name: str, text: str) -> None:
     """Write one more file of the contract, ``name``, and the manifest that covers it."""
     document = read_json(folder / INFO)
     document.pop("replaces", None)
@@ -98,7 +98,7 @@ def _move(scratch: Path, target: Path) -> None:
     there = {name for name in FILES if name != INFO and os.path.lexists(target / name)}
     if os.path.lexists(target / INFO):
         # Hours may have gone by since somebody looked.
-        wrong = changed(target) if is_ours(target) else [INFO]
+        wrong = changed_files(target) if is_ours(target) else [INFO]
     else:
         wrong = sorted(there)
     if wrong:

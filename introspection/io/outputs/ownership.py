@@ -23,13 +23,13 @@ from introspection.io.outputs.places import NEW_FOLDER, kind, reason, refusal, s
 __all__ = [
     "RECORDS",
     "belongs_to_adapter",
+    "check_adapter_folder",
+    "check_run_folder",
     "entries",
     "holds_records",
+    "holds_summary",
     "holds_vectors",
     "is_ours",
-    "is_summary",
-    "own_adapter",
-    "own_run",
 ]
 
 # What systems leave in a folder that a person calls empty; it stays where it is.
@@ -63,31 +63,31 @@ def is_ours(path: Path, test: Callable[[Path], bool]) -> bool:
         return False
 
 
-def own_adapter(target: Path, typed: Path) -> None:
-    there = entries(target)
-    if not there:
+def check_adapter_folder(target: Path, typed: Path) -> None:
+    names = entries(target)
+    if not names:
         return
     if not adapter_folder.is_ours(target):
-        why = f"holds files that this program did not write ({shown(there[0])})"
+        why = f"holds files that this program did not write ({shown(names[0])})"
         raise refusal("--out", typed, why, NEW_FOLDER)
-    changed = adapter_folder.changed(target)
+    changed = adapter_folder.changed_files(target)
     if changed:
         why = f"has a {changed[0]} that was changed since this program wrote it"
         raise refusal("--out", typed, why, f"move that file away or {NEW_FOLDER}")
 
 
-def own_run(target: Path, typed: Path) -> None:
+def check_run_folder(target: Path, typed: Path) -> None:
     """A run is known by any of its files; other runs lie beside it, named by a hash."""
-    there = [name for name in entries(target) if name != RUN_LOCK]
+    names = [name for name in entries(target) if name != RUN_LOCK]
     tests = {
         "config.json": lambda path: {"config", "base"} <= set(_json(path)),
         "replies.json": lambda path: "made_from" in _json(path),
         "checkpoint.safetensors": _holds_checkpoint,
     }
     ours = any(is_ours(target / name, test) for name, test in tests.items())
-    hashed = [name for name in there if re.fullmatch(r"[0-9a-f]{8,64}", name)]
-    if there and not ours and not any(kind(target / name) == "a folder" for name in hashed):
-        why = f"holds files that no training wrote ({shown(there[0])})"
+    hashed = [name for name in names if re.fullmatch(r"[0-9a-f]{8,64}", name)]
+    if names and not ours and not any(kind(target / name) == "a folder" for name in hashed):
+        why = f"holds files that no training wrote ({shown(names[0])})"
         raise refusal("--run", typed, why, NEW_FOLDER)
 
 
@@ -96,13 +96,13 @@ def _holds_checkpoint(path: Path) -> bool:
         return not {"introspection", "step"}.isdisjoint(file.metadata() or {})
 
 
-def is_summary(path: Path) -> bool:
+def holds_summary(path: Path) -> bool:
     return "conditions" in _json(path)
 
 
 def _json(path: Path) -> dict[str, object]:
-    found = json.loads(path.read_text(encoding="utf-8"))
-    return found if isinstance(found, dict) else {}
+    document = json.loads(path.read_text(encoding="utf-8"))
+    return document if isinstance(document, dict) else {}
 
 
 def holds_records(path: Path) -> bool:

@@ -37,8 +37,8 @@ def adapter_target(out: Path, run: Path, model: str | None) -> tuple[Path, Path]
             f"--out {shown(out)} and --run {shown(run)} are one folder, or one is inside the "
             "other: name two that lie apart."
         )
-    ownership.own_adapter(target, out)
-    ownership.own_run(steps, run)
+    ownership.check_adapter_folder(target, out)
+    ownership.check_run_folder(steps, run)
     places.need_writable(target, out, "--out", NEW_FOLDER)
     # A run that is there may have ended, and then needs no more room.
     if not ownership.entries(steps):
@@ -56,7 +56,7 @@ def records_target(out: Path, model: str | None = None) -> Path:
     for name in records:
         if not is_ours(target / name, ownership.holds_records):
             raise refusal("--out", out, f"has a {name} that evaluate did not write", NEW_FOLDER)
-    if "summary.json" in there and not is_ours(target / "summary.json", ownership.is_summary):
+    if "summary.json" in there and not is_ours(target / "summary.json", ownership.holds_summary):
         raise refusal("--out", out, "has a summary.json that evaluate did not write", NEW_FOLDER)
     places.need_writable(target, out, "--out", NEW_FOLDER)
     return target
@@ -86,7 +86,7 @@ def card_target(folder: Path) -> Path:
     """
     target = folder.resolve()
     places.keep_off(target, folder, "--adapter", None, "copy it and name the copy")
-    changed = adapter_folder.changed(target)
+    changed = adapter_folder.changed_files(target)
     if changed:
         why = f"has a {changed[0]} that was changed since this program wrote it"
         raise refusal("--adapter", folder, why, "move that file away or name another folder")

@@ -122,7 +122,7 @@ def write_card(folder: Path, rates: str = _UNMEASURED) -> None:
         example=example,
         command=" ".join(map(local_paths.without_path, info.command.split())),
     )
-    adapter_folder.put(folder, "README.md", card_text(body, (), info.base_id, kind.TAGS))
+    adapter_folder.write_file(folder, "README.md", card_text(body, (), info.base_id, kind.TAGS))
 
 
 def _shown(base_id: str) -> str:
@@ -185,5 +185,5 @@ def _blocks(folder: Path) -> str:
     """Where PEFT's model keeps its blocks, from the names of the adapter's tensors."""
     with safe_open(folder / manifest.WEIGHTS, "np") as file:
         names = list(file.keys())
-    found = re.match(r"(.+?)\.\d+\.", names[0]) if names else None
-    return found[1] if found else "base_model.model.model.layers"
+    match = re.match(r"(.+?)\.\d+\.", names[0]) if names else None
+    return match[1] if match else "base_model.model.model.layers"

@@ -1,7 +1,6 @@
 """What an adapter folder is that this program did not write, in one sentence.
 
-Knows: what other tools write, and what people give by mistake. Does not know: what is in a folder of
-ours (``adapter``).
+It covers what other tools write and what people give by mistake.
 """
 
 from __future__ import annotations

@@ -59,7 +59,10 @@ class AdapterKind(Protocol):
         """Take an adapter off the model, also if only a part of it is there."""
 
     def base_name(self, parameter: str) -> str | None:
-        """The name that a parameter has on the bare model; None for one of the adapter's own."""
+        """The name that a parameter has on the bare model; None for one of the adapter's own.
+
+        ``parameter`` is its name in the model, or within one layer.
+        """
 
 
 KINDS: Mapping[str, AdapterKind] = {"LORA": lora}
@@ -84,10 +87,10 @@ def adapter_names(model: nn.Module) -> set[str]:
 def base_name(parameter: str) -> str | None:
     """The name that a parameter has on the bare model; None for an adapter's own parameter."""
     for kind in KINDS.values():
-        known = kind.base_name(parameter)
-        if known is None:
+        bare = kind.base_name(parameter)
+        if bare is None:
             return None
-        parameter = known
+        parameter = bare
     return parameter
 
 

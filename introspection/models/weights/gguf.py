@@ -128,8 +128,8 @@ def _convert(gguf: Path, folder: Path, dtype: str, what: str) -> None:
     del read.config.quantization_config
     plain = AutoModelForCausalLM.from_config(read.config, dtype=precision)
     plain.load_state_dict(read.state_dict())
-    known = tokenizer.get_vocab()
-    ends = [known[token] for token in ENDS if token in known] or [tokenizer.eos_token_id]
+    vocabulary = tokenizer.get_vocab()
+    ends = [vocabulary[token] for token in ENDS if token in vocabulary] or [tokenizer.eos_token_id]
     plain.generation_config.eos_token_id = ends
     plain.generation_config.pad_token_id = plain.config.pad_token_id = ends[0]
     plain.save_pretrained(folder)

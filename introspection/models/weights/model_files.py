@@ -1,8 +1,7 @@
 """Whether a model can be used here, as far as its own files say, before one weight is loaded.
 
-Knows: the files of a model's folder, what ``config.json`` says, transformers' own tables of what each
-kind of model is for. Does not know: how a failure to read them comes about (``load_errors``), what
-the weights do.
+It reads ``config.json`` and the headers of the weights, and asks transformers' own tables what each
+kind of model is for. Failures while loading are the matter of ``load_errors``.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from transformers.models.auto import modeling_auto
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
 from introspection.errors import IntrospectionError
-from introspection.io.input_checks import quoted
+from introspection.io.characters import quoted
 
 __all__ = ["check_folder", "check_kind", "check_tokenizer", "no_model", "shown"]
 
@@ -45,13 +44,13 @@ def check_folder(folder: Path, name: str) -> None:
     if CONFIG not in files:
         raise no_model(f"The folder {shown(name)}", files, _inside(folder))
     try:
-        said = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise IntrospectionError(
             f"config.json in the model folder {shown(name)} is not JSON "
             f"({type(error).__name__}): download the model again."
         ) from error
-    if not isinstance(said, dict):
+    if not isinstance(config, dict):
         raise IntrospectionError(
             f"config.json in the model folder {shown(name)} is not a JSON object: download the "
             "model again."
@@ -100,8 +99,8 @@ def shown(name: str) -> str:
 
 def _inside(folder: Path) -> list[str]:
     """The folders in it that look like models, also as a cache of the Hub has them."""
-    found = [*folder.glob(f"*/{CONFIG}"), *folder.glob(f"snapshots/*/{CONFIG}")]
-    return sorted(str(path.parent) for path in found)
+    configs = [*folder.glob(f"*/{CONFIG}"), *folder.glob(f"snapshots/*/{CONFIG}")]
+    return sorted(str(path.parent) for path in configs)
 
 
 def _check_weights(folder: Path, files: list[str], name: str) -> None:
@@ -143,10 +142,10 @@ def _check_weights(folder: Path, files: list[str], name: str) -> None:
     )
 
 
-def check_kind(said: dict[str, Any], name: str) -> None:
-    """Raises IntrospectionError unless ``said``, a config.json, is that of a model that writes text
+def check_kind(config: dict[str, Any], name: str) -> None:
+    """Raises IntrospectionError unless ``config``, a config.json, is that of a model that writes text
     from left to right and that this transformers knows."""
-    kind = said.get("model_type")
+    kind = config.get("model_type")
     known = f"this version of transformers ({transformers.__version__})"
     if not isinstance(kind, str) or not kind:
         raise IntrospectionError(
@@ -155,7 +154,7 @@ def check_kind(said: dict[str, Any], name: str) -> None:
         )
     causal = _table("CAUSAL_LM")
     if kind not in CONFIG_MAPPING_NAMES:
-        if said.get("auto_map"):
+        if config.get("auto_map"):
             raise IntrospectionError(
                 f"The model {shown(name)} needs program code from its own repository (auto_map "
                 f"in config.json), which is never run here: {ADVICE}."
@@ -164,28 +163,28 @@ def check_kind(said: dict[str, Any], name: str) -> None:
             f"The model {shown(name)} is of the kind {quoted(kind)}, which {known} does not know: "
             "upgrade transformers or name another model."
         )
-    other = _other(said, kind, causal)
+    other = _other(config, kind, causal)
     if other is not None:
-        classes = ", ".join(_classes(said)) or kind
+        classes = ", ".join(_classes(config)) or kind
         raise IntrospectionError(f"The model {shown(name)} is {other} ({classes[:80]}): {ADVICE}.")
     if kind not in causal:
         code = " without the program code of its own repository, which is never run here"
         raise IntrospectionError(
             f"The model {shown(name)} ({kind}) cannot write text in {known}"
-            f"{code if said.get('auto_map') else ''}: {ADVICE}."
+            f"{code if config.get('auto_map') else ''}: {ADVICE}."
         )
 
 
-def _other(said: dict[str, Any], kind: str, causal: dict[str, set[str]]) -> str | None:
+def _other(config: dict[str, Any], kind: str, causal: dict[str, set[str]]) -> str | None:
     """What it is instead of a decoder-only language model; None if it may be one."""
-    if said.get("is_encoder_decoder") or (
+    if config.get("is_encoder_decoder") or (
         kind not in causal and kind in _table("SEQ_TO_SEQ_CAUSAL_LM")
     ):
         return _OTHERS["SEQ_TO_SEQ_CAUSAL_LM"]
     # Encoders can be told to be decoders; few are.
-    if kind in _table("MASKED_LM") and kind in causal and not said.get("is_decoder"):
+    if kind in _table("MASKED_LM") and kind in causal and not config.get("is_decoder"):
         return _OTHERS["MASKED_LM"]
-    names = set(_classes(said))
+    names = set(_classes(config))
     if kind in causal and (not names or names & causal[kind]):
         return None
     for task, words in _OTHERS.items():
@@ -203,12 +202,12 @@ def _table(task: str) -> dict[str, set[str]]:
     return {k: {v} if isinstance(v, str) else set(v) for k, v in names.items()}
 
 
-def _classes(said: dict[str, Any]) -> list[str]:
-    listed = said.get("architectures")
+def _classes(config: dict[str, Any]) -> list[str]:
+    listed = config.get("architectures")
     return [name for name in listed if isinstance(name, str)] if isinstance(listed, list) else []
 
 
-def check_tokenizer(tokenizer: PreTrainedTokenizerBase, said: dict[str, Any], name: str) -> None:
+def check_tokenizer(tokenizer: PreTrainedTokenizerBase, config: dict[str, Any], name: str) -> None:
     """Raises IntrospectionError for a tokenizer that cannot say where in a text its tokens stand, has
     no tokens, or belongs to another model."""
     if not getattr(tokenizer, "is_fast", False):
@@ -223,8 +222,8 @@ def check_tokenizer(tokenizer: PreTrainedTokenizerBase, said: dict[str, Any], na
             f"The tokenizer of the model {shown(name)} makes no tokens of a text, so its files are "
             "missing or empty: put its tokenizer.json beside config.json."
         )
-    inner = said.get("text_config")
-    size = said.get("vocab_size") or (isinstance(inner, dict) and inner.get("vocab_size"))
+    inner = config.get("text_config")
+    size = config.get("vocab_size") or (isinstance(inner, dict) and inner.get("vocab_size"))
     if type(size) is int and max(ids) >= size:
         raise IntrospectionError(
             f"The tokenizer of the model {shown(name)} gives token {max(ids)}, but the model knows "

@@ -1,8 +1,5 @@
 """Weights and tokenizer of a base model, from a folder or the Hub, on one device or several.
 
-Knows: precision, quantisation, placement, when a token is sent. Does not know: presets, adapters or
-layers (``models``).
-
 Weights that come as pickles are read with ``weights_only``: tensors, never code. A public model is
 asked for without a token; only a refusal sends ``HF_TOKEN``.
 """
@@ -35,8 +32,9 @@ from transformers import (
 )
 
 from introspection.errors import IntrospectionError
-from introspection.injection.trials.trial import Message, render
-from introspection.io.input_checks import quoted
+from introspection.injection.trials.message import Message
+from introspection.injection.trials.prompts import render
+from introspection.io.characters import quoted
 from introspection.models import distributed
 from introspection.models.weights import load_errors, model_files
 from introspection.models.weights.model_files import shown
@@ -98,8 +96,8 @@ def placement(
 
 
 def disable_cudnn_attention() -> None:
-    """Keep attention on a GPU to kernels that start at once. cuDNN first makes a plan for every new
-    shape of a batch, which takes longer than a report of a few dozen tokens."""
+    """Disable cuDNN attention: it tunes itself for every new shape of a batch, which takes longer than
+    a short answer."""
     torch.backends.cuda.enable_cudnn_sdp(False)
 
 
@@ -126,8 +124,8 @@ def load_pretrained(
 
 @contextmanager
 def no_implicit_token() -> Iterator[None]:
-    """No token goes out unasked: transformers lists the files of a repository without passing on
-    that it shall send none, and then the Hub's library takes the one it finds."""
+    """Disable huggingface_hub's implicit token meanwhile: transformers ignores ``token=False`` when it
+    lists the files of a repository."""
     before = constants.HF_HUB_DISABLE_IMPLICIT_TOKEN
     constants.HF_HUB_DISABLE_IMPLICIT_TOKEN = True
     try:
@@ -142,10 +140,10 @@ def _read(
     disable_cudnn_attention()
     common = {"revision": revision, "trust_remote_code": False, "token": token}
     with load_errors.part("configuration"):
-        said = _configuration(name, source, revision, token)
+        config = _configuration(name, source, revision, token)
     with load_errors.part("tokenizer"):
         tokenizer = AutoTokenizer.from_pretrained(source, **common)
-        model_files.check_tokenizer(tokenizer, said, name)
+        model_files.check_tokenizer(tokenizer, config, name)
     render(tokenizer, (Message("user", "Hello"),))  # a broken chat template shows here
     with load_errors.part("weights"):
         model = _weights(name, source, where, common)
@@ -154,15 +152,15 @@ def _read(
 
 
 def _configuration(name: str, source: str, revision: str | None, token: Any) -> dict[str, Any]:
-    """config.json, if it is that of a model for us."""
-    said: dict[str, Any]
-    said, _ = PreTrainedConfig.get_config_dict(source, revision=revision, token=token)
-    if not said and not os.path.isdir(source):
+    """config.json, checked: a decoder-only language model with possible values."""
+    config: dict[str, Any]
+    config, _ = PreTrainedConfig.get_config_dict(source, revision=revision, token=token)
+    if not config and not os.path.isdir(source):
         files = list_repo_files(source, revision=revision, token=token)
         raise model_files.no_model(f"The repository {shown(source)}", files)
-    model_files.check_kind(said, name)
-    CONFIG_MAPPING[said["model_type"]].from_dict(said)  # impossible values show here
-    return said
+    model_files.check_kind(config, name)
+    CONFIG_MAPPING[config["model_type"]].from_dict(config)  # impossible values show here
+    return config
 
 
 def check_folder(name: str, folder: str) -> None:
@@ -173,14 +171,14 @@ def check_folder(name: str, folder: str) -> None:
 
 
 def _name_the_end(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, name: str) -> None:
-    """Some tokenizers do not say which token ends a text where the model's own settings do."""
+    """Give a tokenizer without an end token the one of the model's own settings."""
     if tokenizer.eos_token_id is not None:
         return
     ends = model.generation_config.eos_token_id
     if ends is None:
         ends = getattr(model.config.get_text_config(), "eos_token_id", None)
-    known = [end for end in (ends if isinstance(ends, list) else [ends]) if type(end) is int]
-    end = tokenizer.convert_ids_to_tokens(known[0]) if known else None
+    end_ids = [end for end in (ends if isinstance(ends, list) else [ends]) if type(end) is int]
+    end = tokenizer.convert_ids_to_tokens(end_ids[0]) if end_ids else None
     if not end:
         raise IntrospectionError(
             f"The model {shown(name)} has no end token, so no answer of it would end: name it in "
@@ -202,7 +200,7 @@ def _weights(name: str, source: str, where: Placement, common: dict[str, Any]) -
             bnb_4bit_compute_dtype=where.dtype,
             bnb_4bit_quant_type="nf4",
         )
-    model, found = AutoModelForCausalLM.from_pretrained(
+    model, loading = AutoModelForCausalLM.from_pretrained(
         source,
         dtype=where.dtype,
         weights_only=True,
@@ -215,9 +213,9 @@ def _weights(name: str, source: str, where: Placement, common: dict[str, Any]) -
             f"The model {shown(name)} comes with an adapter of its own, which was loaded with it: name "
             "one without adapter_config.json."
         )
-    if found["missing_keys"]:
+    if loading["missing_keys"]:
         # transformers would fill them with random numbers and only warn.
-        lacking = sorted(found["missing_keys"])
+        lacking = sorted(loading["missing_keys"])
         raise IntrospectionError(
             f"The model {shown(name)} lacks {len(lacking)} of the weights that its config.json calls "
             f"for, such as {lacking[0]}: its files are cut short or made for another purpose; "
@@ -225,7 +223,7 @@ def _weights(name: str, source: str, where: Placement, common: dict[str, Any]) -
         )
     if any(parameter.device.type == "meta" for parameter in model.parameters()):
         raise MemoryError("it does not fit into the memory of the GPUs")
-    # Only where its answers end is taken over: a ban on repeated words or a token that is forced
+    # Nothing but the special tokens is taken over: a ban on repeated words or a token that is forced
     # would change what a report says.
     usual = model.generation_config
     model.generation_config = GenerationConfig(

@@ -16,9 +16,11 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
-from introspection.injection import hooks, limits
+from introspection.injection import hooks
 from introspection.injection.activations import run_prefix
-from introspection.injection.trials.trial import conversation, prompt_ids
+from introspection.injection.trials import limits
+from introspection.injection.trials.message import conversation
+from introspection.injection.trials.prompts import prompt_ids
 
 __all__ = ["ActivationCache", "shared_prefix"]
 
@@ -63,28 +65,28 @@ class ActivationCache:
         at = self.shared
         for begins, start in ((True, prefix), (False, ())):
             chosen = [s for s, fit in zip(distinct, fits, strict=True) if fit is begins]
-            own = len(start)
+            skipped = len(start)
             for states, chunk in _read(model, chosen, batch_tokens, start):
-                self.states[:own] = states[0, :own]
+                self.states[:skipped] = states[0, :skipped]
                 for sequence, row in zip(chunk, states, strict=True):
                     self.start[sequence] = at
-                    end = at + len(sequence) - own
-                    self.states[at:end] = row[own : len(sequence)]
+                    end = at + len(sequence) - skipped
+                    self.states[at:end] = row[skipped : len(sequence)]
                     at = end
                 if progress:
                     progress(len(chunk))
-            if begins and own:
+            if begins and skipped:
                 self.begins.update(chosen)
         if weight.is_cuda:
             torch.cuda.empty_cache()  # what reading and generating left behind in odd sizes
 
     def batch(self, sequences: Sequence[tuple[int, ...]], width: int) -> Tensor:
         """Residuals [B, width, D], zeros after the end of each sequence."""
-        own = torch.tensor([self.shared * (s in self.begins) for s in sequences])[:, None]
+        skipped = torch.tensor([self.shared * (s in self.begins) for s in sequences])[:, None]
         start = torch.tensor([self.start[sequence] for sequence in sequences])[:, None]
         length = torch.tensor([len(sequence) for sequence in sequences])[:, None]
         at = torch.arange(width)
-        index = torch.where(at < own, at, start + at - own)
+        index = torch.where(at < skipped, at, start + at - skipped)
         index = torch.where(at < length, index, len(self.states) - 1)
         return self.states[index.to(self.states.device)]
 
@@ -102,9 +104,9 @@ def _read(
     """
     device, at = next(model.parameters()).device, len(prefix)
     decoder = model.get_decoder()
-    kept, first = DynamicCache(config=model.config), None
+    prefix_kv, first = DynamicCache(config=model.config), None
     if at and sequences:
-        first = run_prefix(model, prefix, kept)
+        first = run_prefix(model, prefix, prefix_kv)
     done = 0
     while done < len(sequences):
         chunk = sequences[done : done + max(1, batch_tokens // len(sequences[done]))]
@@ -112,7 +114,7 @@ def _read(
         ids = pad_sequence([torch.tensor(sequence) for sequence in chunk], batch_first=True)
         past = None
         if at:
-            past = copy.deepcopy(kept)
+            past = copy.deepcopy(prefix_kv)
             past.batch_repeat_interleave(len(chunk))
         places = torch.arange(at, ids.shape[1], device=device).expand(len(chunk), -1)
         with hooks.capture_residual() as hidden:

@@ -15,7 +15,8 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
 
-from introspection.injection import hooks
+from introspection.injection.patching import patch_forward, start_at_layer
+from introspection.injection.plan import make_plan, use_plan
 from introspection.models.loaded_model import LoadedModel
 from introspection.training.data.activation_cache import ActivationCache
 
@@ -42,22 +43,22 @@ class Teacher:
         weight = self.model.get_input_embeddings().weight
         device, decoder = weight.device, self.model.get_decoder()
         distinct = sorted(set(wanted), key=lambda pair: len(pair[0]))
-        kept, at, done = [], 0, 0
+        states_of, at, done = [], 0, 0
         while done < len(distinct):
             shortest = len(distinct[done][0])
             chunk = distinct[done : done + max(1, batch_tokens // shortest)]
             done += len(chunk)
             ids = pad_sequence([torch.tensor(ids) for ids, _ in chunk], batch_first=True)
             width = ids.shape[1]
-            no_injection = hooks.make_plan(
+            no_injection = make_plan(
                 None, [(0, None)] * len(chunk), [False] * len(chunk), device, weight.dtype
             )
             hidden = cache.batch([sequence for sequence, _ in chunk], width)
             with (
                 torch.no_grad(),
                 mixed or nullcontext(),
-                hooks.start_at_layer(self.model, loaded.layer, hidden),
-                hooks.use_plan(no_injection),
+                start_at_layer(self.model, loaded.layer, hidden),
+                use_plan(no_injection),
             ):
                 states = decoder(
                     input_ids=ids.to(device),
@@ -65,10 +66,10 @@ class Teacher:
                     use_cache=False,
                 )[0]
             for row, (sequence, count) in enumerate(chunk):
-                kept.append(states[row, len(sequence) - count - 1 : len(sequence) - 1].clone())
+                states_of.append(states[row, len(sequence) - count - 1 : len(sequence) - 1].clone())
                 self.places[sequence, count] = slice(at, at + count)
                 at += count
-        self.states = torch.cat(kept) if kept else weight.new_zeros(0, weight.shape[1])
+        self.states = torch.cat(states_of) if states_of else weight.new_zeros(0, weight.shape[1])
 
     @torch.no_grad()
     def logits(self, wanted: Sequence[tuple[tuple[int, ...], int]]) -> Tensor:
@@ -80,7 +81,7 @@ class Teacher:
             return BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=states)
 
         # The model's own way from hidden states to logits: some scale or cap them.
-        with hooks.patch_forward(decoder, kept_states):
+        with patch_forward(decoder, kept_states):
             ids = torch.zeros(states.shape[:2], dtype=torch.long, device=states.device)
             logits: Tensor = self.model(input_ids=ids, use_cache=False).logits[0]
         return logits

@@ -15,14 +15,9 @@ from introspection.demo.engine.trial_batch import TrialResult, TrialSpec
 from introspection.demo.shared import verdicts
 from introspection.demo.shared.verdicts import Tone
 from introspection.errors import IntrospectionError
-from introspection.injection.trials.trial import (
-    FINAL_ON,
-    Message,
-    Schedule,
-    answer_span,
-    conversation,
-    span,
-)
+from introspection.injection.trials.encoding import answer_span
+from introspection.injection.trials.message import Message, conversation
+from introspection.injection.trials.schedule import GENERATION, Schedule, span
 
 __all__ = [
     "LONGEST",
@@ -139,7 +134,7 @@ def _before(turns: Sequence[Turn], row: str) -> tuple[Message, ...]:
 def _schedule(tokenizer: Any, talk: Dialogue, before: tuple[Message, ...]) -> Schedule:
     """Where the vector is now so that it is where it was when the earlier answers were written."""
     if not before:
-        return FINAL_ON
+        return GENERATION
     first, last = answer_span(tokenizer, conversation(talk.asked, *before), 1)
     return span(first, None if talk.mode == "kept" else last)
 

@@ -215,7 +215,7 @@ def _answer(request: RunRequest, found: dict[str, Any], most: int, adapter: bool
     concept = request.concept if injected else None
     verdict = grade(text, concept.name if concept else None, concept.aliases if concept else ())
     halted_at = halted_at if verdict.halted else None
-    began = began if injected and request.schedule.kind == "from_step" else None
+    began = began if injected and request.schedule.starts_mid_answer else None
     return RowAnswer(found["row"], adapter, injected, text, tokens, halted_at, verdict, began)
 
 

@@ -17,7 +17,9 @@ from introspection.demo.shared import html, verdicts
 from introspection.demo.shared.templates import render
 from introspection.demo.shared.verdicts import BARE_TITLES, TITLES, Tone
 from introspection.injection.decoding.readout import ReadToken
-from introspection.injection.trials.trial import conversation, injected_positions, prompt_ids
+from introspection.injection.trials.encoding import injected_positions
+from introspection.injection.trials.message import conversation
+from introspection.injection.trials.prompts import prompt_ids
 
 __all__ = ["badges", "idle", "stage", "strip", "where"]
 
