@@ -79,14 +79,14 @@ class Page(gr.Blocks):
 
 
 class _Api:
-    def __init__(self, experiment: DemoModel) -> None:
-        self.experiment = experiment
+    def __init__(self, model: DemoModel) -> None:
+        self.model = model
 
     def _rows(
         self, asked: list[TrialSpec], adapter: str, most: int = MAX_NEW_TOKENS
     ) -> list[dict[str, Any]]:
         answers: Any = ()
-        chosen = self.experiment.chosen(adapter)
+        chosen = self.model.chosen(adapter)
         for answers in chosen.lines(asked, most):  # noqa: B007
             pass
         return sweeps.rows(chosen, answers)
@@ -132,7 +132,7 @@ class _Api:
     def asked_report(
         self, concept: str, strength: float, question: str, schedule: str, adapter: str
     ) -> RunRequest:
-        return self.experiment.request(concept, strength, question, schedule, adapter=adapter)
+        return self.model.request(concept, strength, question, schedule, adapter=adapter)
 
     def compare(
         self,
@@ -154,14 +154,14 @@ class _Api:
 
         def work() -> dict[str, Any]:
             asked = self.asked_compare(concept, strength, question, adapter)
-            chosen = self.experiment.chosen(asked.adapter)
+            chosen = self.model.chosen(asked.adapter)
             answers: Any = None
-            for answers in self.experiment.stream(asked):  # noqa: B007
+            for answers in self.model.stream(asked):  # noqa: B007
                 pass
             _, seen, more = verdicts.conclusion(
                 asked, answers, chosen.has_adapter, chosen.trained_range
             )
-            return {**self.experiment.record(asked, answers), "verdict": f"{seen} {more}"}
+            return {**self.model.record(asked, answers), "verdict": f"{seen} {more}"}
 
         report: dict[str, Any] = _plainly(work)
         return report
@@ -169,7 +169,7 @@ class _Api:
     def asked_compare(
         self, concept: str, strength: float, question: str, adapter: str
     ) -> RunRequest:
-        return self.experiment.request(concept, strength, question, adapter=adapter)
+        return self.model.request(concept, strength, question, adapter=adapter)
 
     def sweep(
         self,
@@ -206,7 +206,7 @@ class _Api:
                 "example [0, 0.5, 1]."
             )
         return [
-            self.experiment.request(concept, strength, question, adapter=adapter)
+            self.model.request(concept, strength, question, adapter=adapter)
             for strength in strengths
         ]
 
@@ -218,7 +218,7 @@ class _Api:
         """
 
         def work() -> list[dict[str, Any]]:
-            chosen = self.experiment.chosen(adapter)
+            chosen = self.model.chosen(adapter)
             return [
                 {
                     "name": concept.name,
@@ -234,21 +234,21 @@ class _Api:
 
     def health(self) -> dict[str, Any]:
         """Which model and adapters answer, and whether somebody is using them now."""
-        loaded = self.experiment.loaded
+        loaded = self.model.loaded
         return {
             "status": "ok",
             "model": loaded.name,
             "base": loaded.base,
             "block": loaded.layer,
-            "adapter_loaded": self.experiment.has_adapter,
-            "adapters": list(self.experiment.names),
-            "busy": self.experiment.lock.busy,
+            "adapter_loaded": self.model.has_adapter,
+            "adapters": list(self.model.names),
+            "busy": self.model.lock.busy,
         }
 
 
-def add(experiment: DemoModel) -> None:
+def add(model: DemoModel) -> None:
     """The five endpoints; call it inside ``gr.Blocks``."""
-    api = _Api(experiment)
+    api = _Api(model)
     usual = (1.0, DEFAULT_QUESTION)
     for work, check, good in (
         (api.report, api.asked_report, ("ocean", *usual, "final_on", "")),

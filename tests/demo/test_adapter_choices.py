@@ -32,11 +32,11 @@ from introspection.demo.tabs.try_it import export, replay
 from introspection.demo.tabs.try_it import html as views
 from introspection.demo.tabs.try_it.callbacks import Callbacks
 from introspection.errors import IntrospectionError
-from introspection.hub import transfer
+from introspection.hub import client
 from introspection.models import loading
 from introspection.models.adapters import adapter_info, multi_adapter
-from introspection.models.loaded_model import LoadedModel, adapter_name
-from introspection.models.presets import DEFAULT, bundled_adapter
+from introspection.models.loaded_model import LoadedModel, adapter_name, bundled_adapter
+from introspection.models.presets import DEFAULT
 from tests.support.page import SETTINGS, call
 from tests.support.tab import Tab, free_port
 from tests.support.tiny import hook_count
@@ -414,7 +414,7 @@ def test_an_adapter_of_the_hub_is_named_with_its_revision(
     monkeypatch.setenv("INTROSPECTION_CACHE", str(tmp_path))
     home = tmp_path / "adapters" / "org" / "lora-1.0" / SHA
     shutil.copytree(folders["second"], home)
-    monkeypatch.setattr(transfer.client, "connect", lambda _: pytest.fail("it is here already"))
+    monkeypatch.setattr(client, "connect", lambda _: pytest.fail("it is here already"))
     loaded = loading.load(str(model), folders["first"], device="cpu")
     ((_, other),) = adapter_choices([f"org/lora-1.0@{SHA}"], loaded)
     assert isinstance(other, LoadedModel) and other.adapter_name == f"org/lora-1.0@{SHA[:12]}"
@@ -438,46 +438,6 @@ def page(pair: list[LoadedModel]) -> Iterator[gr.Blocks]:
     page = launch(pair[0], "127.0.0.1", free_port(), block=False, others=pair[1:], quiet=True)
     yield page
     page.close()
-
-
-def press(visitor: Tab, concept: str, name: str) -> list[Any]:
-    settings = [2.0, DEFAULT_QUESTION, "final_on", 12, name]
-    ticket = visitor.call("begin", concept, *settings)[3]
-    return visitor.call("run", ticket, concept, *settings)
-
-
-@pytest.mark.slow
-def test_visitors_with_different_adapters_never_mix(
-    page: gr.Blocks, alone: dict[str, DemoModel]
-) -> None:
-    concepts = ("ocean", "violin", "never typed before")
-
-    def stage(name: str, concept: str) -> str:
-        one = alone[name]
-        request = one.request(concept, 2.0, tokens=12)
-        shown = views.stage(True, request, last(one, request))
-        return str(shown).replace("</q></p>", f"</q> Adapter: <code>{name}</code>.</p>")
-
-    expected = {(n, c): stage(n, c) for n in NAMES for c in concepts}
-    assert len(set(expected.values())) == 6
-    url = page.local_url.rstrip("/")
-    api = {
-        (n, c): Client(url, verbose=False, analytics_enabled=False).predict(
-            c, 2.0, DEFAULT_QUESTION, n, api_name="/compare"
-        )
-        for n in NAMES
-        for c in concepts
-    }
-
-    def visit(number: int) -> None:
-        name, concept = NAMES[number % 2], concepts[number % 3]
-        assert press(Tab(page), concept, name)[2] == expected[name, concept]
-        event, (told,) = call(url, [concept, 2.0, DEFAULT_QUESTION, name])
-        assert event == "complete" and told == api[name, concept]
-        assert told["adapter_id"] == name
-
-    with ThreadPoolExecutor(6) as pool:
-        list(pool.map(visit, range(12)))
 
 
 @pytest.mark.slow

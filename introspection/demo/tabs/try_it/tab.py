@@ -22,6 +22,7 @@ from introspection.demo.shared.events import NO_QUEUE, NOT_IN_API, Run, wire
 from introspection.demo.shared.widgets import TabContext, strength_slider
 from introspection.demo.tabs.try_it import html, replay
 from introspection.demo.tabs.try_it.callbacks import Callbacks, categories
+from introspection.injection.trials.schedule import Schedule, spellings
 
 __all__ = ["ID", "LABEL", "add"]
 
@@ -41,10 +42,7 @@ PRESETS = (
     ),
 )
 SCHEDULES = [
-    ("from the last prompt token on (as trained)", "final_on"),
-    ("the last prompt token only", "final"),
-    ("every token", "all"),
-    ("once 5 answer tokens are written", "from_step:5"),
+    (Schedule.parse(name).label, name) for name in spellings("any prompt", default_first=True)
 ]
 # What strengths are called; the last lies beyond what training saw.
 NAMED = ((0, "none"), (0.5, "faint"), (1, "usual"), (2, "strong"), (3, "beyond"))
