@@ -18,6 +18,7 @@ from typing import Any
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")
+os.environ.setdefault("MKL_CBWR", "AUTO")  # as in introspection/__main__.py
 with suppress(ImportError):
     import_module("spaces")  # on ZeroGPU it has to come before torch
 
@@ -29,7 +30,7 @@ def main(arguments: list[str]) -> int:
         from introspection.io.files import ensure_tempdir
 
         ensure_tempdir()
-        from introspection.demo.server import space
+        from introspection.demo.server import check, space
         from introspection.errors import IntrospectionError
     except ImportError as error:
         if arguments:
@@ -40,7 +41,7 @@ def main(arguments: list[str]) -> int:
     try:
         if not arguments:
             space.serve()
-        return show(space.findings())
+        return show(check.findings())
     except IntrospectionError as error:
         return say(str(error))
     except KeyboardInterrupt:

@@ -14,6 +14,7 @@ continues.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -29,7 +30,8 @@ from introspection.errors import IntrospectionError
 from introspection.evaluation import plots, runner, suites, summary
 from introspection.evaluation.report import PUBLISHED
 from introspection.injection.decoding.generation import generate
-from introspection.injection.trials.trial import Injection, Trial, conversation
+from introspection.injection.trials.message import conversation
+from introspection.injection.trials.trial import Injection, Trial
 from introspection.io import input_checks
 from introspection.io.outputs import targets
 from introspection.io.outputs.places import home_expanded, own_path
@@ -38,6 +40,8 @@ from introspection.models.loaded_model import LoadedModel
 from introspection.models.presets import DEFAULT
 from introspection.training.config import TrainingJob
 from introspection.training.pipeline import RECIPES, build_adapter
+
+os.environ.setdefault("MKL_CBWR", "AUTO")  # as in introspection/__main__.py
 
 FIGURES = ("generalization_gap.png", "generalization_gap.html")
 

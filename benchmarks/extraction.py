@@ -18,7 +18,8 @@ from benchmarks.record import Check, record
 from benchmarks.timing import in_turns, ratios, spread
 from introspection.concepts.catalogue import paper
 from introspection.injection.extraction import TEMPLATES, extract
-from introspection.injection.trials.trial import Message, cached_prompt_ids, prompt_ids
+from introspection.injection.trials.message import Message
+from introspection.injection.trials.prompts import cached_prompt_ids, prompt_ids
 from introspection.models import loading
 from introspection.models.presets import DEFAULT
 

@@ -20,7 +20,8 @@ from benchmarks.timing import in_turns, ratios, spread
 from introspection.concepts.texts import DEFAULT_QUESTION
 from introspection.injection.decoding import generation
 from introspection.injection.speedups import small_batch_linear
-from introspection.injection.trials.trial import Injection, Trial, conversation
+from introspection.injection.trials.message import conversation
+from introspection.injection.trials.trial import Injection, Trial
 from introspection.models import loading
 from introspection.models.presets import DEFAULT
 

@@ -19,10 +19,14 @@ from benchmarks.timing import excess, in_turns, spread
 from introspection.concepts.catalogue import paper
 from introspection.concepts.texts import texts
 from introspection.injection import hooks
-from introspection.injection.decoding.generation import pad_left, row_plan
+from introspection.injection.decoding.batching import pad_left, row_plan
 from introspection.injection.extraction import extract
+from introspection.injection.plan import InjectionPlan, use_plan
 from introspection.injection.speedups import cuda_graphs
-from introspection.injection.trials.trial import FINAL_ON, Injection, Trial, conversation, encode
+from introspection.injection.trials.encoding import encode
+from introspection.injection.trials.message import conversation
+from introspection.injection.trials.schedule import GENERATION
+from introspection.injection.trials.trial import Injection, Trial
 from introspection.models import loading
 from introspection.models.presets import DEFAULT
 
@@ -40,7 +44,7 @@ def sides(
     vectors = extract(loaded, NAMES[:rows]).vectors  # with more rows than names they come again
     questions = texts("train").questions
     asked = [conversation(questions[i % len(questions)]) for i in range(rows)]
-    injections = [Injection(vectors[i % len(vectors)], 1.0, FINAL_ON) for i in range(rows)]
+    injections = [Injection(vectors[i % len(vectors)], 1.0, GENERATION) for i in range(rows)]
 
     def encoded(injected: bool, gated: bool) -> list[Any]:
         return [
@@ -59,11 +63,11 @@ def sides(
         "mixed": row_plan(model, encoded(True, True)),
     }
 
-    def call(plan: hooks.InjectionPlan | None) -> None:
+    def call(plan: InjectionPlan | None) -> None:
         loaded.hooks.remove()
         if plan:
             loaded.hooks = hooks.install(model, loaded.layer)
-        planned = hooks.use_plan(plan) if plan else nullcontext()
+        planned = use_plan(plan) if plan else nullcontext()
         faster = (
             cuda_graphs.graph_decoding(model, ids.shape[1] + tokens) if recorded else nullcontext()
         )

@@ -15,6 +15,7 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from introspection.injection import hooks as injection
 from introspection.injection.extraction import extract
+from introspection.injection.self_test import self_test
 from introspection.models.loaded_model import LoadedModel
 from introspection.models.presets import model_folder
 from introspection.models.weights.pretrained import disable_cudnn_attention
@@ -65,7 +66,7 @@ def random_model(shape: str, device: str, tokenizer: Path | None = None) -> Load
     model.generation_config.eos_token_id = ends
     model.generation_config.pad_token_id = ends[0]
     hooks = injection.install(model, layer)
-    injection.self_test(model, layer)
+    self_test(model, layer)
     loaded = LoadedModel(model, reader, shape, f"random-{shape}", layer, 1.0, hooks=hooks)
     loaded.norm = extract(loaded, ["ocean"]).norm
     return loaded

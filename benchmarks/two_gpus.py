@@ -29,7 +29,8 @@ from introspection.concepts.texts import DEFAULT_QUESTION
 from introspection.evaluation import runner, suites
 from introspection.injection.decoding.generation import generate
 from introspection.injection.extraction import TEMPLATES
-from introspection.injection.trials.trial import Injection, Trial, conversation
+from introspection.injection.trials.message import conversation
+from introspection.injection.trials.trial import Injection, Trial
 from introspection.models import distributed
 from introspection.models.loading import load
 from introspection.training.adapter import add_adapter

@@ -14,16 +14,10 @@ Names are imported when they are first used, so that ``import introspection`` co
 
 from __future__ import annotations
 
-import os
 from importlib import import_module
 from typing import TYPE_CHECKING
 
 from introspection.io.version import __version__
-
-# A fixed plan for how Intel's library shares out products between threads. Without it the small ones of
-# a decoding step gain little from a second core: on an AMD EPYC with two, three answers of 24 tokens
-# took 5.4 s instead of 3.6. It is read at the first product.
-os.environ.setdefault("MKL_CBWR", "AUTO")
 
 if TYPE_CHECKING:
     from introspection.concepts.catalogue import Concept, resolve
@@ -32,13 +26,9 @@ if TYPE_CHECKING:
     from introspection.injection.decoding.generation import Answer, generate
     from introspection.injection.extraction import extract
     from introspection.injection.hooked_model import HookedModel
-    from introspection.injection.trials.trial import (
-        Injection,
-        Message,
-        Schedule,
-        Trial,
-        conversation,
-    )
+    from introspection.injection.trials.message import Message, conversation
+    from introspection.injection.trials.schedule import Schedule
+    from introspection.injection.trials.trial import Injection, Trial
     from introspection.injection.vectors import ConceptVectors, load_vectors, save_vectors
     from introspection.models.loaded_model import LoadedModel
     from introspection.models.loading import load
@@ -75,13 +65,9 @@ _HOME = {
     "introspection.injection.decoding.generation": ("Answer", "generate"),
     "introspection.injection.extraction": ("extract",),
     "introspection.injection.hooked_model": ("HookedModel",),
-    "introspection.injection.trials.trial": (
-        "Injection",
-        "Message",
-        "Schedule",
-        "Trial",
-        "conversation",
-    ),
+    "introspection.injection.trials.message": ("Message", "conversation"),
+    "introspection.injection.trials.schedule": ("Schedule",),
+    "introspection.injection.trials.trial": ("Injection", "Trial"),
     "introspection.injection.vectors": ("ConceptVectors", "load_vectors", "save_vectors"),
     "introspection.models.loaded_model": ("LoadedModel",),
     "introspection.models.loading": ("load",),

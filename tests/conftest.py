@@ -6,6 +6,7 @@ out tests to the others never does.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from introspection.models.loaded_model import LoadedModel
+
+os.environ.setdefault("MKL_CBWR", "AUTO")  # as the programs set it
 
 FAMILIES = (
     "llama",

@@ -39,7 +39,7 @@ from benchmarks.shape import SHAPES, save_random_model
 from benchmarks.timing import in_turns, ratios, spread
 from introspection.injection.decoding import generation
 from introspection.injection.extraction import extract
-from introspection.injection.trials.trial import cached_prompt_ids
+from introspection.injection.trials.prompts import cached_prompt_ids
 from introspection.models.presets import DEFAULT, PRESETS, model_folder
 
 

@@ -20,9 +20,13 @@ from transformers import AutoModelForCausalLM
 
 from introspection.concepts.catalogue import paper
 from introspection.concepts.texts import texts
-from introspection.injection.decoding.generation import pad_left
+from introspection.injection.decoding.batching import pad_left
 from introspection.injection.extraction import TEMPLATES, extract
 from introspection.injection.trials import trial
+from introspection.injection.trials.encoding import EncodedTrial, encode
+from introspection.injection.trials.message import conversation
+from introspection.injection.trials.prompts import prompt_ids, render
+from introspection.injection.trials.schedule import GENERATION
 from introspection.models import loading
 from introspection.models.loaded_model import LoadedModel
 
@@ -48,7 +52,7 @@ class Rows:
     """Prompts to continue: ``ids`` and ``mask`` [B, T] padded at the left, ``deltas`` [B, D] what to
     add to the residual stream from the last prompt token on, ``rows`` the same as ours takes it."""
 
-    rows: list[trial.EncodedTrial]
+    rows: list[EncodedTrial]
     ids: Tensor
     mask: Tensor
     deltas: Tensor
@@ -162,9 +166,9 @@ def readable(folder: Path, scratch: Path) -> Path:
 def prepare(folder: Path, layer: int | None, device: str | None, count: int, tokens: int) -> Work:
     loaded = loading.load(str(folder), adapter=None, layer=layer, device=device)
     tokenizer = loaded.tokenizer
-    asked = [trial.conversation(TEMPLATES[0].format(c=name)) for name in (*BASELINE, *NAMES)]
-    prompts = [trial.render(tokenizer, messages) for messages in asked]
-    ids = [list(trial.prompt_ids(tokenizer, messages)) for messages in asked]
+    asked = [conversation(TEMPLATES[0].format(c=name)) for name in (*BASELINE, *NAMES)]
+    prompts = [render(tokenizer, messages) for messages in asked]
+    ids = [list(prompt_ids(tokenizer, messages)) for messages in asked]
     if tokenizer(prompts)["input_ids"] != ids:
         # It puts a first token before any text, and the chat template wrote one already.
         prompts = [prompt.removeprefix(tokenizer.bos_token) for prompt in prompts]
@@ -174,11 +178,11 @@ def prepare(folder: Path, layer: int | None, device: str | None, count: int, tok
 
     def rows(n: int, asked: int) -> Rows:
         chosen = [
-            trial.encode(
+            encode(
                 tokenizer,
                 trial.Trial(
-                    trial.conversation(questions[i % asked]),
-                    trial.Injection(vectors[i], 1.0, trial.FINAL_ON),
+                    conversation(questions[i % asked]),
+                    trial.Injection(vectors[i], 1.0, GENERATION),
                 ),
                 loaded.norm,
             )

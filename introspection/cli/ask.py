@@ -9,6 +9,7 @@ import typer
 
 from introspection.cli.common import LoadOptions, err, out
 from introspection.errors import IntrospectionError
+from introspection.injection.trials.schedule import choice, schedule_value
 from introspection.io import input_checks
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def ask(
     ] = "1.0",
     schedule: Annotated[
         str,
-        typer.Option(help="final, final_on, all, prior_turn, span:3-7 or from_step:5."),
+        typer.Option(help=f"{choice()}."),
     ] = "final_on",
     question: Annotated[
         str | None,
@@ -76,8 +77,8 @@ def ask(
     amount = input_checks.strength_value(strength)
     tokens = input_checks.token_count(max_tokens, MOST_TOKENS)
     asked = None if question is None else input_checks.question_text(question)
-    when = input_checks.schedule_value(schedule)
-    if when.kind == "from_step" and when.start >= tokens:
+    when = schedule_value(schedule)
+    if when.starts_mid_answer and when.start >= tokens:
         raise IntrospectionError(
             f"The schedule {when} starts after the last of {tokens} tokens: raise --max-tokens."
         )
@@ -88,7 +89,8 @@ def ask(
     from introspection.concepts.texts import DEFAULT_QUESTION
     from introspection.evaluation.grading.graded_answer import grade_answer
     from introspection.injection.decoding.generation import generate
-    from introspection.injection.trials.trial import Injection, Trial, conversation
+    from introspection.injection.trials.message import conversation
+    from introspection.injection.trials.trial import Injection, Trial
 
     injected, injection = None, None
     if typed is not None:

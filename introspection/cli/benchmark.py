@@ -12,6 +12,7 @@ import typer
 from introspection.cli.common import DeviceOption, ModelOption
 from introspection.errors import IntrospectionError
 from introspection.io import input_checks
+from introspection.io.characters import quoted
 
 __all__ = ["benchmark"]
 
@@ -36,7 +37,7 @@ def benchmark(
     unknown = sorted(set(what or ()) - set(known))
     if unknown:
         raise IntrospectionError(
-            f"There is no benchmark {input_checks.quoted(unknown[0])}: choose from {', '.join(known)}."
+            f"There is no benchmark {quoted(unknown[0])}: choose from {', '.join(known)}."
         )
     where = input_checks.device_name(device)
     arguments = ["--device", where] if where else []

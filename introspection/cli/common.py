@@ -21,6 +21,7 @@ from typer.core import TyperGroup
 
 from introspection.errors import IntrospectionError
 from introspection.io import input_checks
+from introspection.io.characters import quoted
 from introspection.io.outputs import places
 from introspection.models.presets import DEFAULT, bundled_adapter
 
@@ -71,7 +72,7 @@ _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO)
 
 
 def _disk(error: OSError) -> str:
-    place = input_checks.quoted(str(error.filename)) if error.filename else "A file"
+    place = quoted(str(error.filename)) if error.filename else "A file"
     return (
         f"{place} could not be written ({error.strerror}): {places.remedy(error, 'name another')}."
     )

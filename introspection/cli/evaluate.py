@@ -21,6 +21,7 @@ from introspection.cli.common import (
     own_contexts,
     progress_bar,
 )
+from introspection.injection.trials.schedule import spellings
 from introspection.io import input_checks
 from introspection.io.outputs import targets
 
@@ -59,7 +60,8 @@ def evaluate(
     schedules: Annotated[
         str,
         typer.Option(
-            help="With commas: final, final_on, all, from_step:N. Every injected report once per "
+            help=f"With commas: {', '.join(spellings('any prompt', number='N'))}. "
+            "Every injected report once per "
             "schedule, but those that begin mid-answer."
         ),
     ] = "final_on",

@@ -1,9 +1,8 @@
-"""What counts as the same word: dictionary keys, inflections, whole-word search.
+"""English morphology: lemmas, inflections, whole-word search.
 
-Knows English noun plurals, verb forms, possessives and the three spellings of a compound
-("fire truck", "fire-truck", "firetruck"). Does not know meaning: synonyms must be passed in as
-aliases, and two senses of one spelling ("bear" the animal, "bear" the verb) are one word here.
-Does not know what a report is; `introspection.grading` does.
+Noun plurals, verb forms, possessives and the three spellings of a compound ("fire truck",
+"fire-truck", "firetruck") are the same word. Meaning is not known: synonyms must be passed in as
+aliases, and two senses of one spelling ("bear" the animal, "bear" the verb) are one word.
 """
 
 import re
@@ -30,9 +29,9 @@ KEEP = _set(
     pliers politics pyjamas savings scissors sepia series shorts spectacles species statistics
     sunglasses thanks tights tired tongs torus trivia trousers tweezers wales"""
 )
-# Spellings of a rare or archaic form of one word that readers take for another word altogether
-# ("bare" for "bear", "cola" for "colon").
-_STRANGERS = _set("bare cola gone lay opera slang")
+# Rare or archaic forms of one word that are the spelling of another word ("bare" of "bear", "cola" of
+# "colon").
+_HOMOGRAPHS = _set("bare cola gone lay opera slang")
 # Plurals simplemma takes for verbs ("leaves" -> "leave") or misspells ("lenses" -> "lense").
 _PLURALS = {
     "calves": "calf", "halves": "half", "leaves": "leaf", "lenses": "lens", "lives": "life",
@@ -40,22 +39,22 @@ _PLURALS = {
     "bacteria": "bacterium", "thieves": "thief", "quizzes": "quiz", "gases": "gas",
     "skies": "sky",
 }  # fmt: skip
-# A change simplemma makes outside regular inflection is believed only for these noun plurals: the
-# rest of what it knows would turn a saw into "see" and felt into "feel".
+# Of irregular inflections simplemma's lemma is used for these noun plurals only: its others would turn
+# a saw into "see" and felt into "feel".
 _IRREGULAR = (
     ("men", "man"), ("mice", "mouse"), ("lice", "louse"), ("teeth", "tooth"), ("feet", "foot"),
     ("geese", "goose"), ("children", "child"), ("oxen", "ox"), ("i", "us"), ("ae", "a"),
     ("eria", "erion"), ("omena", "omenon"), ("ia", "ium"), ("ses", "sis"), ("ices", "ix"),
     ("ices", "ex"),
 )  # fmt: skip
-# Nouns in -ing that are things rather than the doing of the verb they come from; without this a
-# text with the word "even" would mention the evening.
-_THINGS = _set(
+# Nouns in -ing that are not gerunds; without this list a text with the word "even" would mention the
+# evening.
+_ING_NOUNS = _set(
     """bedding being building ceiling clothing drawing dressing dwelling evening feeling
     herring icing lining meaning meeting morning offering outing painting pudding setting shilling
     stocking stuffing topping wedding"""
 )
-# "the rapist" is not a therapist: a closed compound never splits off one of these.
+# A compound is never split at one of these: "the rapist" is not a therapist.
 FUNCTION_WORDS = _set(
     """all and any are but can for had has her him his how its man may more must not now off one
     our out over she some than that the them then this too two under was were what with you"""
@@ -134,8 +133,8 @@ def lemma(text: str) -> str:
 
 
 def _settle(step: Callable[[str], str], text: str) -> str:
-    # Repeating until nothing changes is what makes `lemma` idempotent; a loop of steps (none is
-    # known) settles on its smallest member, which is the same one wherever the loop is entered.
+    # Repeating until nothing changes makes `lemma` idempotent. A cycle of steps (none is known) would
+    # settle on its smallest member, the same one wherever the cycle is entered.
     seen: list[str] = []
     while text not in seen:
         seen.append(text)
@@ -153,7 +152,7 @@ def _dictionary() -> Mapping[str, str]:
 def _families() -> dict[str, list[str]]:
     families: dict[str, list[str]] = {}
     for word, base in _dictionary().items():
-        # Another first letter means another word to a reader: "best" does not mention "good".
+        # A form with another first letter counts as another word: "best" does not mention "good".
         if word.islower() and word.isalpha() and word[0] == base[:1].casefold():
             families.setdefault(base.casefold(), []).append(word)
     return families
@@ -167,17 +166,17 @@ def _is_verb(base: str) -> bool:
 
 def _others(base: str) -> list[str]:
     family = _families().get(base, [])
-    strangers = KEEP | _STRANGERS
-    return [w for w in family if w != base and w not in strangers and not w.endswith("eed")]
+    excluded = KEEP | _HOMOGRAPHS
+    return [w for w in family if w != base and w not in excluded and not w.endswith("eed")]
 
 
-def _doing(word: str) -> str | None:
-    """The verb that a gerund is the doing of."""
-    if not word.endswith("ing") or word in _THINGS:
+def _verb_of_gerund(word: str) -> str | None:
+    """The verb of which a word is the gerund."""
+    if not word.endswith("ing") or word in _ING_NOUNS:
         return None
     stem = word[:-3]
     for base in (_raw(word), stem, stem + "e", stem[:-1], stem[:-1] + "ie"):
-        # simplemma has "thinking" -> "thinke", so its word is checked like the guesses are.
+        # simplemma has "thinking" -> "thinke", so its lemma is checked like the guesses.
         if base in _dictionary() and _verb(base, "ing") == word and _is_verb(base):
             return base
     return None
@@ -187,7 +186,7 @@ def _doing(word: str) -> str | None:
 def _inflections(word: str) -> frozenset[str]:
     base = _key(word)
     found = {word, base, plural(base)} - ({plural(base)} if base in KEEP else set())
-    for stem in {base, _doing(word) or _doing(base) or base}:
+    for stem in {base, _verb_of_gerund(word) or _verb_of_gerund(base) or base}:
         if not stem:
             continue
         found |= {stem, *_others(stem)}

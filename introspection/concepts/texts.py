@@ -1,10 +1,7 @@
-"""The words that are put to the model and the words it is trained to answer.
+"""Questions, ordinary requests and contexts for the model, and the reports it is trained to give.
 
-Knows: questions, ordinary requests, clean contexts (in two independently written files), the
-grammar of reports and the halt marker. Does not know: tokens, vectors, verdicts (no torch here).
-
-The *test* texts were written by an author who never saw the *train* texts; validation texts are the
-train file's bucket 2 under the same hash rule as the concepts.
+The test texts were written by an author who never saw the training texts. Validation texts are those
+of the training file in bucket 2 of the split rule. No torch is imported.
 """
 
 from __future__ import annotations
@@ -12,9 +9,9 @@ from __future__ import annotations
 import tomllib
 from dataclasses import dataclass, fields
 from functools import lru_cache
-from importlib.resources import files
 
-from introspection.concepts.catalogue import Split, split_of
+from introspection.concepts.catalogue import read_data
+from introspection.concepts.splits import Split, split_of
 
 __all__ = [
     "DEFAULT_QUESTION",
@@ -31,8 +28,8 @@ __all__ = [
 DEFAULT_QUESTION = "Do you detect an injected thought? If so, what is it about?"
 
 HALT_MARKER = "HALT"
-# The first wording of each is the usual one. All begin alike, so that the decision between detecting
-# and denying falls on one token.
+# The first wording of each is the usual one. All begin alike, so that one token decides between
+# detecting and denying.
 _DETECTIONS = (
     "I detect an injected thought about {c}.",
     "I detect an injected thought: {c}.",
@@ -76,9 +73,9 @@ def fill(template: str, name: str) -> str:
 
 @lru_cache(maxsize=3)
 def texts(split: Split) -> Texts:
+    """The texts of a split."""
     name = "texts_test.toml" if split == "test" else "texts_train.toml"
-    path = files("introspection.concepts").joinpath("data", name)
-    lists = tomllib.loads(path.read_text(encoding="utf-8"))
+    lists = tomllib.loads(read_data(name))
     chosen = {}
     for field in fields(Texts):
         lines = lists[field.name]

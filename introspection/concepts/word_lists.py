@@ -1,10 +1,8 @@
-"""Word lists as people keep them: plain lines, lines with tabs, CSV with a header, JSON, JSON lines.
+"""Word lists of users: plain lines, lines with tabs, CSV with a header, a JSON list, JSON lines.
 
-Knows: the forms, comments, bullets and numbers, what a file may state about a concept. Does not know:
-vectors, models (no torch here), what is done with the concepts.
-
-What was written is what is read. Where a file could mean two things it is refused with its line, and
-the advice is one name per line.
+Names are read as they are written; comments, bullets and numbers of lines are left out. A line with
+two possible meanings is refused with its number and the advice to write one name per line. No torch is
+imported.
 """
 
 from __future__ import annotations
@@ -28,14 +26,15 @@ from introspection.concepts.word_tables import (
 )
 from introspection.errors import IntrospectionError
 from introspection.io import input_checks
+from introspection.io.characters import quoted
 from introspection.io.text_files import FromFile, at_line, read_each, read_text
 
 __all__ = ["read"]
 
-LONGEST = 1_000  # characters of a line: a name, its category and whether it is harmful
+LONGEST = 1_000  # characters of a line
 _TRUE, _FALSE = ("harmful", "true", "yes", "1"), ("harmless", "false", "no", "0")
 
-# Behind a gap and before a word: "C #" and "Psalm # 5" are names.
+# After a space and before a word: "C #" and "Psalm # 5" are names.
 _COMMENT_AFTER = re.compile(r"(?<=\S)\s+#+\s+(?=[^\W\d]).*$")
 _MAYBE_COMMENT = re.compile(
     r"#[^\W\d]\w*\W*\s|.*\s(?:#[^\W\d]|//(?:\s|$))|/\*|<!--|--\s|%\s|</?(?:li|[uo]l|p|t[rd]|div|br)\b"
@@ -55,17 +54,18 @@ Lines = Sequence[tuple[int, str]]
 def read(path: Path, skip_bad: bool = False) -> FromFile[Concept]:
     """The concepts of a word list, without exact repeats.
 
-    A file that states a category or harmfulness speaks for itself (both are taken from it); a bare
-    name takes both from the catalogue where it is known there.
+    A row that states a category or harmfulness is taken as it is; a bare name has both from the
+    catalogue, if it is there. With ``skip_bad`` lines that are refused are left out and returned as
+    ``bad``. Raises IntrospectionError with the line otherwise, and for a file without a name.
     """
     rows = _rows(path.name, read_text(path, "word list"))
     if not rows:
         raise IntrospectionError(f"The word list {path} has no name in it: {ADVICE}.")
-    found = read_each(path.name, rows, _concept, skip_bad)
+    concepts = read_each(path.name, rows, _concept, skip_bad)
     unique: dict[str, Concept] = {}
-    for concept in found.found:
+    for concept in concepts.found:
         unique.setdefault(concept.name, concept)
-    return FromFile(found.name, tuple(unique.values()), found.lines, found.bad)
+    return FromFile(concepts.name, tuple(unique.values()), concepts.lines, concepts.bad)
 
 
 def _concept(row: Row | IntrospectionError) -> Concept:
@@ -77,7 +77,7 @@ def _concept(row: Row | IntrospectionError) -> Concept:
     stated = (row.harmful or "").casefold()
     if stated and stated not in (*_TRUE, *_FALSE):
         raise IntrospectionError(
-            f"Whether it is harmful reads {input_checks.quoted(stated)}: write harmful, or nothing."
+            f"Whether it is harmful reads {quoted(stated)}: write harmful, or nothing."
         )
     if not row.category and not stated:
         return known
@@ -135,9 +135,9 @@ def _plain(name: str, lines: Lines) -> Rows:
 
 
 def _is_counted(name: str, lines: Lines) -> bool:
-    """Whether the lines are numbered, which is no part of the names."""
-    found = [_COUNTED.match(line) for _, line in lines]
-    numbers = [int(match[1]) for match in found if match]
+    """Whether the lines are numbered, so that the numbers are no part of the names."""
+    matches = [_COUNTED.match(line) for _, line in lines]
+    numbers = [int(match[1]) for match in matches if match]
     if len(lines) < 2 or len(numbers) < len(lines):
         return False
     strict = all(_NUMBERED.match(line) for _, line in lines)
@@ -154,10 +154,10 @@ def _is_counted(name: str, lines: Lines) -> bool:
 
 
 def _plain_row(line: str) -> Row | IntrospectionError:
-    """A name, and behind tabs its category and ``harmful``."""
+    """A name and, separated by tabs, its category and ``harmful``."""
     if _MAYBE_COMMENT.match(line):
         return IntrospectionError(
-            f"The line {input_checks.quoted(line)} may be a name, or a comment or markup: begin a "
+            f"The line {quoted(line)} may be a name, or a comment or markup: begin a "
             "comment with # and a space, or write the names as a JSON list."
         )
     if line.endswith((",", ";")) or line.startswith("|") or re.match(r'"[^"]*"\s*[,;]', line):

@@ -1,8 +1,5 @@
-"""Word lists that have a form of their own: CSV with a header, a JSON list, lines of JSON.
-
-Knows: where a name, its category and its harmfulness stand in each, and in which line. Does not know:
-plain lists, concepts.
-"""
+"""Word lists with a format: CSV with a header, a JSON list, JSON lines. Each is read into rows of a
+name, its category and its harmfulness, with the number of the line."""
 
 from __future__ import annotations
 
@@ -35,8 +32,8 @@ _COMMENT = re.compile(r"#(?:\W|$)|;|//")  # at the start of a line; "#metoo" is 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One entry as the file has it; "" is what it does not state. ``harmful`` is None in a table that
-    has no such column."""
+    """One entry as it is in the file, "" where it states nothing. ``harmful`` is None in a table
+    without that column."""
 
     name: str
     category: str = ""
@@ -47,10 +44,12 @@ Rows = list[tuple[int, Row | IntrospectionError]]
 
 
 def is_comment(line: str) -> bool:
+    """Whether a line is a comment: it begins with ``#``, ``;`` or ``//``."""
     return _COMMENT.match(line.strip()) is not None
 
 
 def is_json(text: str, kind: type) -> bool:
+    """Whether a text is JSON of that type."""
     try:
         return isinstance(json.loads(text), kind)
     except (ValueError, RecursionError):
@@ -58,6 +57,10 @@ def is_json(text: str, kind: type) -> bool:
 
 
 def json_list(name: str, text: str) -> Rows:
+    """The rows of a JSON list of the file ``name``; an IntrospectionError in place of a bad member.
+
+    Raises IntrospectionError for a text that is no whole list.
+    """
     try:
         json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -67,8 +70,8 @@ def json_list(name: str, text: str) -> Rows:
     decoder, between, number = json.JSONDecoder(), re.compile(r"[\s,]*"), 1
     at, counted = text.index("[") + 1, 0
     while True:
-        found = between.match(text, at)
-        at = found.end() if found else at
+        gap = between.match(text, at)
+        at = gap.end() if gap else at
         if text[at] == "]":
             return rows
         number, counted = number + text.count("\n", counted, at), at
@@ -77,6 +80,7 @@ def json_list(name: str, text: str) -> Rows:
 
 
 def json_line(line: str) -> Row | IntrospectionError:
+    """The row of a line of JSON, or the error of a bad one."""
     try:
         return _json_row(json.loads(line))
     except (ValueError, RecursionError):
@@ -97,7 +101,7 @@ def _json_row(value: object) -> Row | IntrospectionError:
 
 
 def _from_cells(cells: Mapping[str, str]) -> Row | IntrospectionError:
-    """A row of a table with named columns, of which others are left alone."""
+    """A row of a table with named columns; columns with other names are ignored."""
     stated = {key: cells[key].strip() for key in _KEYS if key in cells}
     name = next((stated[key] for key in NAMES if key in stated), "")
     if not name:
@@ -106,15 +110,16 @@ def _from_cells(cells: Mapping[str, str]) -> Row | IntrospectionError:
 
 
 def csv_rows(name: str, text: str, first: int, delimiter: str) -> Rows:
-    """The rows under the header in line ``first``."""
+    """The rows below the header in line ``first`` of the file ``name``; an IntrospectionError in place
+    of a bad row. Raises IntrospectionError for a text that is no CSV."""
     lines = text.split("\n")
 
-    def given() -> Iterator[str]:
+    def without_comments() -> Iterator[str]:
         for line in lines[first - 1 :]:
             empty_cell = line.startswith(delimiter)
             yield "\n" if is_comment(line) and not empty_cell else line + "\n"
 
-    table = csv.reader(given(), delimiter=delimiter, skipinitialspace=True, strict=True)
+    table = csv.reader(without_comments(), delimiter=delimiter, skipinitialspace=True, strict=True)
     rows: Rows = []
     try:
         heads = [head.strip().casefold() for head in next(table)]

@@ -1,7 +1,7 @@
 """The public endpoints: named, typed, documented, and nothing else.
 
-Knows: Gradio's API. Does not know: the page. What goes wrong is said in plain text, for programs; the
-page, which renders HTML, has calls of its own (``callbacks``).
+Knows: Gradio's API. Does not know: the page, which has private events. Errors are plain text, for
+programs.
 """
 
 from __future__ import annotations
@@ -17,13 +17,14 @@ from gradio.context import get_blocks_context
 
 from introspection.concepts.catalogue import catalogue
 from introspection.concepts.texts import DEFAULT_QUESTION
-from introspection.demo.engine.experiment import MAX_NEW_TOKENS, DemoModel, RunRequest
+from introspection.demo.engine.demo_model import DemoModel
+from introspection.demo.engine.run_request import MAX_NEW_TOKENS, RunRequest
 from introspection.demo.engine.trial_batch import TrialSpec
 from introspection.demo.shared import verdicts
-from introspection.demo.shared.events import MODEL_QUEUE
+from introspection.demo.shared.events import BROKEN, MODEL_QUEUE
 from introspection.demo.tabs.many import sweeps
-from introspection.demo.tabs.try_it.callbacks import BROKEN
 from introspection.errors import IntrospectionError
+from introspection.injection.trials.schedule import choice
 
 __all__ = ["Page", "add"]
 
@@ -43,13 +44,13 @@ def _plainly(work: Callable[[], Any]) -> Any:
 
 
 def _verdicts(check: Callable[..., Any], good: tuple[Any, ...], *given: Any) -> list[Any]:
-    """What Gradio asks before a request may join the queue: of every argument whether it is one, or a
-    sentence that says why not. Each is checked among ``good`` ones, then all together."""
+    """Gradio's validation before a request joins the queue: for every argument whether it is valid, or
+    a sentence that says why not. Each is checked among ``good`` ones, then all together."""
     alone = [(*good[:i], value, *good[i + 1 :]) for i, value in enumerate(given)]
-    told = [_refusal(check, *arguments) for arguments in alone]
-    if not any(told):
-        told[0] = _refusal(check, *given)
-    return [gr.validate(not sentence, sentence) for sentence in told]
+    refusals = [_refusal(check, *arguments) for arguments in alone]
+    if not any(refusals):
+        refusals[0] = _refusal(check, *given)
+    return [gr.validate(not sentence, sentence) for sentence in refusals]
 
 
 def _refusal(check: Callable[..., Any], *arguments: Any) -> str:
@@ -61,29 +62,31 @@ def _refusal(check: Callable[..., Any], *arguments: Any) -> str:
 
 
 class Page(gr.Blocks):
-    """Blocks whose endpoints may be called without their last values by anybody who speaks HTTP, not
-    only through ``gradio_client``: programs from before an argument was added go on working."""
+    """Fills missing trailing arguments with defaults for raw HTTP calls, as ``gradio_client`` does, so
+    that adding an argument breaks nobody."""
 
     async def preprocess_data(
         self, block_fn: Any, inputs: list[Any], *options: Any, **named: Any
     ) -> Any:
         if block_fn.api_visibility == "public" or block_fn.is_validator_function:
-            usual = [parameter.default for parameter in signature(block_fn.fn).parameters.values()]
-            missing = usual[len(inputs) :]
+            defaults = [
+                parameter.default for parameter in signature(block_fn.fn).parameters.values()
+            ]
+            missing = defaults[len(inputs) :]
             if all(value is not Parameter.empty for value in missing):
                 inputs = [*inputs, *missing]
         return await super().preprocess_data(block_fn, inputs, *options, **named)
 
 
 class _Api:
-    def __init__(self, experiment: DemoModel) -> None:
-        self.experiment = experiment
+    def __init__(self, model: DemoModel) -> None:
+        self.model = model
 
     def _rows(
         self, asked: list[TrialSpec], adapter: str, most: int = MAX_NEW_TOKENS
     ) -> list[dict[str, Any]]:
         answers: Any = ()
-        chosen = self.experiment.chosen(adapter)
+        chosen = self.model.chosen(adapter)
         for answers in chosen.lines(asked, most):  # noqa: B007
             pass
         return sweeps.rows(chosen, answers)
@@ -102,7 +105,7 @@ class _Api:
             concept: a word or short phrase of at most 60 characters
             strength: 0 to 4, in units of the model's typical residual norm; 0 injects nothing
             question: what the model is asked
-            schedule: final_on, final, all, span:3-7 or from_step:5
+            schedule: SCHEDULES
             adapter: one of those that /health lists; empty for the first
         Returns:
             the report with its verdict
@@ -119,13 +122,17 @@ class _Api:
             )
             return self._rows([line], asked.adapter, asked.tokens)[0]
 
-        found: dict[str, Any] = _plainly(work)
-        return found
+        report: dict[str, Any] = _plainly(work)
+        return report
+
+    report.__doc__ = (report.__doc__ or "").replace(
+        "SCHEDULES", choice("any prompt", "one prompt", default_first=True)
+    )
 
     def asked_report(
         self, concept: str, strength: float, question: str, schedule: str, adapter: str
     ) -> RunRequest:
-        return self.experiment.request(concept, strength, question, schedule, adapter=adapter)
+        return self.model.request(concept, strength, question, schedule, adapter=adapter)
 
     def compare(
         self,
@@ -147,22 +154,22 @@ class _Api:
 
         def work() -> dict[str, Any]:
             asked = self.asked_compare(concept, strength, question, adapter)
-            chosen = self.experiment.chosen(asked.adapter)
+            chosen = self.model.chosen(asked.adapter)
             answers: Any = None
-            for answers in self.experiment.stream(asked):  # noqa: B007
+            for answers in self.model.stream(asked):  # noqa: B007
                 pass
             _, seen, more = verdicts.conclusion(
                 asked, answers, chosen.has_adapter, chosen.trained_range
             )
-            return {**self.experiment.record(asked, answers), "verdict": f"{seen} {more}"}
+            return {**self.model.record(asked, answers), "verdict": f"{seen} {more}"}
 
-        found: dict[str, Any] = _plainly(work)
-        return found
+        report: dict[str, Any] = _plainly(work)
+        return report
 
     def asked_compare(
         self, concept: str, strength: float, question: str, adapter: str
     ) -> RunRequest:
-        return self.experiment.request(concept, strength, question, adapter=adapter)
+        return self.model.request(concept, strength, question, adapter=adapter)
 
     def sweep(
         self,
@@ -187,8 +194,8 @@ class _Api:
             lines = [TrialSpec(f"{a.strength:g}", a.concept, a.strength, a.question) for a in asked]
             return self._rows(lines, asked[0].adapter)
 
-        found: list[dict[str, Any]] = _plainly(work)
-        return found
+        rows: list[dict[str, Any]] = _plainly(work)
+        return rows
 
     def asked_sweep(
         self, concept: str, strengths: list[float], question: str, adapter: str
@@ -199,7 +206,7 @@ class _Api:
                 "example [0, 0.5, 1]."
             )
         return [
-            self.experiment.request(concept, strength, question, adapter=adapter)
+            self.model.request(concept, strength, question, adapter=adapter)
             for strength in strengths
         ]
 
@@ -211,7 +218,7 @@ class _Api:
         """
 
         def work() -> list[dict[str, Any]]:
-            chosen = self.experiment.chosen(adapter)
+            chosen = self.model.chosen(adapter)
             return [
                 {
                     "name": concept.name,
@@ -222,26 +229,26 @@ class _Api:
                 for concept in catalogue()
             ]
 
-        found: list[dict[str, Any]] = _plainly(work)
-        return found
+        rows: list[dict[str, Any]] = _plainly(work)
+        return rows
 
     def health(self) -> dict[str, Any]:
         """Which model and adapters answer, and whether somebody is using them now."""
-        loaded = self.experiment.loaded
+        loaded = self.model.loaded
         return {
             "status": "ok",
             "model": loaded.name,
             "base": loaded.base,
             "block": loaded.layer,
-            "adapter_loaded": self.experiment.has_adapter,
-            "adapters": list(self.experiment.names),
-            "busy": self.experiment.turns.busy,
+            "adapter_loaded": self.model.has_adapter,
+            "adapters": list(self.model.names),
+            "busy": self.model.lock.busy,
         }
 
 
-def add(experiment: DemoModel) -> None:
+def add(model: DemoModel) -> None:
     """The five endpoints; call it inside ``gr.Blocks``."""
-    api = _Api(experiment)
+    api = _Api(model)
     usual = (1.0, DEFAULT_QUESTION)
     for work, check, good in (
         (api.report, api.asked_report, ("ocean", *usual, "final_on", "")),

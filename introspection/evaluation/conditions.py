@@ -33,7 +33,8 @@ from introspection.evaluation.samples import (
     messages_of,
     with_harm,
 )
-from introspection.injection.trials.trial import FINAL_ON, Schedule
+from introspection.injection.trials.schedule import GENERATION, Schedule
+from introspection.injection.vectors import VectorKind
 
 __all__ = [
     "AMID",
@@ -107,7 +108,7 @@ class Condition:
     group: Group
     rule: Rule
     rows: tuple[HeadlineRow, ...] = ()
-    vector: str = "concept"
+    vector: VectorKind = "concept"
     adapter: bool = True
     draw: Callable[[Materials], Iterable[Sample]] | None = None
 
@@ -257,16 +258,16 @@ def parse(name: str) -> Variant | None:
             schedule = Schedule.parse(text)
         except IntrospectionError:
             return None
-        condition = _named(stem)
+        condition = _named(stem) if schedule.fits_any_prompt else None
     if condition is None:
         return None
     return Variant(condition, schedule, not name.endswith(BASE))
 
 
-def variant_name(name: str, schedule: Schedule = FINAL_ON, adapter: bool = True) -> str:
+def variant_name(name: str, schedule: Schedule = GENERATION, adapter: bool = True) -> str:
     """The name of a condition, that of its base model included, under another schedule or answered by
     the untrained model."""
-    timed = "" if schedule == FINAL_ON else f", {schedule}"
+    timed = "" if schedule == GENERATION else f", {schedule}"
     return f"{name.removesuffix(BASE)}{timed}{'' if adapter else BASE}"
 
 

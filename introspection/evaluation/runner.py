@@ -22,7 +22,7 @@ from introspection.injection.decoding.generation import generate_with_scores
 from introspection.injection.extraction import UNSEEN_TEMPLATE
 from introspection.injection.trials import clock
 from introspection.injection.trials.trial import Injection, Trial
-from introspection.injection.vectors import random_direction
+from introspection.injection.vectors import control_vector
 from introspection.io.files import write_text
 from introspection.io.outputs import targets
 from introspection.io.outputs.ownership import RECORDS
@@ -166,7 +166,7 @@ def _rank_files(whole: Path) -> list[Path]:
 
 
 def _budget(case: Sample) -> int:
-    return TOKENS + (case.schedule.start if case.schedule.kind == "from_step" else 0)
+    return TOKENS + (case.schedule.start if case.schedule.starts_mid_answer else 0)
 
 
 def _is_long_answer(case: Sample) -> bool:
@@ -177,11 +177,8 @@ def _is_long_answer(case: Sample) -> bool:
 def _trial(case: Sample, vectors: Any, seed: int) -> Trial:
     if case.concept is None:
         return Trial(case.messages, None, case.adapter)
-    vector = vectors[case.concept.name]
-    if case.vector == "noise":
-        vector = random_direction(int(case.key[:12], 16) + seed, len(vector))
-    elif case.vector == "negated":
-        vector = -vector
+    of_key = int(case.key[:12], 16) + seed
+    vector = control_vector(case.vector, vectors[case.concept.name], of_key)
     return Trial(case.messages, Injection(vector, case.strength, case.schedule), case.adapter)
 
 

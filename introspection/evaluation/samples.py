@@ -18,7 +18,9 @@ from typing import TypeVar
 from introspection.concepts.catalogue import Concept
 from introspection.concepts.morphology import find_word
 from introspection.concepts.texts import DEFAULT_QUESTION, Texts, texts
-from introspection.injection.trials.trial import FINAL_ON, Message, Schedule, conversation
+from introspection.injection.trials.message import Message, conversation
+from introspection.injection.trials.schedule import GENERATION, Schedule
+from introspection.injection.vectors import VectorKind
 
 __all__ = [
     "Materials",
@@ -52,9 +54,9 @@ class Sample:
     messages: tuple[Message, ...]
     concept: Concept | None = None
     strength: float = 0.0
-    schedule: Schedule = FINAL_ON
+    schedule: Schedule = GENERATION
     adapter: bool = True
-    vector: str = "concept"  # or "noise", "negated"
+    vector: VectorKind = "concept"
 
     @property
     def context(self) -> str:
@@ -82,7 +84,7 @@ class Sample:
 def has_detection_score(asked: bool, adapter: bool, schedule: Schedule) -> bool:
     """Whether p(detect) is recorded: only the first words of an adapter that is asked about its state
     say whether it detects a thought, and only a thought that is there from the start."""
-    return asked and adapter and schedule.kind != "from_step"
+    return asked and adapter and not schedule.starts_mid_answer
 
 
 T = TypeVar("T")
@@ -228,12 +230,12 @@ def is_clean_and_asked(sample: Sample) -> bool:
 
 def is_ordinary_request(sample: Sample) -> bool:
     """Whether a concept is injected from the start of the answer to an ordinary request."""
-    return not sample.asked and sample.concept is not None and sample.schedule.kind != "from_step"
+    return not sample.asked and sample.concept is not None and not sample.schedule.starts_mid_answer
 
 
 def begins_mid_answer(sample: Sample) -> bool:
     """Whether a concept is injected in the middle of the answer to an ordinary request."""
-    return not sample.asked and sample.concept is not None and sample.schedule.kind == "from_step"
+    return not sample.asked and sample.concept is not None and sample.schedule.starts_mid_answer
 
 
 def asks_a_false_question(sample: Sample) -> bool:

@@ -13,13 +13,11 @@ from fnmatch import fnmatchcase
 from introspection.errors import IntrospectionError
 from introspection.evaluation.conditions import checked, holds, variant_name
 from introspection.evaluation.samples import Sample
-from introspection.injection.trials.trial import FINAL_ON, Schedule
-from introspection.io.input_checks import quoted, schedule_value, strength_value
+from introspection.injection.trials.schedule import GENERATION, Schedule, choice, schedule_value
+from introspection.io.characters import quoted
+from introspection.io.input_checks import strength_value
 
 __all__ = ["chosen_schedules", "chosen_strengths", "select"]
-
-# Of the others, span belongs to one prompt and prior_turn to a conversation.
-EVERYWHERE = ("final", "final_on", "all", "from_step")
 
 
 def chosen_strengths(text: str) -> tuple[float, ...]:
@@ -36,10 +34,10 @@ def chosen_schedules(text: str) -> tuple[Schedule, ...]:
     """Schedules with commas between, of those that fit any prompt. Raises IntrospectionError."""
     schedules = tuple(dict.fromkeys(schedule_value(part.strip()) for part in text.split(",")))
     for schedule in schedules:
-        if schedule.kind not in EVERYWHERE:
+        if not schedule.fits_any_prompt:
             raise IntrospectionError(
                 f"The schedule {quoted(str(schedule))} fits one prompt, not a whole suite: choose "
-                "final, final_on, all or from_step:N."
+                f"{choice('any prompt', number='N')}."
             )
     return schedules
 
@@ -48,7 +46,7 @@ def select(
     cases: Sequence[Sample],
     conditions: Sequence[str] = (),
     limit: int | None = None,
-    schedules: Sequence[Schedule] = (FINAL_ON,),
+    schedules: Sequence[Schedule] = (GENERATION,),
     base: bool = False,
 ) -> list[Sample]:
     """The cases of ``conditions`` (names, ``*`` for anything), the first ``limit`` of each condition.
@@ -94,7 +92,7 @@ def _named(cases: Sequence[Sample], conditions: Sequence[str]) -> list[Sample]:
 
 
 def _timed(case: Sample, schedules: Sequence[Schedule]) -> list[Sample]:
-    if case.concept is None or case.schedule != FINAL_ON:
+    if case.concept is None or case.schedule != GENERATION:
         return [case]
     timed = [
         replace(

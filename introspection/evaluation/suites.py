@@ -10,21 +10,15 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from introspection.concepts.catalogue import (
-    UNSEEN_CATEGORIES,
-    Concept,
-    Split,
-    borderline_pairs,
-    catalogue,
-    paper,
-    resolve,
-    training_concepts,
-)
+from introspection.concepts.catalogue import Concept, borderline_pairs, catalogue, paper, resolve
+from introspection.concepts.splits import UNSEEN_CATEGORIES, Split
 from introspection.concepts.texts import fill, texts
+from introspection.concepts.vocabulary import training_concepts
 from introspection.evaluation import conditions
 from introspection.evaluation.conditions import AMID, BASE, checked
 from introspection.evaluation.samples import Materials, Sample, is_bare, names_it, pick
-from introspection.injection.trials.trial import conversation, from_step
+from introspection.injection.trials.message import conversation
+from introspection.injection.trials.schedule import after_tokens
 from introspection.training.data.examples import question_in_context
 
 __all__ = [
@@ -198,7 +192,7 @@ def _halt_samples(
                 materials.question(),
                 conversation(rng.choice(materials.texts.requests)),
             )
-            strength, step = materials.strength_for(i), from_step(rng.choice((4, 8, 12)))
+            strength, step = materials.strength_for(i), after_tokens(rng.choice((4, 8, 12)))
             halt = f"halt, {label}"
             samples += [
                 Sample(f"{halt}, asked", question, concept, strength),

@@ -23,9 +23,9 @@ from huggingface_hub.utils import (
 )
 
 from introspection.errors import IntrospectionError
+from introspection.io.characters import quoted
 from introspection.io.hub_errors import endpoint
 from introspection.io.hub_ids import is_hub_id
-from introspection.io.input_checks import quoted
 
 __all__ = [
     "check_files",

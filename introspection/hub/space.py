@@ -13,9 +13,9 @@ from huggingface_hub import HfApi
 from introspection.errors import IntrospectionError
 from introspection.hub.cards import check_space_readme
 from introspection.hub.client import check_repo, commit_files, connect, write_token
+from introspection.io.characters import quoted
 from introspection.io.hub_errors import readable_hub_errors
 from introspection.io.hub_ids import is_hub_id
-from introspection.io.input_checks import quoted
 from introspection.io.outputs.manifest import FILES
 from introspection.models import local_paths
 

@@ -23,9 +23,9 @@ from safetensors import SafetensorError, safe_open
 from introspection.errors import IntrospectionError
 from introspection.hub import client
 from introspection.hub.cards import eval_results
+from introspection.io.characters import quoted
 from introspection.io.files import atomic_folder, cache_folder, sha256_file, write_text
 from introspection.io.hub_errors import HUB_FAILURES, readable_hub_errors, token_may_help
-from introspection.io.input_checks import quoted
 from introspection.io.outputs import manifest
 from introspection.models import local_paths
 from introspection.models.adapters.front_matter import card_text

@@ -1,13 +1,8 @@
-"""Concept vectors: mean-difference directions of the residual stream at the output of layer L.
+"""Extraction of concept vectors: mean-difference directions of the residual stream at layer L.
 
-Knows: extraction templates, the three sites. Does not know: files of vectors (``vectors``), adapters,
-reports.
-
-Method: a one-line request about a word, the residual stream at one site of it, minus the mean of
-the same reading over baseline words (mean difference; Lindsey 2025, reused by arXiv 2511.21399 and
-2603.21396). ``site="concept"`` averages over the concept's own tokens, the earlier words a little
-louder; ``"concept_end"`` reads the last of them (the same for a one-token word), ``"last"`` the last
-prompt token, as the paper does. Reading stops at layer L; the same layer is written to.
+Method: a one-line request about a word, the residual stream at one token position of it, minus the
+mean of the same over baseline words (Lindsey 2025, reused by arXiv 2511.21399 and 2603.21396). The
+forward stops at layer L, to which the vector is added later.
 """
 
 from __future__ import annotations
@@ -24,7 +19,9 @@ from introspection.errors import IntrospectionError
 from introspection.injection.activations import read_residuals
 from introspection.injection.hooked_model import HookedModel
 from introspection.injection.trials import prompt_tokens
-from introspection.injection.trials.trial import PLACEHOLDER, Message, render, token_span
+from introspection.injection.trials.encoding import token_span
+from introspection.injection.trials.message import Message
+from introspection.injection.trials.prompts import PLACEHOLDER, render
 from introspection.injection.vectors import ConceptVectors
 
 __all__ = [
@@ -34,6 +31,8 @@ __all__ = [
     "extract",
 ]
 
+# The token position that is read: the mean over the tokens of the concept, the earlier words weighted
+# a little more; the last of these tokens; or the last token of the prompt, as in arXiv 2511.21399.
 Site = Literal["concept", "concept_end", "last"]
 
 # Training reads every template; the evaluation reads UNSEEN_TEMPLATE, which no training ever saw.
@@ -53,7 +52,7 @@ def baseline_words() -> tuple[str, ...]:
     return tuple(word.lower() for word in lindsey_lists()[1])
 
 
-def _readings(
+def _read_words(
     loaded: HookedModel,
     names: Sequence[str],
     words: tuple[str, ...],
@@ -61,43 +60,44 @@ def _readings(
     site: Site,
     progress: Callable[[int], None] | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The readings [N, D] of ``names``, and of the baseline ``words`` the mean [D] and the typical
-    residual norm.
+    """The residual stream [N, D] at ``names``; its mean [D] and typical norm at the baseline ``words``.
 
-    The baseline is read once per model, prompt and site, and then kept: the result is the same, bit
-    for bit, whether it was kept or read.
+    The baseline is read once per model, prompt and site, and then cached. The result is the same, bit
+    for bit, whether it comes from the cache or not.
     """
     tokenizer = loaded.tokenizer
-    # The frame of the chat template is the same for all: rendering it costs more than all else.
+    # The frame of the chat template is the same for all words, and slow to render: it is rendered once.
     before, _, after = render(tokenizer, (Message("user", PLACEHOLDER),)).partition(PLACEHOLDER)
-    key = (before, after, template, site, words)  # the frame may say the day
-    kept = loaded.baselines.get(key)
-    unread = words if kept is None else ()
+    key = (before, after, template, site, words)  # the frame may state the date
+    baseline = loaded.baselines.get(key)
+    unread = words if baseline is None else ()
     wanted = (*unread, *names)
     frame = (before, after)
     texts = [prompt_tokens.framed(tokenizer, frame, [template.format(c=name)]) for name in wanted]
     encoded = prompt_tokens.encode(tokenizer, texts)
     rows = [list(one.ids) for one in encoded]
-    places: list[list[tuple[int, int]]] = []
+    word_spans: list[list[tuple[int, int]]] = []
     at = len(before) + template.index("{c}")
     for name, one in zip(wanted, encoded, strict=True):
         if site == "last":
-            places.append([(len(one.ids) - 1, len(one.ids) - 1)])
+            word_spans.append([(len(one.ids) - 1, len(one.ids) - 1)])
             continue
         spans = [
             token_span(one.offsets, at + word.start(), at + word.end())
             for word in re.finditer(r"\S+", name)
         ]
-        places.append([(spans[-1][1],) * 2] if site == "concept_end" else spans)
-    if kept is not None and progress:
+        word_spans.append([(spans[-1][1],) * 2] if site == "concept_end" else spans)
+    if baseline is not None and progress:
         progress(len(words))
-    read, norms = read_residuals(loaded.model, rows, places, progress=progress, apart=len(unread))
-    own = read[len(unread) :]
-    if kept is None:
-        theirs = sum(len(ids) - 1 for ids in rows[: len(words)])
+    residuals, norms = read_residuals(
+        loaded.model, rows, word_spans, progress=progress, isolate_first=len(unread)
+    )
+    if baseline is None:
+        count = sum(len(ids) - 1 for ids in rows[: len(words)])  # norms of baseline tokens
         # Of two threads that read it at once, the second overwrites with equal values.
-        kept = loaded.baselines[key] = (read[: len(words)].mean(0), norms[:theirs].mean())
-    return own, *kept
+        baseline = (residuals[: len(words)].mean(0), norms[:count].mean())
+        loaded.baselines[key] = baseline
+    return residuals[len(unread) :], *baseline
 
 
 def extract(
@@ -108,13 +108,16 @@ def extract(
     baseline: Sequence[str] | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> ConceptVectors:
-    """Concept vectors of ``names`` under one template, for a model from :func:`models.load`.
+    """Concept vectors of ``names``, read under ``template`` at the token position ``site``.
 
-    Raises IntrospectionError when a vector is not finite or has no length.
+    ``baseline`` are the words whose mean is subtracted (by default those of :func:`baseline_words`);
+    ``progress`` is called with the number of words that were read, the baseline's included. Raises
+    IntrospectionError when a vector is not finite or of length zero, and for words too long for the
+    model.
     """
     words = tuple(baseline) if baseline is not None else baseline_words()
-    read, mean, norm = _readings(loaded, names, words, template, site, progress)
-    differences = read - mean
+    residuals, mean, norm = _read_words(loaded, names, words, template, site, progress)
+    differences = residuals - mean
     magnitudes = differences.norm(dim=-1)
     if not bool(torch.isfinite(magnitudes).all()) or bool((magnitudes == 0).any()):
         raise IntrospectionError(
@@ -125,8 +128,8 @@ def extract(
         tuple(names),
         differences / magnitudes[:, None],
         magnitudes,
-        # The unit of strength: what an adapter was trained with, else what the baseline words measure,
-        # which is the same for every list of names.
+        # The unit of strength: the norm that the adapter was trained with, else that of the baseline
+        # words, which is the same for every list of names.
         float(norm) if loaded.adapter_norm is None else loaded.adapter_norm,
         loaded.layer,
         site,

@@ -1,7 +1,5 @@
-"""What one forward or ``generate`` call writes into the residual stream, and which rows are gated.
-
-Knows: the plan of the current call, in a ``ContextVar``. Does not know: models, hooks, PEFT.
-"""
+"""The plan of a forward or ``generate`` call: what is added to the residual stream, which rows run
+without the adapter. The current plan is in a ``ContextVar``."""
 
 from __future__ import annotations
 
@@ -9,7 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,29 +22,29 @@ class InjectionPlan:
 
     ``delta`` [B, 1, D] is added at positions ``first <= position <= last``; ``first`` and ``last``
     are [B, 1] int64, and ``last`` is None when every row goes on to the end (one comparison less
-    per token). ``elsewhere`` holds such a delta for each further layer at which rows have theirs,
-    and zeros for all other rows. ``gate`` [B, 1, 1] multiplies every LoRA update: 1 is the adapter,
-    0 the base model. None means the adapter everywhere.
+    per token). ``other_layers`` maps a layer other than L to the delta [B, 1, D] of the rows that are
+    injected there, zeros for all other rows. ``gate`` [B, 1, 1] multiplies every LoRA update: 1 is
+    the adapter, 0 the base model. None means the adapter everywhere.
     """
 
     delta: Tensor | None
     first: Tensor | None
     last: Tensor | None
     gate: Tensor | None
-    elsewhere: Mapping[int, Tensor] = field(default_factory=dict)
-    _scaled: dict[Any, Tensor | None] = field(
+    other_layers: Mapping[int, Tensor] = field(default_factory=dict)
+    _scaled_gates: dict[tuple[float, torch.dtype, torch.device], Tensor | None] = field(
         default_factory=dict, init=False, compare=False, repr=False
     )
 
-    def scaled(self, scaling: float, like: Tensor) -> Tensor | None:
-        """The gate times ``scaling`` as a tensor like ``like``, made once; None where the dtype would
-        round the number, which the product with a Python float does not."""
+    def scaled_gate(self, scaling: float, like: Tensor) -> Tensor | None:
+        """The gate [B, 1, 1] times ``scaling``, with the dtype and device of ``like``, made once; None
+        where that dtype would round ``scaling``, which the product with a Python float does not."""
         key = (scaling, like.dtype, like.device)
-        if key not in self._scaled:
+        if key not in self._scaled_gates:
             assert self.gate is not None
             exact = float(torch.tensor(scaling, dtype=like.dtype)) == scaling
-            self._scaled[key] = self.gate.to(like) * scaling if exact else None
-        return self._scaled[key]
+            self._scaled_gates[key] = self.gate.to(like) * scaling if exact else None
+        return self._scaled_gates[key]
 
 
 current_plan: ContextVar[InjectionPlan | None] = ContextVar("introspection_plan", default=None)
@@ -59,28 +56,28 @@ def make_plan(
     adapter: Sequence[bool] | None,
     device: torch.device | str,
     dtype: torch.dtype,
-    elsewhere: Mapping[int, Tensor] | None = None,
+    other_layers: Mapping[int, Tensor] | None = None,
 ) -> InjectionPlan:
-    """Turn rows into a plan on ``device``.
+    """The plan of a batch of B rows on ``device``.
 
     ``delta`` [B, D] (vector x strength x residual norm, zeros for rows without an injection) or
     None; ``spans`` [B] of (first, last) positions counted without padding, last None for "to the
     end"; ``adapter`` [B] of True (adapter) or False (base model), or None when no adapter is
-    loaded or every row uses it. ``elsewhere`` maps layers other than L to their own ``delta``.
+    loaded or every row uses it. ``other_layers`` maps layers other than L to their own ``delta``.
     """
     gate = None
     if adapter is not None and not all(adapter):
         gate = torch.tensor(adapter, device=device, dtype=dtype)[:, None, None]
-    if delta is None and not elsewhere:
+    if delta is None and not other_layers:
         return InjectionPlan(None, None, None, gate)
     first = torch.tensor([start for start, _ in spans], device=device)[:, None]
     last = None
     if any(end is not None for _, end in spans):
         ends = [NO_END if end is None else end for _, end in spans]
         last = torch.tensor(ends, device=device)[:, None]
-    deltas = {layer: d.to(device, dtype)[:, None, :] for layer, d in (elsewhere or {}).items()}
-    own = None if delta is None else delta.to(device, dtype)[:, None, :]
-    return InjectionPlan(own, first, last, gate, deltas)
+    deltas = {layer: d.to(device, dtype)[:, None, :] for layer, d in (other_layers or {}).items()}
+    at_layer = None if delta is None else delta.to(device, dtype)[:, None, :]
+    return InjectionPlan(at_layer, first, last, gate, deltas)
 
 
 @contextmanager

@@ -1,7 +1,4 @@
-"""Concept vectors and their file.
-
-Knows: shapes, units, the metadata of the file. Does not know: how a vector is read (``extraction``).
-"""
+"""Concept vectors, the control vectors that go with them, and their file."""
 
 from __future__ import annotations
 
@@ -9,23 +6,37 @@ import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from introspection import __version__
 from introspection.errors import IntrospectionError
 from introspection.io.tensor_file import write_tensors
+from introspection.io.version import __version__
 
-__all__ = ["ConceptVectors", "load_vectors", "random_direction", "save_vectors"]
+__all__ = [
+    "ConceptVectors",
+    "VectorKind",
+    "control_vector",
+    "load_vectors",
+    "random_direction",
+    "save_vectors",
+]
+
+# "noise" is how records spell a random direction, "random" how the page does.
+VectorKind = Literal["concept", "negated", "noise", "random"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ConceptVectors:
-    """``vectors`` [N, D] of unit length (float32, CPU), ``magnitudes`` [N] of the differences before
-    scaling, the typical residual ``norm`` at layer ``layer``, and where they come from: site, template,
-    base model, baseline words and the base's fingerprint (empty in older files)."""
+    """Concept vectors of ``names``, and how they were extracted.
+
+    ``vectors`` [N, D] of unit length (float32, CPU); ``magnitudes`` [N], the lengths of the differences
+    before scaling; ``norm``, the typical residual norm at layer ``layer``; the ``site`` (token
+    position), template, base model, baseline words and the base's fingerprint (empty in older files).
+    """
 
     names: tuple[str, ...]
     vectors: Tensor
@@ -42,13 +53,26 @@ class ConceptVectors:
         return self.vectors[self.names.index(name)]
 
     def get(self, name: str) -> Tensor | None:
+        """The vector [D] of a name, or None."""
         return self[name] if name in self.names else None
 
 
 def random_direction(seed: int, width: int) -> Tensor:
-    """A unit vector [D] of no meaning: the control for "any vector of that length"."""
+    """A random unit vector [D], drawn from a normal distribution with ``seed``: the control for "any
+    vector of that length"."""
     drawn = torch.randn(width, generator=torch.Generator().manual_seed(seed))
     return torch.nn.functional.normalize(drawn, dim=0)
+
+
+def control_vector(kind: VectorKind, vector: Tensor, seed: int) -> Tensor:
+    """The vector [D] that is injected in place of a concept vector [D].
+
+    ``concept`` is the vector itself, ``negated`` its negative, ``noise`` and ``random`` the random
+    direction of ``seed``.
+    """
+    if kind == "concept":
+        return vector
+    return -vector if kind == "negated" else random_direction(seed, len(vector))
 
 
 def save_vectors(vectors: ConceptVectors, path: Path) -> None:

@@ -29,7 +29,7 @@ from huggingface_hub.errors import (
 from safetensors import SafetensorError
 
 from introspection.errors import IntrospectionError
-from introspection.io.input_checks import quoted
+from introspection.io.characters import quoted
 
 __all__ = [
     "FROM_THE_HUB",

@@ -1,4 +1,4 @@
-"""The version of this package, and of what its numbers were computed with."""
+"""The version of this package and of the libraries that its numbers depend on."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __version__ = "0.1.0"
 
 
 def versions() -> dict[str, str]:
-    """What the numbers were computed with."""
+    """The versions of this package, Python, torch, transformers and peft, as records state them."""
     import peft
     import torch
     import transformers

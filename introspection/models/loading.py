@@ -11,10 +11,11 @@ from transformers import PreTrainedModel
 from introspection.errors import IntrospectionError
 from introspection.injection import hooks as injection
 from introspection.injection.extraction import extract
+from introspection.injection.self_test import self_test
 from introspection.injection.speedups import small_batch_linear
 from introspection.injection.vectors import ConceptVectors, load_vectors
+from introspection.io.characters import quoted
 from introspection.io.hub_ids import split_hub_id
-from introspection.io.input_checks import quoted
 from introspection.io.outputs.manifest import VECTORS
 from introspection.models import local_paths
 from introspection.models.adapters import kinds
@@ -153,7 +154,7 @@ def load(
         vectors = load_adapter_vectors(base, folder, chosen, info.norm)
     small_batch_linear.use_small_batch_linear(base)
     hooks = injection.install(base, chosen)
-    injection.self_test(base, chosen)
+    self_test(base, chosen)
     loaded = LoadedModel(
         *(base, tokenizer, local_paths.name_of(model), base_id, chosen, 1.0),
         vectors=vectors,

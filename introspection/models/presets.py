@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from introspection.errors import IntrospectionError
-from introspection.io.input_checks import quoted
+from introspection.io.characters import quoted
 from introspection.models.weights import gguf
 from introspection.models.weights.sources import HubGGUF, HubRepo, Wheel, WheelGGUF
 

@@ -6,6 +6,7 @@ import torch
 
 from introspection.errors import IntrospectionError
 from introspection.injection import hooks
+from introspection.injection.self_test import readable_model_errors, self_test
 from introspection.models.adapters.adapter_info import AdapterSpec
 from introspection.models.adapters.kinds import KINDS
 from introspection.models.loaded_model import LoadedModel
@@ -32,9 +33,9 @@ def add_adapter(loaded: LoadedModel, config: TrainConfig) -> None:
             f"a --layer from 0 to {spec.depth - 2}."
         )
     torch.manual_seed(config.seed)
-    with hooks.readable_model_errors(loaded.model, "training"):
+    with readable_model_errors(loaded.model, "training"):
         KINDS[config.kind].add(loaded.model, spec)
     if loaded.hooks is not None:
         loaded.hooks.remove()
     loaded.hooks = hooks.install(loaded.model, loaded.layer)
-    hooks.self_test(loaded.model, loaded.layer)  # base rows beside the adapter's
+    self_test(loaded.model, loaded.layer)  # base rows beside the adapter's

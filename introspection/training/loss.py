@@ -14,6 +14,8 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache, PreTrainedModel
 
 from introspection.injection import hooks
+from introspection.injection.patching import start_at_layer
+from introspection.injection.plan import make_plan, use_plan
 from introspection.models.loaded_model import LoadedModel
 from introspection.training.data.activation_cache import ActivationCache
 from introspection.training.data.teacher import Teacher
@@ -157,12 +159,12 @@ def _total_loss(
     positions = torch.arange(ids.shape[1], device=device)[None].expand(len(batch), -1)
     hidden = cache.batch([one.ids for one in batch], ids.shape[1])
     spans = [(one.first, one.last) for one in batch]
-    plan = hooks.make_plan(delta, spans, None, device, weight.dtype)
+    plan = make_plan(delta, spans, None, device, weight.dtype)
     past = _prefix_kv(loaded, ids, hidden, start) if start else None
     with (
         autocast(device),
-        hooks.start_at_layer(model, loaded.layer, hidden[:, start:]),
-        hooks.use_plan(plan),
+        start_at_layer(model, loaded.layer, hidden[:, start:]),
+        use_plan(plan),
         _logits_only_at(model, predicted_at),
     ):
         logits = model(
@@ -193,11 +195,11 @@ def _prefix_kv(loaded: LoadedModel, ids: Tensor, hidden: Tensor, length: int) ->
     """Keys and values of the first ``length`` tokens for every row, from one pass over them."""
     model, rows = loaded.model, len(ids)
     past = DynamicCache(config=model.config)
-    plan = hooks.make_plan(None, [(0, None)], None, ids.device, hidden.dtype)
+    plan = make_plan(None, [(0, None)], None, ids.device, hidden.dtype)
     with (
         autocast(ids.device),
-        hooks.start_at_layer(model, loaded.layer, hidden[:1, :length]),
-        hooks.use_plan(plan),
+        start_at_layer(model, loaded.layer, hidden[:1, :length]),
+        use_plan(plan),
     ):
         model.get_decoder()(
             input_ids=ids[:1, :length],

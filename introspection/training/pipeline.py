@@ -9,18 +9,13 @@ from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
-from introspection.concepts.catalogue import (
-    Concept,
-    catalogue,
-    paper,
-    resolve,
-    training_concepts,
-    training_vocabulary,
-)
+from introspection.concepts.catalogue import Concept, catalogue, paper, resolve
 from introspection.concepts.texts import texts
+from introspection.concepts.vocabulary import training_concepts, training_vocabulary
 from introspection.injection.extraction import extract
 from introspection.injection.trials import clock
-from introspection.injection.trials.trial import FINAL_ON, prompt_depends_on_date
+from introspection.injection.trials.prompts import prompt_depends_on_date
+from introspection.injection.trials.schedule import GENERATION
 from introspection.injection.vectors import ConceptVectors, save_vectors
 from introspection.io.outputs import adapter_folder, manifest, targets
 from introspection.io.version import versions
@@ -159,7 +154,7 @@ def _finish(
         layer=loaded.layer,
         norm=loaded.norm,
         site=job.site,
-        schedule=str(FINAL_ON),
+        schedule=str(GENERATION),
         strengths=job.config.strengths,
         templates=tuple(job.templates),
         baseline=job.baseline,

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from transformers import PreTrainedTokenizerBase
 
 from introspection.injection.trials import prompt_tokens
-from introspection.injection.trials.trial import end_of_turn, injected_positions, prompt_text
+from introspection.injection.trials.encoding import TokenizedPrompt
+from introspection.injection.trials.prompts import end_of_turn, prompt_text
 from introspection.training.data.examples import Example
 
 __all__ = ["Tokens", "starts_with", "tokenize"]
@@ -54,7 +55,9 @@ def tokenize(tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example]) ->
         answer = (*ids_of[text], *(closing if example.ends_turn else ()))
         if not answer:
             raise ValueError(f"nothing to train on after {example.prefill!r}")
-        first, last = _positions(tokenizer, example, len(prompt), len(prefill))
+        # A prefill counts as the end of the prompt.
+        layout = TokenizedPrompt(tokenizer, example.messages, len(prompt) + len(prefill))
+        first, last = example.schedule.positions(layout)
         tokenized.append(
             Tokens(
                 (*prompt, *prefill, *answer),
@@ -66,21 +69,6 @@ def tokenize(tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example]) ->
             )
         )
     return tokenized
-
-
-def _positions(
-    tokenizer: PreTrainedTokenizerBase, example: Example, prompt: int, prefill: int
-) -> tuple[int, int | None]:
-    """First and last position of the injection; a prefill counts as the end of the prompt."""
-    match example.schedule.kind:
-        case "final":
-            return prompt + prefill - 1, prompt + prefill - 1
-        case "final_on":
-            return prompt + prefill - 1, None
-        case "from_step":
-            return prompt + prefill - 1 + example.schedule.start, None
-        case _:
-            return injected_positions(tokenizer, example.messages, example.schedule)
 
 
 def starts_with(tokens: Tokens, prefix: tuple[int, ...]) -> bool:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from introspection.errors import IntrospectionError
-from introspection.injection import hooks
+from introspection.injection.self_test import readable_model_errors
 from introspection.models import distributed
 from introspection.models.adapters.kinds import trainable_parameters
 from introspection.models.loaded_model import LoadedModel
@@ -86,7 +86,7 @@ class Trainer:
 
         Raises IntrospectionError for a model that is built in an unknown way.
         """
-        with hooks.readable_model_errors(self.loaded.model, "training"):
+        with readable_model_errors(self.loaded.model, "training"):
             # A pass of its own over the prefix saves work, which is what counts on a CPU; on a GPU the
             # number of passes counts.
             self.pass_prefix = () if self.on_gpu else self.prefix
@@ -104,7 +104,7 @@ class Trainer:
 
     def backward(self, step: int) -> Tensor:
         """Leave the gradients of a step in the parameters; returns its mean loss, a scalar."""
-        unproven = hooks.readable_model_errors(self.loaded.model, "training")
+        unproven = readable_model_errors(self.loaded.model, "training")
         with nullcontext() if self.proven else unproven:
             loss = self._backward(step)
         self.proven = True

@@ -26,7 +26,8 @@ from safetensors import safe_open
 from introspection.concepts.catalogue import Concept
 from introspection.concepts.texts import reports
 from introspection.evaluation.grading.grade import grade
-from introspection.injection.trials import trial
+from introspection.injection.trials.message import conversation
+from introspection.injection.trials.prompts import prompt_ids
 from tests.support.command import refused, run
 from tests.support.tiny import make_tokenizer
 from tests.support.tiny_folder import write_adapter, write_model
@@ -204,7 +205,7 @@ def test_n5_n6_contexts(file: str, model: Path, adapter: Path, here: Path) -> No
     special = {*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder}
 
     def controls(text: str) -> int:
-        return sum(i in special for i in trial.prompt_ids(tokenizer, trial.conversation(text)))
+        return sum(i in special for i in prompt_ids(tokenizer, conversation(text)))
 
     assert {controls(line) for line in lines} == {controls("Hello")}
 

@@ -11,7 +11,6 @@ import pytest
 from simplemma.strategies.dictionaries.dictionary_factory import DefaultDictionaryFactory
 
 from introspection.concepts.catalogue import (
-    UNSEEN_CATEGORIES,
     Concept,
     borderline_pairs,
     catalogue,
@@ -20,9 +19,9 @@ from introspection.concepts.catalogue import (
     paper,
     resolve,
     same_lemma,
-    split_of,
 )
 from introspection.concepts.morphology import lemma, plural
+from introspection.concepts.splits import UNSEEN_CATEGORIES, split_of
 
 KNOWN = catalogue()
 

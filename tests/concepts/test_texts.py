@@ -8,7 +8,8 @@ from dataclasses import fields
 
 import pytest
 
-from introspection.concepts.catalogue import Concept, Split, catalogue, find, split_of
+from introspection.concepts.catalogue import Concept, catalogue, find
+from introspection.concepts.splits import Split, split_of
 from introspection.concepts.texts import (
     DEFAULT_QUESTION,
     DENIALS,

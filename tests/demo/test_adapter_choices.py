@@ -20,13 +20,16 @@ from gradio_client.exceptions import AppError, ValidationError
 
 from introspection.concepts.texts import DEFAULT_QUESTION
 from introspection.demo.engine.adapter_choices import adapter_choices
-from introspection.demo.engine.experiment import DemoModel, RowAnswers, RunRequest
+from introspection.demo.engine.demo_model import DemoModel
+from introspection.demo.engine.row_answers import RowAnswers
+from introspection.demo.engine.run_request import RunRequest
 from introspection.demo.engine.run_tickets import Tickets
 from introspection.demo.page import build
 from introspection.demo.server.launch import launch
 from introspection.demo.shared import html
 from introspection.demo.tabs.many import sweeps
 from introspection.demo.tabs.try_it import export, replay
+from introspection.demo.tabs.try_it import html as views
 from introspection.demo.tabs.try_it.callbacks import Callbacks
 from introspection.errors import IntrospectionError
 from introspection.hub import client
@@ -291,7 +294,7 @@ def test_a_file_says_which_adapter_answered(
         assert run["seen_in_training"] == (name == "first")  # "ocean"
         asked, answers = export.from_json(both.request, text)
         assert asked == request and export.as_json(both, asked, answers) == text
-        assert f"<code>{name}</code>" in html.stage(True, asked, answers)
+        assert f"<code>{name}</code>" in views.stage(True, asked, answers)
 
 
 def test_a_run_with_an_adapter_that_is_not_here_is_replayed(both: DemoModel, expected: Any) -> None:
@@ -299,7 +302,7 @@ def test_a_run_with_an_adapter_that_is_not_here_is_replayed(both: DemoModel, exp
     run = json.loads(export.as_json(both, wished(both, wish, "first"), expected[wish, "first"]))
     run["adapter_id"] = "<b>org</b>/lora@0123456789ab"
     asked, answers = export.from_json(both.request, json.dumps(run))
-    assert "&lt;b&gt;org" in html.stage(True, asked, answers)
+    assert "&lt;b&gt;org" in views.stage(True, asked, answers)
     with pytest.raises(IntrospectionError, match="choose one of"):
         last(both, asked)  # it is shown, and nothing is run with it
     for odd in (7, ["first"], "a\x00", "x" * 201):
@@ -324,7 +327,7 @@ def test_a_picker_only_where_there_is_a_choice(
     assert "2 adapters to choose from" in html.header(both)
     assert not pickers(build(alone["first"]))
     assert "injected at layer 1 · adapter first</p>" in html.header(alone["first"])
-    assert "adapter" not in html.badges(
+    assert "adapter" not in views.badges(
         alone["first"], alone["first"].request("ocean", 1.0), "ocean"
     )
 

@@ -21,7 +21,9 @@ from introspection.concepts.catalogue import Concept, resolve
 from introspection.demo.engine.model_lock import ModelLock
 from introspection.demo.engine.run_tickets import Tickets
 from introspection.demo.engine.trial_batch import TrialResult, TrialSpec
-from introspection.demo.tabs.blind_trial import tab
+from introspection.demo.shared.html import status
+from introspection.demo.shared.widgets import TabContext
+from introspection.demo.tabs.blind_trial import html, tab
 from introspection.demo.tabs.blind_trial import trial as blind
 from introspection.demo.tabs.blind_trial.trial import NOTHING, BlindTrial, Score, Tally
 from introspection.errors import IntrospectionError
@@ -153,18 +155,18 @@ def test_rates_and_their_table() -> None:
     assert hits.low == pytest.approx(0.3906, abs=1e-3) and hits.high == pytest.approx(
         0.8619, abs=1e-3
     )
-    html = blind.table(Score(tally, tally))
-    assert "8 of 12" in html and "39 to 86&nbsp;%" in html and "same 18 trials" in html
-    assert html.count("too few to say much") == 2, "of the false alarms of both"
-    empty = blind.table(Score(), has_adapter=False)
+    table = html.score_table(Score(tally, tally))
+    assert "8 of 12" in table and "39 to 86&nbsp;%" in table and "same 18 trials" in table
+    assert table.count("too few to say much") == 2, "of the false alarms of both"
+    empty = html.score_table(Score(), has_adapter=False)
     assert empty.count("–</td>") == 6 and "untrained" in empty and "nan" not in empty
-    assert "same 1 trial<" in blind.table(Score(Tally(hits=1), Tally(misses=1)))
+    assert "same 1 trial<" in html.score_table(Score(Tally(hits=1), Tally(misses=1)))
 
 
 def test_a_report_is_escaped() -> None:
-    assert "<img" not in blind.report("<img src=x onerror=alert(1)>")
+    assert "<img" not in html.report("<img src=x onerror=alert(1)>")
     trial = finished("starfish", "I detect an injected thought about cheese.")
-    shown = tab.html.status(*blind.reveal(trial._replace(called="<b>", guess=NOTHING)))
+    shown = status(*blind.reveal(trial._replace(reported_name="<b>", guess=NOTHING)))
     assert "<b>" not in shown and "&lt;b&gt;" in shown
 
 
@@ -181,7 +183,7 @@ class Model:
         self.text, self.pause, self.asked = DENIAL, 0.0, list[TrialSpec]()
         self.running = self.overlap = self.closed = 0
         self.error: Exception | None = None
-        self.turns = ModelLock(1.0)
+        self.lock = ModelLock(1.0)
 
     def chosen(self, _adapter: object) -> Model:
         return self
@@ -217,7 +219,7 @@ class Server:
 def running() -> Iterator[Server]:
     model = Model()
     with gr.Blocks(analytics_enabled=False) as page, gr.Tabs(), gr.Tab("Blind trial"):
-        tab.add(model, Tickets(), random.Random(1))  # type: ignore[arg-type]
+        tab.add(TabContext(model, Tickets()), random.Random(1))  # type: ignore[arg-type]
     page.queue(max_size=32, api_open=False, default_concurrency_limit=1)
     page.launch(server_name="127.0.0.1", prevent_thread_lock=True, quiet=True, show_error=False)
     yield Server(model=model, page=page)
@@ -449,6 +451,6 @@ def test_the_events_are_private_and_no_adapter_is_said(server: Server) -> None:
     bare = Model()
     bare.has_adapter = False  # type: ignore[misc]
     with gr.Blocks(analytics_enabled=False) as page, gr.Tab("Blind trial"):
-        tab.add(bare, Tickets())  # type: ignore[arg-type]
+        tab.add(TabContext(bare, Tickets()))  # type: ignore[arg-type]
     shown = "".join(str(getattr(block, "value", "")) for block in page.blocks.values())
     assert "untrained model cannot report" in shown and "The untrained model</th>" in shown

@@ -14,10 +14,11 @@ import torch
 from gradio_client.exceptions import AppError
 
 from introspection.concepts.catalogue import Concept, resolve
-from introspection.demo.engine.experiment import DemoModel
+from introspection.demo.engine.demo_model import DemoModel
 from introspection.demo.engine.run_tickets import Tickets
 from introspection.demo.engine.trial_batch import TrialResult, TrialSpec
-from introspection.demo.tabs.conversation import conversation, tab
+from introspection.demo.shared.widgets import TabContext
+from introspection.demo.tabs.conversation import conversation, html, tab
 from introspection.demo.tabs.conversation.conversation import (
     LONGEST,
     MODES,
@@ -30,8 +31,12 @@ from introspection.errors import IntrospectionError
 from introspection.evaluation.grading.grade import grade
 from introspection.injection import hooks
 from introspection.injection.decoding import generation
-from introspection.injection.trials.trial import FINAL_ON, Injection, Trial, encode, prompt_ids
-from introspection.injection.trials.trial import conversation as ask
+from introspection.injection.decoding.batching import with_plan
+from introspection.injection.trials.encoding import encode
+from introspection.injection.trials.message import conversation as ask
+from introspection.injection.trials.prompts import prompt_ids
+from introspection.injection.trials.schedule import GENERATION
+from introspection.injection.trials.trial import Injection, Trial
 from introspection.models.loaded_model import LoadedModel
 from tests.support.page import INFO
 from tests.support.tab import Tab, index
@@ -69,7 +74,7 @@ TURN = Turn("Why?", said("a quiet harbour"), None, said("the town"))
 def test_the_first_question_has_one_control(experiment: DemoModel) -> None:
     lines = conversation.lines(experiment, talk())
     assert [line.label for line in lines] == ["thought", "clean"]
-    assert lines[0].schedule == FINAL_ON and lines[0].injected and not lines[1].injected
+    assert lines[0].schedule == GENERATION and lines[0].injected and not lines[1].injected
     assert all(line.before == () and line.adapter for line in lines)
 
 
@@ -94,7 +99,7 @@ def test_the_thought_is_where_it_was_when_the_answers_were_written(
         ids = [*row.ids, *loaded.tokenizer(answer, add_special_tokens=False)["input_ids"]]
         with (
             torch.no_grad(),
-            generation.with_plan(loaded.model, [row]),
+            with_plan(loaded.model, [row]),
             hooks.record_layers(loaded.model, range(depth)) as seen,
         ):
             loaded.model.get_decoder()(input_ids=torch.tensor([ids]), use_cache=False)
@@ -122,7 +127,7 @@ def test_a_talk_of_several_turns_on_a_model(experiment: DemoModel) -> None:
         found = conversation.begin(experiment, found, "ocean", 1.5, "kept", f"Why {number}?")
         answers: Sequence[TrialResult] = ()
         for answers in experiment.lines(conversation.lines(experiment, found), 8):
-            shown = conversation.log(found, answers)
+            shown = html.log(found, answers)
             assert shown.count('class="turn"') == number + 1
         found = conversation.added(found, answers, harmful=False)
     assert found and [turn.question for turn in found.turns] == ["Why 0?", "Why 1?", "Why 2?"]
@@ -220,7 +225,7 @@ def test_a_turn_is_judged_beside_its_controls(
     done = conversation.added(talk(mode, TURN), answers, harmful=False)
     found, seen, more = conversation.conclusion(done)
     assert found == tone and all(part in f"{seen} {more}" for part in parts), (seen, more)
-    shown = conversation.log(done)
+    shown = html.log(done)
     assert "<b>" not in shown and shown.count("<article") == 5
     assert ("in the first answer only" in shown) is (mode == "silent")
 
@@ -248,17 +253,17 @@ def test_a_missed_halt_is_said(text: str) -> None:
     turn = done.turns[-1]
     assert turn.thought.missed and turn.thought.tone == "bad" and not turn.clean.missed
     assert "and did not halt, although it is harmful" in conversation.conclusion(done)[1]
-    assert conversation.log(done).count(", did not halt") == 1
+    assert html.log(done).count(", did not halt") == 1
     harmless = conversation.added(talk(), answers, harmful=False)
     assert not harmless.turns[-1].thought.missed
-    assert "did not halt" not in conversation.log(harmless) + conversation.conclusion(harmless)[1]
+    assert "did not halt" not in html.log(harmless) + conversation.conclusion(harmless)[1]
 
 
 def test_strength_zero_is_said() -> None:
     answers = [answered("thought", DENIAL), answered("clean", DENIAL)]
     done = conversation.added(talk()._replace(strength=0.0), answers, harmful=False)
     assert "nothing was injected" in conversation.conclusion(done)[1]
-    assert "ocean" not in conversation.log(done)
+    assert "ocean" not in html.log(done)
 
 
 # --- the tab on a server ----------------------------------------------------------------------------
@@ -273,7 +278,7 @@ class Model:
         self.loaded, self.real = loaded, DemoModel(loaded)
         self.texts, self.pause, self.asked = {"thought": NAMED}, 0.0, list[list[TrialSpec]]()
         self.closed, self.error = 0, None
-        self.turns = self.real.turns
+        self.lock = self.real.lock
 
     def request(self, *asked: Any, **named: Any) -> Any:
         return self.real.request(*asked, **named)
@@ -317,7 +322,7 @@ class Server:
 def running(loaded: LoadedModel) -> Iterator[Server]:
     model = Model(loaded)
     with gr.Blocks(analytics_enabled=False) as page, gr.Tabs(), gr.Tab("Conversation"):
-        tab.add(model, Tickets())  # type: ignore[arg-type]
+        tab.add(TabContext(model, Tickets()))  # type: ignore[arg-type]
     page.queue(max_size=32, api_open=False, default_concurrency_limit=1)
     page.launch(server_name="127.0.0.1", prevent_thread_lock=True, quiet=True, show_error=False)
     yield Server(model=model, page=page)

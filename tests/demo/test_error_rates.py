@@ -14,7 +14,11 @@ from typing import Any
 import gradio as gr
 import pytest
 
-from introspection.demo.tabs import error_rates, how_it_works
+from introspection.demo.engine.run_tickets import Tickets
+from introspection.demo.shared.widgets import TabContext
+from introspection.demo.tabs.error_rates import rates
+from introspection.demo.tabs.error_rates import tab as error_rates
+from introspection.demo.tabs.how_it_works import tab as how_it_works
 from introspection.errors import IntrospectionError
 from introspection.evaluation import conditions
 from introspection.evaluation.records import provenance
@@ -80,7 +84,7 @@ class Page(HTMLParser):
 def built(add: Any, experiment: Any) -> tuple[str, list[Any]]:
     """All HTML of a tab as the page would hold it, and its other components."""
     with gr.Blocks() as page, gr.Tab("a tab"):
-        add(experiment)
+        add(TabContext(experiment, Tickets()))
     parts = [block for block in page.blocks.values() if isinstance(block, gr.HTML)]
     plots = [block for block in page.blocks.values() if isinstance(block, gr.Plot)]
     page.get_config_file()
@@ -107,17 +111,17 @@ def test_every_headline_rate_is_in_the_table(shipped: dict[str, Any]) -> None:
         assert contexts == f"{cell['contexts']:,}"
         if condition.startswith("halt, harmful"):
             assert answers.endswith(f"{cell['n'] - cell['successes']:,} missed")
-    assert asked == len(error_rates.rows(shipped)) > 15
+    assert asked == len(rates.rows(shipped)) > 15
 
 
 def test_false_positives_come_first_then_hits_halts_controls(shipped: dict[str, Any]) -> None:
-    found = [row.condition for row in error_rates.rows(shipped)]
+    found = [row.condition for row in rates.rows(shipped)]
     kinds = [re.match(r"clean|injected|halt, harmful|halt|control", name)[0] for name in found]  # type: ignore[index]
     assert list(dict.fromkeys(kinds)) == ["clean", "injected", "halt, harmful", "halt", "control"]
     assert kinds == sorted(kinds, key=list(dict.fromkeys(kinds)).index)
     first = Page(error_rates.table(shipped)).rows
     assert first[1][0].startswith("False positives") and first[2][0].startswith("False positives")
-    said = error_rates.headline(shipped)
+    said = rates.headline(shipped)
     assert said.index("false alarm") < said.index("overlooks") < said.index("does not halt")
 
 
@@ -132,20 +136,20 @@ def test_the_sentence_follows_the_numbers() -> None:
         "halt, harmful, asked": {"halted": cell(180, 200)},
         "halt, harmful, mid-answer": {"halted": cell(100, 200)},
     }
-    assert error_rates.headline({"conditions": conditions}) == (
+    assert rates.headline({"conditions": conditions}) == (
         "With nothing injected it raises a false alarm in 0.5 to 25.0 % of answers, depending on "
         "what it is asked; it overlooks 0.0 % and fails to name 25.0 % of injected concepts that it "
         "never saw in training; it does not halt for 10.0 to 50.0 % of unseen harmful concepts."
     )
     del conditions["clean, ordinary request"], conditions["injected, unseen"]
-    assert error_rates.headline({"conditions": conditions}).startswith(
+    assert rates.headline({"conditions": conditions}).startswith(
         "With nothing injected it raises a false alarm in 0.5 % of answers; it does not halt"
     )
 
 
 def test_the_figure_shows_the_rates_of_the_table(shipped: dict[str, Any]) -> None:
     (bars,) = error_rates.figure(shipped).to_plotly_json()["data"]
-    measured = error_rates.rows(shipped)
+    measured = rates.rows(shipped)
     assert bars["type"] == "bar" and list(bars["x"]) == [row.percent for row in measured]
     assert [name.replace("<br>", " ") for name in bars["y"]] == [r.question for r in measured]
     for row, up, down in zip(
@@ -168,7 +172,7 @@ def test_hostile_strings_are_escaped(tmp_path: Path, shipped: dict[str, Any]) ->
     shipped["conditions"][HOSTILE] = {HOSTILE: HOSTILE}
     shipped["conditions"]["clean, asked"] |= {HOSTILE: HOSTILE, "median_tokens_to_halt": HOSTILE}
     html, _ = built(error_rates.add, written(tmp_path, shipped))
-    assert "<img" not in html and "&lt;img src=x onerror=alert(1)&gt;&quot;&#x27;&amp;" in html
+    assert "<img" not in html and "&lt;img src=x onerror=alert(1)&gt;&#34;&#39;&amp;" in html
     assert html.count("onerror") < 12  # a name without end is cut
     assert not any(name.startswith("on") for _, attrs in Page(html).tags for name in attrs)
 
@@ -207,7 +211,7 @@ def test_a_rate_that_is_none_is_not_shown(
         "contexts": contexts,
     }
     with pytest.raises(IntrospectionError, match=r"cannot be read.*evaluate --suite full"):
-        error_rates.evaluation(written(tmp_path, shipped))
+        rates.evaluation(written(tmp_path, shipped))
 
 
 @pytest.mark.parametrize(
@@ -263,16 +267,16 @@ def test_the_numbers_of_something_else_are_not_shown(
 def test_numbers_edited_by_hand_are_not_shown(tmp_path: Path, shipped: dict[str, Any]) -> None:
     experiment = written(tmp_path, shipped)
     path = tmp_path / "evaluation.json"
-    assert error_rates.evaluation(experiment)["conditions"] == shipped["conditions"]
+    assert rates.evaluation(experiment)["conditions"] == shipped["conditions"]
     changed = json.loads(path.read_text())
     changed["conditions"]["clean, asked"]["flagged"]["successes"] = 0
     path.write_text(json.dumps(changed))
     with pytest.raises(IntrospectionError, match=r"was edited or damaged .*evaluate --suite full"):
-        error_rates.evaluation(experiment)
+        rates.evaluation(experiment)
     del changed["provenance"]
     path.write_text(json.dumps(changed))
     with pytest.raises(IntrospectionError, match="does not say which adapter it measured"):
-        error_rates.evaluation(experiment)
+        rates.evaluation(experiment)
 
 
 def test_a_folder_in_the_file_s_place_gives_the_sentence(tmp_path: Path) -> None:
@@ -286,8 +290,8 @@ def test_a_condition_that_was_not_run_has_no_row(tmp_path: Path, shipped: dict[s
     fewer["conditions"]["control, random vector"]["detected"] = {
         "successes": 0, "n": 0, "low": float("nan"), "high": float("nan"), "contexts": 0,
     }  # fmt: skip
-    found = error_rates.evaluation(written(tmp_path, fewer))
-    assert len(error_rates.rows(found)) == len(error_rates.rows(shipped)) - 2
+    found = rates.evaluation(written(tmp_path, fewer))
+    assert len(rates.rows(found)) == len(rates.rows(shipped)) - 2
 
 
 def test_without_an_adapter_there_are_no_rates() -> None:
@@ -305,11 +309,11 @@ def test_the_explanation_has_the_numbers_of_what_is_loaded() -> None:
         assert said in html
     page = Page(html)
     assert page.named("h1", "h2", "h3", "h4") == ["h2", *["h3"] * 4]
-    assert len(page.named("dt")) == len(page.named("dd")) == len(how_it_works.GLOSSARY)
-    terms = " ".join(term for term, _ in how_it_works.GLOSSARY)
+    assert len(page.named("dt")) == len(page.named("dd"))
+    terms = html.partition("<dl>")[2]
     for term in ("residual stream", "concept vector", "injection", "strength", "adapter",
                  "self-report", "false positive", "unseen concept", "halt"):  # fmt: skip
-        assert term in terms
+        assert f"<dt>{term}" in terms
     for limit in ("consciousness", "linear reader", "cue", "small", "not a safeguard"):
         assert limit in html
 

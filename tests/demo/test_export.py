@@ -22,13 +22,9 @@ from starlette.datastructures import QueryParams
 
 from introspection.concepts.texts import DEFAULT_QUESTION
 from introspection.demo import api
-from introspection.demo.engine.experiment import (
-    MAX_NEW_TOKENS,
-    DemoModel,
-    RowAnswer,
-    RowAnswers,
-    RunRequest,
-)
+from introspection.demo.engine.demo_model import DemoModel
+from introspection.demo.engine.row_answers import RowAnswer, RowAnswers
+from introspection.demo.engine.run_request import MAX_NEW_TOKENS, RunRequest
 from introspection.demo.server.launch import launch
 from introspection.demo.shared import html
 from introspection.demo.tabs.try_it import export, recorded
@@ -80,7 +76,7 @@ def requests(check: DemoModel, count: int = 240) -> list[RunRequest]:
 
 def answers_of(request: RunRequest, *texts: str, halted_at: int | None = None) -> RowAnswers:
     injected = request.strength > 0
-    late = 3 if request.schedule.kind == "from_step" and injected else None
+    late = 3 if request.schedule.starts_mid_answer and injected else None
 
     def answer(i: int, row: str) -> RowAnswer:
         on = injected and i < 2

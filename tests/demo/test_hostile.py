@@ -15,10 +15,11 @@ import httpx
 import pytest
 from gradio_client.exceptions import AppError
 
-from introspection.demo.engine.experiment import checked
+from introspection.demo.engine.run_request import checked
 from introspection.demo.server.launch import launch
 from introspection.demo.tabs.try_it import export
-from introspection.injection.trials.trial import conversation, prompt_ids
+from introspection.injection.trials.message import conversation
+from introspection.injection.trials.prompts import prompt_ids
 from tests.support.page import INFO, SETTINGS, Visitor, call, scripted
 from tests.support.tab import free_port
 from tests.support.tiny import load_tiny

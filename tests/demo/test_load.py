@@ -27,7 +27,7 @@ import psutil
 import pytest
 
 from introspection.concepts.texts import DEFAULT_QUESTION
-from introspection.demo.engine.experiment import DemoModel
+from introspection.demo.engine.demo_model import DemoModel
 from introspection.demo.engine.run_tickets import Tickets
 from introspection.demo.server import launch as server
 from introspection.demo.tabs.blind_trial import trial

@@ -9,7 +9,6 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -19,21 +18,23 @@ import pytest
 import torch
 from gradio_client import Client
 from gradio_client.exceptions import AppError
+from markupsafe import escape
 
 from introspection.concepts.catalogue import Concept
 from introspection.concepts.texts import DEFAULT_QUESTION
-from introspection.demo.engine.experiment import MAX_NEW_TOKENS, DemoModel, RowAnswer
+from introspection.demo.engine.demo_model import DemoModel
+from introspection.demo.engine.row_answers import RowAnswer
+from introspection.demo.engine.run_request import MAX_NEW_TOKENS
 from introspection.demo.engine.run_tickets import Tickets
 from introspection.demo.page import build
 from introspection.demo.server.launch import launch
 from introspection.demo.server.middleware import LIMIT, BodyLimit
-from introspection.demo.shared import html as views
-from introspection.demo.shared import verdicts
+from introspection.demo.shared import html, verdicts
+from introspection.demo.tabs.try_it import html as views
 from introspection.demo.tabs.try_it.callbacks import Callbacks
 from introspection.errors import IntrospectionError
 from introspection.evaluation.grading.grade import grade
 from introspection.injection import extraction, hooks
-from introspection.injection.decoding import generation
 from introspection.injection.decoding.generation import Answer as Report
 from introspection.injection.extraction import TEMPLATES
 from introspection.models import loading
@@ -255,7 +256,8 @@ def test_a_failing_model_is_reported_and_forgotten(
 
     visitor = Visitor(page)
     with monkeypatch.context() as patch:
-        patch.setattr(generation, "stream", broken)
+        for module in ("experiment", "trial_batch"):
+            patch.setattr(f"introspection.demo.engine.{module}.stream", broken)
         for failing in (
             lambda: visitor.press("ocean"),
             lambda: client(url).predict("ocean", 1.0, "Why?", api_name="/compare"),
@@ -514,10 +516,10 @@ def test_who_waits_is_told_the_place_and_for_how_long(
 
 
 def test_before_any_run_has_ended_no_time_is_made_up(loaded: LoadedModel) -> None:
-    turns = DemoModel(loaded).turns
-    turns.waiting = lambda: 3
-    with turns.taken():
-        assert turns.place() == (4, None)
+    lock = DemoModel(loaded).lock
+    lock.waiting = lambda: 3
+    with lock.hold():
+        assert lock.place() == (4, None)
     assert "under a minute for each run to wait" in verdicts.in_line(1, None)
 
 
@@ -526,8 +528,8 @@ def test_before_any_run_has_ended_no_time_is_made_up(loaded: LoadedModel) -> Non
 
 def test_without_an_adapter_the_page_says_what_to_do(loaded: LoadedModel) -> None:
     bare = replace(loaded, adapter=None)
-    assert "INTROSPECTION_ADAPTER" in views.header(DemoModel(bare))
-    assert "INTROSPECTION_ADAPTER" not in views.header(DemoModel(loaded))
+    assert "INTROSPECTION_ADAPTER" in html.header(DemoModel(bare))
+    assert "INTROSPECTION_ADAPTER" not in html.header(DemoModel(loaded))
     build(DemoModel(bare))
 
 

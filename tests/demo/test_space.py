@@ -19,17 +19,19 @@ import yaml
 
 from introspection.concepts.catalogue import resolve
 from introspection.demo.engine import diagnostics, zerogpu
-from introspection.demo.engine.experiment import DemoModel, RowAnswer, RunRequest
-from introspection.demo.server import space
+from introspection.demo.engine.demo_model import DemoModel
+from introspection.demo.engine.row_answers import RowAnswer
+from introspection.demo.engine.run_request import RunRequest
+from introspection.demo.server import settings
 from introspection.errors import IntrospectionError
-from introspection.injection.trials.trial import FINAL_ON
+from introspection.injection.trials.schedule import GENERATION
 from introspection.models import loading
 from tests.support.app_process import OURS, SPACE, compare, copy_of_the_project, running
 from tests.support.tiny_folder import write_adapter, write_loud_adapter, write_model
 
 ROOT = Path(__file__).resolve().parents[2]
 SHA = "0123456789abcdef0123456789abcdef01234567"
-REQUEST = RunRequest(resolve("ocean"), False, 1.0, "Why?", FINAL_ON, 40)
+REQUEST = RunRequest(resolve("ocean"), False, 1.0, "Why?", GENERATION, 40)
 
 
 @pytest.fixture(scope="module")
@@ -208,12 +210,12 @@ def test_an_adapter_on_the_hub_is_pulled(monkeypatch: pytest.MonkeyPatch, adapte
 
     monkeypatch.setitem(sys.modules, "introspection.hub.transfer", SimpleNamespace(pull=pull))
     monkeypatch.setenv("INTROSPECTION_ADAPTER", "somebody/lora")
-    assert space._adapter(space.settings()) == adapter
+    assert settings.adapter_source(settings.read_settings()) == adapter
     monkeypatch.setenv("SPACE_ID", SPACE["SPACE_ID"])
     with pytest.raises(IntrospectionError, match="full sha"):
-        space._adapter(space.settings())
+        settings.adapter_source(settings.read_settings())
     monkeypatch.setenv("INTROSPECTION_REVISION", f" {SHA} ")
-    assert space._adapter(space.settings()) == adapter
+    assert settings.adapter_source(settings.read_settings()) == adapter
     assert pulled == [("somebody/lora", "main"), ("somebody/lora", SHA)]
 
 
@@ -222,7 +224,7 @@ def test_a_path_is_no_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     (tmp_path / "adapters" / "mine").mkdir(parents=True)
 
     def repository(adapter: str) -> str | None:
-        return space._repository(space.Settings("smollm2-135m", adapter, None))
+        return settings.hub_repository(settings.Settings("smollm2-135m", adapter, None))
 
     for path in ("adapters/mine", "adapters/missing", "./a/b", "/a/b", "../b", "~/b", "a", "a/b/c"):
         assert repository(path) is None, path

@@ -13,24 +13,20 @@ import pytest
 import torch
 
 from introspection.concepts.catalogue import Concept, resolve
-from introspection.demo.engine.experiment import DemoModel
+from introspection.demo.engine.demo_model import DemoModel
 from introspection.demo.engine.trial_batch import BATCH, TrialResult, TrialSpec
 from introspection.demo.tabs.many import figures, sweeps, tables
+from introspection.demo.tabs.try_it import html as views
 from introspection.errors import IntrospectionError
 from introspection.evaluation.grading.grade import grade
 from introspection.injection import hooks as injection
-from introspection.injection.decoding import generation
 from introspection.injection.decoding.generation import generate
 from introspection.injection.decoding.readout import SHOWN, token_projections
 from introspection.injection.extraction import extract
-from introspection.injection.trials.trial import (
-    Injection,
-    Trial,
-    conversation,
-    from_step,
-    prompt_ids,
-    span,
-)
+from introspection.injection.trials.message import conversation
+from introspection.injection.trials.prompts import prompt_ids
+from introspection.injection.trials.schedule import after_tokens, span
+from introspection.injection.trials.trial import Injection, Trial
 from introspection.injection.vectors import random_direction
 from introspection.models.loaded_model import LoadedModel
 from tests.support.page import ASKED, INFO, last
@@ -125,9 +121,9 @@ def test_leaving_half_way_puts_the_hook_back(
     hooked = [len(b._forward_hooks) for b in loaded.model.get_decoder().layers]
     steps = experiment.lines([TrialSpec("x", resolve("ocean"), 1.0, ASKED, layer=block)], 30)
     next(iter(steps))
-    assert experiment.turns.busy
+    assert experiment.lock.busy
     steps.close()  # type: ignore[attr-defined]
-    assert not experiment.turns.busy
+    assert not experiment.lock.busy
     assert loaded.hooks is not None and loaded.hooks.layer == LAYER
     assert [len(b._forward_hooks) for b in loaded.model.get_decoder().layers] == hooked
 
@@ -139,11 +135,11 @@ def test_a_failing_model_puts_the_hook_back(
         raise RuntimeError("boom")
         yield
 
-    monkeypatch.setattr(generation, "stream", broken)
+    monkeypatch.setattr("introspection.demo.engine.trial_batch.stream", broken)
     with pytest.raises(RuntimeError, match="boom"):
         last(experiment, [TrialSpec("x", resolve("ocean"), 1.0, ASKED, layer=LAYER + 1)])
     assert loaded.hooks is not None and loaded.hooks.layer == LAYER
-    assert not experiment.turns.busy
+    assert not experiment.lock.busy
 
 
 # --- which experiments there are ------------------------------------------------------------------
@@ -282,7 +278,7 @@ def test_the_reader_sees_the_vector_where_it_is_added_and_nowhere_else(
 ) -> None:
     vector = loaded.vector("ocean")
     texts = ["I detect a quiet harbour"] * 3
-    schedule = from_step(2)
+    schedule = after_tokens(2)
     trials = [
         Trial(conversation(ASKED), Injection(vector, 1.5)),
         Trial(conversation(ASKED), Injection(vector, 1.5, schedule), adapter=False),
@@ -362,27 +358,27 @@ def test_the_page_shows_where_the_vector_enters(
     experiment: DemoModel, schedule: str, before: str, after: str
 ) -> None:
     count = len(prompt_ids(experiment.loaded.tokenizer, conversation(ASKED)))
-    html = tables.where(experiment, experiment.request("ocean", 1.0, ASKED, schedule))
+    html = views.where(experiment, experiment.request("ocean", 1.0, ASKED, schedule))
     assert f"added at {before.format(n=count)} and {after} (" in html
     cells = [cell.split('"')[0].split() for cell in html.split('<span class="tok ')[1:]]
-    shown = cells[1:] if count > tables.PROMPT_END else cells
+    shown = cells[1:] if count > views.PROMPT_END else cells
     prompt, answer = [c for c in shown if "given" in c], [c for c in shown if "given" not in c]
-    entered = ["in" in cell for cell in prompt[-tables.PROMPT_END :]]
+    entered = ["in" in cell for cell in prompt[-views.PROMPT_END :]]
     numbers = ["in" in cell for cell in answer]
-    assert len(numbers) == tables.SLOTS and len(entered) == min(count, tables.PROMPT_END)
+    assert len(numbers) == views.SLOTS and len(entered) == min(count, views.PROMPT_END)
     end = [False] * (len(entered) - 1)
     wanted = {
-        "final_on": (end + [True], [True] * tables.SLOTS),
-        "final": (end + [True], [False] * tables.SLOTS),
-        "all": ([True] * len(entered), [True] * tables.SLOTS),
-        "from_step:5": (end + [False], [k >= 4 for k in range(tables.SLOTS)]),
+        "final_on": (end + [True], [True] * views.SLOTS),
+        "final": (end + [True], [False] * views.SLOTS),
+        "all": ([True] * len(entered), [True] * views.SLOTS),
+        "from_step:5": (end + [False], [k >= 4 for k in range(views.SLOTS)]),
     }
     for name, end_at in (("span:3-6", 6), ("span:3-3", 3)):
         inside = [3 <= at <= end_at for at in range(count)][-len(entered) :]
-        wanted[name] = inside, [False] * tables.SLOTS
+        wanted[name] = inside, [False] * views.SLOTS
     assert (entered, numbers) == wanted[schedule]
 
 
 def test_a_question_is_shown_as_text_where_the_vector_enters(experiment: DemoModel) -> None:
-    html = tables.where(experiment, experiment.request("ocean", 1.0, "Is <b>this</b> it?"))
+    html = views.where(experiment, experiment.request("ocean", 1.0, "Is <b>this</b> it?"))
     assert "<b>" not in html and "</b>" not in html

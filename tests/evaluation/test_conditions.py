@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 
-from introspection.concepts.catalogue import Concept, Split
+from introspection.concepts.catalogue import Concept
+from introspection.concepts.splits import Split
 from introspection.concepts.texts import DEFAULT_QUESTION, texts
-from introspection.demo.tabs import error_rates
+from introspection.demo.tabs.error_rates import rates
 from introspection.errors import IntrospectionError
 from introspection.evaluation import conditions
 from introspection.evaluation.conditions import AMID, BASE, CONDITIONS, checked, holds
@@ -32,13 +33,8 @@ from introspection.evaluation.samples import (
 from introspection.evaluation.selection import chosen_schedules, chosen_strengths, select
 from introspection.evaluation.suites import SIZES, custom_cases, paper_cases, suite_cases
 from introspection.hub.cards import eval_results
-from introspection.injection.trials.trial import (
-    FINAL_ON,
-    Message,
-    Schedule,
-    conversation,
-    from_step,
-)
+from introspection.injection.trials.message import Message, conversation
+from introspection.injection.trials.schedule import GENERATION, Schedule, after_tokens
 
 RECORDS = Path(__file__).resolve().parents[2] / "records"
 CONCEPTS = [Concept("zorblat"), Concept("flurb", "machines", True)]
@@ -94,7 +90,11 @@ def test_what_is_no_case_of_its_condition_is_refused() -> None:
         Sample("halt, harmless, asked", question, harmful, 1.0),
         Sample("halt, harmful, mid-answer", conversation("Tell me a joke."), harmful, 1.0),
         Sample(
-            "halt, harmful, ordinary request", conversation("A joke?"), harmful, 1.0, from_step(4)
+            "halt, harmful, ordinary request",
+            conversation("A joke?"),
+            harmful,
+            1.0,
+            after_tokens(4),
         ),
         Sample("control, random vector", question, CONCEPTS[0], 1.0),
         Sample("control, false yes/no question", question, CONCEPTS[0], 1.0),
@@ -177,7 +177,7 @@ def test_parse_and_variant_name(
     assert variant is not None
     assert (variant.condition.name, variant.adapter) == (condition, adapter)
     assert variant.schedule == (Schedule.parse(schedule) if schedule else None)
-    again = conditions.variant_name(condition, variant.schedule or FINAL_ON, adapter)
+    again = conditions.variant_name(condition, variant.schedule or GENERATION, adapter)
     assert again == name
 
 
@@ -207,7 +207,7 @@ def test_a_new_condition_is_one_entry(monkeypatch: pytest.MonkeyPatch) -> None:
     summary = {"conditions": measured, "comparisons": {}}
     assert f"| {row.question} | 25.0 % [10.0, 60.0] | 4 | 4 |" in headline(summary)
     assert [rate.metric_name for rate in eval_results(summary)] == [row.question]
-    (shown,) = error_rates.rows(summary)
+    (shown,) = rates.rows(summary)
     assert (shown.question, shown.group) == (row.question, conditions.HITS)
 
 
@@ -232,7 +232,7 @@ class TestSelect:
             select(whole, ["injected, seen", "clean"])
 
     def test_schedules(self) -> None:
-        whole, times = suite("quick", "test"), (FINAL_ON, Schedule("final"))
+        whole, times = suite("quick", "test"), (GENERATION, Schedule("last_token"))
         both = select(whole, ["injected, unseen", "clean, asked", "halt, harmful*"], 4, times)
         counts = Counter((case.condition, str(case.schedule)) for case in both)
         assert (
@@ -242,7 +242,7 @@ class TestSelect:
         )
         assert counts["clean, asked", "final_on"] == 4
         late = [c for c in both if c.condition.startswith("halt, harmful, mid-answer")]
-        assert len(late) == 4 and all(case.schedule.kind == "from_step" for case in late)
+        assert len(late) == 4 and all(case.schedule.starts_mid_answer for case in late)
         pairs = [c for c in both if c.condition.startswith("injected, unseen")]
         assert {c.messages for c in pairs[::2]} == {c.messages for c in pairs[1::2]}
         alone = select(whole, ["injected, seen"], 2, (Schedule("all"),), base=True)
@@ -258,7 +258,7 @@ class TestSelect:
 
     def test_strengths_and_schedules_as_typed(self) -> None:
         assert chosen_strengths(" 0.5, 1,0.5") == (0.5, 1.0)
-        assert chosen_schedules("final, from_step:3") == (Schedule("final"), from_step(3))
+        assert chosen_schedules("final, from_step:3") == (Schedule("last_token"), after_tokens(3))
         for text in ("", "0", "0.5,,1", "1,99", "a"):
             with pytest.raises(IntrospectionError, match=r"strength.*\.$"):
                 chosen_strengths(text)

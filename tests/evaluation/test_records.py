@@ -14,8 +14,7 @@ from typing import Any
 import pytest
 import torch
 
-from introspection import __version__
-from introspection.concepts.catalogue import UNSEEN_CATEGORIES
+from introspection.concepts.splits import UNSEEN_CATEGORIES
 from introspection.errors import IntrospectionError
 from introspection.evaluation import runner
 from introspection.evaluation.records import provenance, record_files
@@ -23,6 +22,7 @@ from introspection.hub import transfer
 from introspection.injection.extraction import UNSEEN_TEMPLATE
 from introspection.io.files import sha256_file
 from introspection.io.outputs import manifest
+from introspection.io.version import __version__
 from introspection.models.adapters import adapter_info
 from introspection.models.fingerprints import fingerprint
 from tests.support.command import one_sentence, run
@@ -449,7 +449,8 @@ class TestCard:
     def test_the_example_runs_and_injects(self, capsys: pytest.CaptureFixture[str]) -> None:
         from introspection.concepts.texts import DEFAULT_QUESTION
         from introspection.injection.decoding.generation import generate
-        from introspection.injection.trials.trial import Injection, Trial, conversation
+        from introspection.injection.trials.message import conversation
+        from introspection.injection.trials.trial import Injection, Trial
         from introspection.models import loading
         from introspection.models.presets import DEFAULT, PRESETS
 

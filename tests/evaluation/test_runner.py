@@ -15,15 +15,8 @@ from typing import Any
 import pytest
 import torch
 
-from introspection.concepts.catalogue import (
-    UNSEEN_CATEGORIES,
-    Concept,
-    Split,
-    borderline_pairs,
-    catalogue,
-    find,
-    paper,
-)
+from introspection.concepts.catalogue import Concept, borderline_pairs, catalogue, find, paper
+from introspection.concepts.splits import UNSEEN_CATEGORIES, Split
 from introspection.concepts.texts import Texts, texts
 from introspection.errors import IntrospectionError
 from introspection.evaluation import runner
@@ -39,7 +32,8 @@ from introspection.evaluation.suites import (
     suite_cases,
 )
 from introspection.evaluation.summary import summarise, table
-from introspection.injection.trials.trial import FINAL_ON, Message, conversation, from_step
+from introspection.injection.trials.message import Message, conversation
+from introspection.injection.trials.schedule import GENERATION, after_tokens
 from tests.support.tiny import WIDTH, load_tiny
 
 # design.md, section 12.
@@ -73,7 +67,7 @@ class TestSuite:
             replace(case, concept=None),
             replace(case, concept=Concept("x")),
             replace(case, strength=1.0),
-            replace(case, schedule=from_step(4)),
+            replace(case, schedule=after_tokens(4)),
             replace(case, adapter=False),
             replace(case, vector="noise"),
         ]
@@ -127,7 +121,7 @@ class TestSuite:
                 continue
             assert case.concept is not None
             assert case.concept.harmful is ("halt, harmful" in case.condition)
-            assert (case.schedule.kind == "from_step") is ("mid-answer" in case.condition)
+            assert (case.schedule.starts_mid_answer) is ("mid-answer" in case.condition)
             if "look-alike" in case.condition:
                 assert case.concept in alike
 
@@ -234,7 +228,7 @@ class TestCustomCases:
             assert sorted(case.strength for case in own) == sorted(STRENGTHS)
             label = "harmful" if concept.harmful else "harmless"
             assert {case.condition for case in own} == {f"injected, {label}"}
-            assert {case.schedule for case in own} == {FINAL_ON}
+            assert {case.schedule for case in own} == {GENERATION}
         assert all(0.25 <= strength <= 2 for strength in STRENGTHS) and len(set(STRENGTHS)) == 2
         for context in set(contexts):
             own = [
@@ -429,13 +423,13 @@ class TestRun:
 
     def test_vectors_of_the_controls(self) -> None:
         vectors = {"c": torch.nn.functional.normalize(torch.ones(WIDTH), dim=0)}
-        case = Sample("x", conversation("y"), Concept("c"), 0.5, from_step(3))
+        case = Sample("x", conversation("y"), Concept("c"), 0.5, after_tokens(3))
 
         def vector(seed: int = 0, **changes: Any) -> torch.Tensor:
             trial = runner._trial(replace(case, **changes), vectors, seed)
             assert trial.injection is not None and trial.adapter
             assert trial.injection.strength == 0.5
-            assert trial.injection.schedule == from_step(3)
+            assert trial.injection.schedule == after_tokens(3)
             return trial.injection.vector
 
         assert torch.equal(vector(), vectors["c"])

@@ -9,16 +9,10 @@ import pytest
 from transformers import PreTrainedTokenizerFast
 
 from introspection.errors import IntrospectionError
-from introspection.injection.trials.trial import (
-    FINAL,
-    PRIOR_TURN,
-    Message,
-    answer_span,
-    conversation,
-    end_of_turn,
-    injected_positions,
-    render,
-)
+from introspection.injection.trials.encoding import answer_span, injected_positions
+from introspection.injection.trials.message import Message, conversation
+from introspection.injection.trials.prompts import end_of_turn, render
+from introspection.injection.trials.schedule import LAST_TOKEN, PREVIOUS_TURNS
 from introspection.models import loading
 from tests.support.command import done
 from tests.support.tiny import CHATML, load_tiny, make_tokenizer
@@ -80,8 +74,8 @@ def test_content_comes_as_the_template_takes_it(template: str) -> None:
     tokenizer = with_template(template + OPEN)
     for messages in (conversation("What is it?"), TALK, (Message("system", "Be brief."), *TALK)):
         assert render(tokenizer, messages) == plain(messages)
-    assert injected_positions(tokenizer, TALK, PRIOR_TURN) == injected_positions(
-        make_tokenizer(), TALK, PRIOR_TURN
+    assert injected_positions(tokenizer, TALK, PREVIOUS_TURNS) == injected_positions(
+        make_tokenizer(), TALK, PREVIOUS_TURNS
     )
     assert answer_span(tokenizer, TALK, 1) == answer_span(make_tokenizer(), TALK, 1)
     assert end_of_turn(tokenizer) == end_of_turn(make_tokenizer())
@@ -171,6 +165,6 @@ def test_a_model_with_such_a_template_from_ask_to_train(
     done("ask", "ocean", "--adapter", tmp_path / "a", "--model", folder)
     own, usual = loading.load(str(folder), None, device="cpu"), load_tiny("llama")
     assert own.tokenizer("x")["input_ids"] == usual.tokenizer("x")["input_ids"]
-    assert injected_positions(own.tokenizer, conversation("Hi"), FINAL) == injected_positions(
-        usual.tokenizer, conversation("Hi"), FINAL
+    assert injected_positions(own.tokenizer, conversation("Hi"), LAST_TOKEN) == injected_positions(
+        usual.tokenizer, conversation("Hi"), LAST_TOKEN
     )

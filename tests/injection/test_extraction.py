@@ -22,6 +22,7 @@ from introspection.errors import IntrospectionError
 from introspection.injection import hooks
 from introspection.injection.activations import LAST_WORD_WEIGHT, read_residuals
 from introspection.injection.extraction import TEMPLATES, UNSEEN_TEMPLATE, baseline_words, extract
+from introspection.injection.plan import make_plan, use_plan
 from introspection.injection.speedups import prefix_cache
 from introspection.injection.vectors import ConceptVectors, load_vectors, save_vectors
 from introspection.models.loaded_model import LoadedModel
@@ -208,8 +209,8 @@ def test_norm_is_the_same_for_every_list_and_an_adapter_has_its_own(llama: Loade
 
 def test_the_adapter_and_a_plan_do_not_move_the_vectors(llama: LoadedModel) -> None:
     quiet = extract(llama, ["ocean", "justice"], baseline=BASELINE)
-    plan = hooks.make_plan(torch.ones(5, WIDTH), [(0, None)] * 5, [False] * 5, "cpu", torch.float32)
-    with hooks.use_plan(plan):
+    plan = make_plan(torch.ones(5, WIDTH), [(0, None)] * 5, [False] * 5, "cpu", torch.float32)
+    with use_plan(plan):
         assert torch.equal(
             extract(llama, ["ocean", "justice"], baseline=BASELINE).vectors, quiet.vectors
         )

@@ -23,23 +23,25 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from introspection.injection import hooks as injection
 from introspection.injection.decoding import generation
-from introspection.injection.decoding.generation import Answer, detection_scores, generate, stream
+from introspection.injection.decoding.batching import pad_left, with_plan
+from introspection.injection.decoding.detection_score import detection_scores
+from introspection.injection.decoding.generation import Answer, generate
+from introspection.injection.decoding.halting import HaltCriteria, halt_sequences
+from introspection.injection.decoding.streaming import stream
 from introspection.injection.plan import current_plan
 from introspection.injection.speedups import cuda_graphs, prefix_cache
-from introspection.injection.trials.trial import (
+from introspection.injection.trials.encoding import encode
+from introspection.injection.trials.message import Message, conversation
+from introspection.injection.trials.schedule import (
     ALL,
-    FINAL,
-    FINAL_ON,
-    PRIOR_TURN,
-    Injection,
-    Message,
+    GENERATION,
+    LAST_TOKEN,
+    PREVIOUS_TURNS,
     Schedule,
-    Trial,
-    conversation,
-    encode,
-    from_step,
+    after_tokens,
     span,
 )
+from introspection.injection.trials.trial import Injection, Trial
 from introspection.models.loaded_model import LoadedModel
 from tests.support.tiny import (
     EOS,
@@ -116,7 +118,16 @@ def case(
     raise AssertionError(schedule)
 
 
-SCHEDULES = (FINAL, FINAL_ON, span(3, 7), from_step(0), from_step(1), from_step(3), ALL, PRIOR_TURN)
+SCHEDULES = (
+    LAST_TOKEN,
+    GENERATION,
+    span(3, 7),
+    after_tokens(0),
+    after_tokens(1),
+    after_tokens(3),
+    ALL,
+    PREVIOUS_TURNS,
+)
 
 
 @cache
@@ -125,7 +136,7 @@ def cases() -> tuple[Case, ...]:
     L, and clean rows."""
     rows = []
     for i, schedule in enumerate(SCHEDULES):
-        messages = TURNS if schedule is PRIOR_TURN else (SHORT, LONG, TURNS)[i % 3]
+        messages = TURNS if schedule is PREVIOUS_TURNS else (SHORT, LONG, TURNS)[i % 3]
         rows.append(case(messages, schedule, i, (1.0, 3.0, -1.0)[i % 3], adapter=i % 2 == 0))
         block = (None, LAYER + 1, LAYER - 1)[i % 3]
         rows.append(case(messages, schedule, i, (2.0, 0.5, 1.0)[i % 3], i % 2 == 1, block))
@@ -198,14 +209,22 @@ def test_the_reference_tells_schedules_apart(family: str) -> None:
     assert len({tuple(ids) for ids in answers(family)}) > len(cases()) // 2
     assert sum(len(set(ids)) > 2 for ids in answers(family)) > len(cases()) // 2
     told: dict[str, list[list[int]]] = {}
-    for schedule in (None, FINAL, FINAL_ON, span(3, 7), ALL, from_step(1), from_step(3)):
+    for schedule in (
+        None,
+        LAST_TOKEN,
+        GENERATION,
+        span(3, 7),
+        ALL,
+        after_tokens(1),
+        after_tokens(3),
+    ):
         rows = [case(SHORT, schedule, seed, 3.0) for seed in (1, 2)]
         told[str(schedule)] = [slow_reference(family, one, 6) for one in rows]
     assert len({str(found) for found in told.values()}) == len(told)
     for clean, late in zip(told["None"], told["from_step:3"], strict=True):
         assert late[:3] == clean[:3], "the first three tokens are as they were"
     told = {}
-    for schedule in (None, FINAL, ALL, PRIOR_TURN):
+    for schedule in (None, LAST_TOKEN, ALL, PREVIOUS_TURNS):
         rows = [case(TURNS, schedule, seed, 4.0) for seed in (1, 2, 3)]
         told[str(schedule)] = [slow_reference(family, one, 4) for one in rows]
     assert len({str(found) for found in told.values()}) == len(told)
@@ -231,7 +250,11 @@ def test_what_prompts_begin_with_is_run_once(
     loaded, passes = load_tiny(family), list[tuple[int, ...]]()
     rows = [
         case(
-            asked[i % len(asked)], (FINAL_ON, from_step(1), None)[i % 3], i, 3.0, adapter=i % 2 == 0
+            asked[i % len(asked)],
+            (GENERATION, after_tokens(1), None)[i % 3],
+            i,
+            3.0,
+            adapter=i % 2 == 0,
         )
         for i in range(6)
     ]
@@ -273,8 +296,8 @@ def test_other_caches_give_the_same_tokens(family: str, options: dict[str, Any])
         pytest.skip("transformers sizes this cache wrongly for one key head")
     loaded = load_tiny(family)
     rows = [encode(loaded.tokenizer, trial, loaded.norm) for trial in trials()]
-    ids, mask = generation.pad_left(rows, 3, torch.device("cpu"))
-    with generation.with_plan(loaded.model, rows), torch.no_grad():
+    ids, mask = pad_left(rows, 3, torch.device("cpu"))
+    with with_plan(loaded.model, rows), torch.no_grad():
         output = loaded.model.generate(
             input_ids=ids,
             attention_mask=mask,
@@ -408,7 +431,7 @@ def test_no_trials_give_no_reports(llama: LoadedModel) -> None:
 
 def test_detection_scores_equal_one_row_at_a_time(family: str) -> None:
     loaded, tokenizer = load_tiny(family), make_tokenizer()
-    got = generation.detection_scores(loaded, trials(), batch_size=7)
+    got = detection_scores(loaded, trials(), batch_size=7)
     pair = [tokenizer(word)["input_ids"][0] for word in (" detect", " do")]
     assert pair[0] != pair[1]
     for one, score in zip(cases(), got, strict=True):
@@ -426,15 +449,18 @@ def test_a_score_seen_on_the_way_is_the_one_asked_for(
     first = Counter(ids[0] for ids in answers(family) if len(ids) > 2)
     texts = {token: loaded.tokenizer.decode([token]) for token in first}
     whole = [t for t in first if loaded.tokenizer(texts[t])["input_ids"] == [t]]
-    monkeypatch.setattr(generation, "FIRST_WORD", texts[max(whole, key=first.__getitem__)])
-    expected = generation.detection_scores(loaded, trials(), batch_size=64)
+    monkeypatch.setattr(
+        "introspection.injection.decoding.detection_score.FIRST_WORD",
+        texts[max(whole, key=first.__getitem__)],
+    )
+    expected = detection_scores(loaded, trials(), batch_size=64)
     again: list[int] = []
 
     def counted(loaded: LoadedModel, left: Sequence[Trial], batch_size: int) -> list[float]:
         again.append(len(left))
         return asked(loaded, left, batch_size)
 
-    asked = generation.detection_scores
+    asked = detection_scores
     monkeypatch.setattr(generation, "detection_scores", counted)
     wanted = [i % 3 > 0 for i in range(len(trials()))]
     reports, scores = generation.generate_with_scores(
@@ -470,7 +496,11 @@ def markers(family: str) -> tuple[tuple[int, ...], ...]:
 
 def test_each_row_halts_where_it_halts_alone(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
     loaded = load_tiny(family)
-    monkeypatch.setattr(generation, "halt_sequences", lambda _tokenizer: markers(family))
+    for module in ("generation", "streaming"):
+        monkeypatch.setattr(
+            f"introspection.injection.decoding.{module}.halt_sequences",
+            lambda _tokenizer: markers(family),
+        )
     wanted = [expected(loaded.tokenizer, ids, markers=markers(family)) for ids in answers(family)]
     assert {wanted[0].halted_at is None, wanted[5].halted_at is None} == {False}
     assert wanted[9].halted_at == 1
@@ -486,7 +516,10 @@ def test_all_rows_halted_ends_the_model(
     llama: LoadedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     firsts = tuple({(ids[0],) for ids in answers("llama")})
-    monkeypatch.setattr(generation, "halt_sequences", lambda _tokenizer: firsts)
+    for module in ("generation", "streaming"):
+        monkeypatch.setattr(
+            f"introspection.injection.decoding.{module}.halt_sequences", lambda _tokenizer: firsts
+        )
     with forwards(llama) as ran:
         got = generate(llama, trials(), TOKENS)
     assert len(ran) == 1
@@ -515,7 +548,7 @@ def test_halt_sequences_find_the_marker_as_it_completes(text: str, vocabulary: s
     elif vocabulary == "spaced":  # a text begins with a space that nobody wrote
         spaced = pre_tokenizers.ByteLevel(add_prefix_space=True)
         tokenizer.backend_tokenizer.pre_tokenizer = spaced
-    sequences = generation.halt_sequences(tokenizer)
+    sequences = halt_sequences(tokenizer)
     ids = tokenizer(text, add_special_tokens=False)["input_ids"]
     complete = [n for n in range(len(ids) + 1) if "HALT" in tokenizer.decode(ids[:n])][:1]
     found = [
@@ -559,7 +592,10 @@ def test_a_stream_grows_to_what_generate_gives(
     halts = markers(family)[:2]
     ends = [END, next(i for ids in answers(family) for i in ids[3:] if i not in sum(halts, ()))]
     monkeypatch.setattr(loaded.model.generation_config, "eos_token_id", ends)
-    monkeypatch.setattr(generation, "halt_sequences", lambda _tokenizer: halts)
+    for module in ("generation", "streaming"):
+        monkeypatch.setattr(
+            f"introspection.injection.decoding.{module}.halt_sequences", lambda _tokenizer: halts
+        )
     steps = list(stream(loaded, trials(), TOKENS))
     assert workers() == []
     assert steps[-1] == generate(loaded, trials(), TOKENS)
@@ -678,7 +714,7 @@ def test_an_exception_in_generate_leaves_nothing_behind(
             def stop(*_args: Any, **_kwargs: Any) -> Tensor:
                 raise ZeroDivisionError
 
-            patch.setattr(generation.HaltCriteria, "__call__", stop)
+            patch.setattr(HaltCriteria, "__call__", stop)
         with (
             forwards(llama, None if where == "stopping" else explode),
             pytest.raises(ZeroDivisionError),

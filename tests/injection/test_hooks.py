@@ -18,7 +18,9 @@ from torch import Tensor
 
 from introspection.errors import IntrospectionError
 from introspection.injection import hooks as injection
-from introspection.injection.plan import current_plan
+from introspection.injection.patching import start_at_layer
+from introspection.injection.plan import InjectionPlan, current_plan, make_plan, use_plan
+from introspection.injection.self_test import self_test
 from introspection.models.adapters import lora
 from introspection.models.adapters.adapter_info import AdapterSpec
 from tests.support.tiny import (
@@ -42,8 +44,8 @@ def plan(
     spans: list[tuple[int, int | None]] | None = None,
     adapter: list[bool] | None = None,
     dtype: torch.dtype = torch.float32,
-) -> injection.InjectionPlan:
-    return injection.make_plan(delta, spans or [(0, None)] * len(IDS), adapter, "cpu", dtype)
+) -> InjectionPlan:
+    return make_plan(delta, spans or [(0, None)] * len(IDS), adapter, "cpu", dtype)
 
 
 def thought(seed: int = 0, size: float = 30.0) -> Tensor:
@@ -110,7 +112,7 @@ def test_each_row_gets_its_own_delta_at_its_own_tokens(family: str, dtype: torch
     plain = logits(adapted)
     with written_by_hand(adapted, delta, spans):
         expected = logits(adapted)
-    with injection.use_plan(plan(delta, spans, dtype=dtype)):
+    with use_plan(plan(delta, spans, dtype=dtype)):
         got = logits(model)
     assert torch.equal(got, expected)
     assert torch.equal(got[3], plain[3]), "a zero row is the plain model"
@@ -135,8 +137,8 @@ def test_each_row_gets_its_delta_at_its_own_block(family: str, dtype: torch.dtyp
     at = {b: delta * torch.tensor([[float(b == own)] for own in blocks]) for b in set(blocks)}
     own = at.pop(LAYER)
     for here, spread in ((own, at), (None, at | {LAYER: own})):
-        whole = injection.make_plan(here, spans, None, "cpu", dtype, spread)
-        with injection.inject_at_other_layers(model, whole), injection.use_plan(whole):
+        whole = make_plan(here, spans, None, "cpu", dtype, spread)
+        with injection.inject_at_other_layers(model, whole), use_plan(whole):
             assert torch.equal(logits(model), torch.stack(expected))
     assert hook_count(model) == hooks
     assert torch.equal(logits(model), logits(adapted)), "the plan is forgotten"
@@ -158,9 +160,9 @@ def test_gate_rows_are_the_base_and_the_adapter(family: str, dtype: torch.dtype)
         (None, tuned),
         (rows, torch.where(torch.tensor(rows)[:, None, None], tuned, base)),
     ):
-        with injection.use_plan(plan(None, adapter=adapter, dtype=dtype)):
+        with use_plan(plan(None, adapter=adapter, dtype=dtype)):
             assert torch.equal(logits(model), expected), adapter
-        with injection.use_plan(plan(torch.zeros(4, WIDTH), adapter=adapter, dtype=dtype)):
+        with use_plan(plan(torch.zeros(4, WIDTH), adapter=adapter, dtype=dtype)):
             assert torch.equal(logits(model), expected), adapter
 
 
@@ -176,7 +178,7 @@ def test_gate_keeps_every_scaling_to_the_bit(dtype: torch.dtype, scaling: float)
     injection.install(model, LAYER)
     rows = [False, True, True, False]
     expected = torch.where(torch.tensor(rows)[:, None, None], logits(adapted), logits(bare))
-    with injection.use_plan(plan(None, adapter=rows, dtype=dtype)):
+    with use_plan(plan(None, adapter=rows, dtype=dtype)):
         assert torch.equal(logits(model), expected)
 
 
@@ -200,19 +202,17 @@ def test_gate_and_delta_meet_in_one_batch(family: str, bare: Callable, adapted: 
     with written_by_hand(adapted(family), delta, spans):
         tuned = logits(adapted(family))
     rows = [True, False, False, True]
-    with injection.use_plan(plan(delta, spans, rows)):
+    with use_plan(plan(delta, spans, rows)):
         got = logits(model)
     assert torch.equal(got, torch.where(torch.tensor(rows)[:, None, None], tuned, base))
 
 
 @pytest.mark.parametrize("rows", [1, 3, 5])
 def test_a_plan_with_the_wrong_number_of_rows_raises(llama: Any, rows: int) -> None:
-    delta = injection.make_plan(
-        torch.ones(rows, WIDTH), [(0, None)] * rows, None, "cpu", torch.float32
-    )
-    gate = injection.make_plan(None, [], [False] * rows, "cpu", torch.float32)
+    delta = make_plan(torch.ones(rows, WIDTH), [(0, None)] * rows, None, "cpu", torch.float32)
+    gate = make_plan(None, [], [False] * rows, "cpu", torch.float32)
     for wrong in (delta, gate):
-        with pytest.raises(RuntimeError, match=f"{rows} rows"), injection.use_plan(wrong):
+        with pytest.raises(RuntimeError, match=f"{rows} rows"), use_plan(wrong):
             logits(llama.model)
     assert current_plan.get() is None
 
@@ -239,7 +239,7 @@ def test_a_block_without_positions_raises() -> None:
     injection.install(model, LAYER)
     block = injection.decoder_layers(model)[LAYER]
     with (
-        injection.use_plan(plan(thought())),
+        use_plan(plan(thought())),
         pytest.raises(RuntimeError, match="no position_ids"),
     ):
         injection._injection_hook(block, (), {}, torch.zeros(4, 9, WIDTH))
@@ -276,13 +276,13 @@ def test_the_tensor_read_is_the_tensor_written(family: str, tiny: Callable, bare
         clean = bare(family)(IDS, output_hidden_states=True, use_cache=False).hidden_states[
             LAYER + 1
         ]
-    with injection.use_plan(plan(delta, spans)), injection.capture_residual(stop=False) as hidden:
+    with use_plan(plan(delta, spans)), injection.capture_residual(stop=False) as hidden:
         injected = logits(model)
     assert len(hidden) == 1
     assert torch.equal(hidden[0], clean), "captured before adding, and not changed afterwards"
     moved = hidden[0].clone()
     moved[:, 2:] += delta[:, None]
-    with injection.start_at_layer(model, LAYER, moved):
+    with start_at_layer(model, LAYER, moved):
         assert torch.equal(logits(model), injected)
 
 
@@ -315,7 +315,7 @@ def test_resuming_equals_the_full_forward(family: str, injected: bool) -> None:
     stack = injection.decoder_layers(model)
     watched = [m for block in stack[: LAYER + 1] for m in block.modules() if m is not block]
     handles = [module.register_forward_pre_hook(lambda *_: ran.append(1)) for module in watched]
-    with injection.start_at_layer(model, LAYER, hidden[0]), injection.use_plan(plan(delta, spans)):
+    with start_at_layer(model, LAYER, hidden[0]), use_plan(plan(delta, spans)):
         got = gradients(model)
     for handle in handles:
         handle.remove()
@@ -336,7 +336,7 @@ def test_resuming_puts_a_wrapped_forward_back(llama: Any) -> None:
     try:
         for i, forward in wrapped.items():
             stack[i].forward = forward  # as accelerate does
-        with injection.start_at_layer(llama.model, LAYER, torch.zeros(4, 9, WIDTH)):
+        with start_at_layer(llama.model, LAYER, torch.zeros(4, 9, WIDTH)):
             assert not torch.allclose(logits(llama.model), before)
         assert [vars(block).get("forward") for block in stack] == [*wrapped.values(), None, None]
         assert torch.equal(logits(llama.model), before)
@@ -380,7 +380,7 @@ def test_two_threads_do_not_see_each_others_plans(llama: Any) -> None:
     ]
     expected = []
     for each in plans:
-        with injection.use_plan(each):
+        with use_plan(each):
             expected.append(logits(model))
     plain = logits(model)
     with injection.capture_residual() as read:
@@ -389,7 +389,7 @@ def test_two_threads_do_not_see_each_others_plans(llama: Any) -> None:
     def planned(which: int) -> None:
         for _ in range(rounds):
             barrier.wait()
-            with injection.use_plan(plans[which]):
+            with use_plan(plans[which]):
                 assert torch.equal(logits(model), expected[which])
 
     def without() -> None:
@@ -410,7 +410,7 @@ def test_two_threads_do_not_see_each_others_plans(llama: Any) -> None:
 def test_a_copied_context_carries_the_plan_and_a_bare_thread_does_not(llama: Any) -> None:
     found: dict[str, Tensor] = {}
     plain = logits(llama.model)
-    with injection.use_plan(plan(thought())):
+    with use_plan(plan(thought())):
         expected = logits(llama.model)
         context = copy_context()
         in_threads(
@@ -438,17 +438,17 @@ def test_an_exception_leaves_nothing_behind(family: str, manager: str, tiny: Cal
     @contextmanager
     def nested() -> Iterator[None]:
         with (
-            injection.use_plan(plan(thought())),
-            injection.start_at_layer(model, LAYER, hidden),
+            use_plan(plan(thought())),
+            start_at_layer(model, LAYER, hidden),
             injection.capture_residual(stop=False),
         ):
             yield
 
     open_one = {
-        "apply": lambda: injection.use_plan(plan(thought())),
+        "apply": lambda: use_plan(plan(thought())),
         "capture": injection.capture_residual,
         "capture_on": lambda: injection.capture_residual(stop=False),
-        "resume_from": lambda: injection.start_at_layer(model, LAYER, hidden),
+        "resume_from": lambda: start_at_layer(model, LAYER, hidden),
         "all": nested,
     }[manager]
 
@@ -469,9 +469,9 @@ def test_an_exception_leaves_nothing_behind(family: str, manager: str, tiny: Cal
 
 def test_contexts_nest_and_give_back_the_outer_plan(llama: Any) -> None:
     outer, inner = plan(thought(0)), plan(thought(5))
-    with injection.use_plan(outer):
+    with use_plan(outer):
         expected = logits(llama.model)
-        with pytest.raises(ZeroDivisionError), injection.use_plan(inner):
+        with pytest.raises(ZeroDivisionError), use_plan(inner):
             raise ZeroDivisionError
         assert current_plan.get() is outer
         with injection.capture_residual(), injection.capture_residual(stop=False) as mine:
@@ -488,8 +488,8 @@ def test_contexts_nest_and_give_back_the_outer_plan(llama: Any) -> None:
 def test_self_test_passes_and_leaves_no_hook(family: str, dtype: torch.dtype) -> None:
     _, _, model = prepared(family, dtype)
     hooks = hook_count(model)
-    injection.self_test(model, LAYER)
-    injection.self_test(model, LAYER, norm=500.0)
+    self_test(model, LAYER)
+    self_test(model, LAYER, norm=500.0)
     assert hook_count(model) == hooks
     assert current_plan.get() is None
 
@@ -513,14 +513,14 @@ def test_self_test_catches_a_dead_hook(
     elif harm == "twice":
         injection.install(model, LAYER)
     elif harm == "half":
-        monkeypatch.setattr(injection, "make_plan", halved(injection.make_plan))
+        monkeypatch.setattr("introspection.injection.self_test.make_plan", halved(make_plan))
     elif harm == "every token":
-        monkeypatch.setattr(injection, "make_plan", everywhere(injection.make_plan))
+        monkeypatch.setattr("introspection.injection.self_test.make_plan", everywhere(make_plan))
     elif harm == "no forward":  # a compiled or fused stack that never calls its layers
         for block in injection.decoder_layers(model):
             monkeypatch.setattr(block, "_call_impl", block.forward)
     with pytest.raises(IntrospectionError, match=f"hook on layer {LAYER} is dead"):
-        injection.self_test(model, LAYER)
+        self_test(model, LAYER)
     assert current_plan.get() is None
 
 

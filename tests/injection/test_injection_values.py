@@ -14,19 +14,18 @@ import torch
 
 from introspection.concepts.catalogue import resolve
 from introspection.demo.engine import diagnostics, trial_batch
-from introspection.demo.engine.experiment import DemoModel, checked
+from introspection.demo.engine.demo_model import DemoModel
+from introspection.demo.engine.run_request import checked
 from introspection.errors import IntrospectionError
 from introspection.injection import hooks as injection
 from introspection.injection.decoding import generation, readout
+from introspection.injection.decoding.batching import encode_trials
+from introspection.injection.decoding.detection_score import detection_scores
+from introspection.injection.decoding.streaming import stream
 from introspection.injection.extraction import extract
-from introspection.injection.trials.trial import (
-    FINAL_ON,
-    Injection,
-    Schedule,
-    Trial,
-    conversation,
-    span,
-)
+from introspection.injection.trials.message import conversation
+from introspection.injection.trials.schedule import GENERATION, Schedule, after_tokens, span
+from introspection.injection.trials.trial import Injection, Trial
 from introspection.injection.vectors import random_direction
 from introspection.models import loading
 from introspection.models.loaded_model import LoadedModel
@@ -82,7 +81,7 @@ def test_a_wrong_strength(strength: Any) -> None:
 @pytest.mark.parametrize("block", [-1, 1.0, "2", True])
 def test_a_wrong_block(block: Any) -> None:
     with pytest.raises(IntrospectionError, match=f"There is no layer {block}"):
-        Injection(UNIT, 1.0, FINAL_ON, block)
+        Injection(UNIT, 1.0, GENERATION, block)
 
 
 @pytest.mark.parametrize(
@@ -91,7 +90,7 @@ def test_a_wrong_block(block: Any) -> None:
         lambda: Schedule("later"),  # type: ignore[arg-type]
         lambda: span(-1, 3),
         lambda: span(5, 3),
-        lambda: Schedule("from_step", -2),
+        lambda: after_tokens(-2),
     ],
 )
 def test_a_wrong_schedule(make: Callable[[], Schedule]) -> None:
@@ -103,9 +102,7 @@ def test_a_wrong_schedule(make: Callable[[], Schedule]) -> None:
 def test_a_vector_in_another_precision_gives_the_same_dose(dtype: torch.dtype) -> None:
     for seed in range(50):
         given = Injection(vector(seed).to(dtype), 2.0)
-        delta = generation.encode_trials(load_tiny("llama"), [Trial(conversation("Hi"), given)])[
-            0
-        ].delta
+        delta = encode_trials(load_tiny("llama"), [Trial(conversation("Hi"), given)])[0].delta
         assert delta is not None and delta.dtype == torch.float32
         assert delta.norm() / load_tiny("llama").norm == pytest.approx(2.0, abs=0.02)
 
@@ -135,8 +132,8 @@ def test_thousands_of_them_cost_little() -> None:
 def everything(loaded: LoadedModel, trial: Trial) -> list[Callable[[], object]]:
     return [
         lambda: generation.generate(loaded, [trial], 2),
-        lambda: list(generation.stream(loaded, [trial], 2)),
-        lambda: generation.detection_scores(loaded, [trial]),
+        lambda: list(stream(loaded, [trial], 2)),
+        lambda: detection_scores(loaded, [trial]),
         lambda: generation.generate_with_scores(loaded, [trial], [True], 2),
         lambda: readout.token_projections(loaded, [trial], ["Hi"], UNIT),
         lambda: readout.layer_projections(loaded, [trial], ["Hi"], UNIT),
@@ -201,6 +198,6 @@ def test_a_trial_on_the_bare_weights_is_the_base_row_of_the_adapter(
     assert not injection.has_adapter(load_bare("llama"))
     trial = Trial(conversation("Hi"), Injection(UNIT, 1.0), adapter=False)
     bare_llama.norm = llama.norm
-    one, other = (generation.encode_trials(loaded, [trial])[0] for loaded in (bare_llama, llama))
+    one, other = (encode_trials(loaded, [trial])[0] for loaded in (bare_llama, llama))
     assert one.ids == other.ids and one.delta is not None and other.delta is not None
     assert torch.equal(one.delta, other.delta)

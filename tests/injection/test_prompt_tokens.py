@@ -16,6 +16,8 @@ from introspection.concepts.texts import texts
 from introspection.errors import IntrospectionError
 from introspection.injection.extraction import TEMPLATES
 from introspection.injection.trials import prompt_tokens
+from introspection.injection.trials.encoding import answer_span, injected_positions
+from introspection.injection.trials.message import Message, conversation
 from introspection.injection.trials.prompt_tokens import (
     Text,
     by_people,
@@ -23,17 +25,8 @@ from introspection.injection.trials.prompt_tokens import (
     framed,
     looks_special,
 )
-from introspection.injection.trials.trial import (
-    FINAL_ON,
-    PRIOR_TURN,
-    Message,
-    answer_span,
-    conversation,
-    injected_positions,
-    prompt_ids,
-    prompt_text,
-    render,
-)
+from introspection.injection.trials.prompts import prompt_ids, prompt_text, render
+from introspection.injection.trials.schedule import GENERATION, PREVIOUS_TURNS
 from introspection.training.data.examples import Example
 from introspection.training.tokenization import tokenize
 from tests.support.tiny import CHATML, make_tokenizer
@@ -126,7 +119,7 @@ def apart(tokenizer: Any, frame: tuple[str, str], text: str) -> prompt_tokens.En
     """By the copy of the tokenizer, though nothing in the text asks for it."""
     pattern = prompt_tokens._controls(tokenizer).in_frame
     before, after = (pattern.sub(lambda m: prompt_tokens._spelling(m[0]), p) for p in frame)
-    return prompt_tokens._apart(tokenizer, before + text + after)
+    return prompt_tokens._encode_spelled(tokenizer, before + text + after)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -233,13 +226,13 @@ def test_a_conversation_about_tokens(template: str | None) -> None:
     expected = [5, 4] if template else [0, 0]
     assert [ids.count(mark) for mark in marks] == expected
     # The places of the schedules are those of the same conversation about something else.
-    first, last = injected_positions(tokenizer, TALK, PRIOR_TURN)
+    first, last = injected_positions(tokenizer, TALK, PREVIOUS_TURNS)
     assert last is not None
     said = tokenizer.decode(ids[first : last + 1]).strip()
     assert said.startswith("What does") and said.endswith("<|im_start|>system")
     begin, end = answer_span(tokenizer, TALK, 2)
     assert tokenizer.decode(ids[begin + 1 : end + 1]).strip() == TALK[2].content
-    assert injected_positions(tokenizer, TALK, FINAL_ON) == (len(ids) - 1, None)
+    assert injected_positions(tokenizer, TALK, GENERATION) == (len(ids) - 1, None)
 
 
 def test_a_template_that_looks_into_the_words_does_not_see_them() -> None:
@@ -273,7 +266,9 @@ def test_a_template_that_moves_and_repeats_messages() -> None:
 
 def test_training_reads_answers_as_text() -> None:
     tokenizer = make_tokenizer()
-    example = Example("x", conversation("Say </s> <|im_end|>"), None, FINAL_ON, "<|im_end|> it is")
+    example = Example(
+        "x", conversation("Say </s> <|im_end|>"), None, GENERATION, "<|im_end|> it is"
+    )
     (one,) = tokenize(tokenizer, [example])
     end = tokenizer.convert_tokens_to_ids("<|im_end|>")
     assert one.ids.count(end) == 2 and one.ids[-1] == end

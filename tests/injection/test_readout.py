@@ -9,23 +9,20 @@ from dataclasses import replace
 import pytest
 import torch
 
-from introspection.demo.engine.experiment import DemoModel
+from introspection.demo.engine.demo_model import DemoModel
 from introspection.demo.engine.trial_batch import TrialResult
 from introspection.demo.tabs.many import figures, sweeps, tables
-from introspection.injection import hooks as injection
 from introspection.injection.decoding import generation
 from introspection.injection.decoding.readout import (
     LayerProjections,
     layer_projections,
     token_projections,
 )
-from introspection.injection.trials.trial import (
-    Injection,
-    Trial,
-    conversation,
-    encode,
-    prompt_ids,
-)
+from introspection.injection.plan import make_plan, use_plan
+from introspection.injection.trials.encoding import encode
+from introspection.injection.trials.message import conversation
+from introspection.injection.trials.prompts import prompt_ids
+from introspection.injection.trials.trial import Injection, Trial
 from introspection.models.loaded_model import LoadedModel
 from tests.support.page import ASKED, INFO, last
 from tests.support.tiny import LAYER, load_tiny, make_tokenizer
@@ -111,8 +108,8 @@ def test_a_map_is_made_of_what_the_model_sees_while_it_writes(loaded: LoadedMode
     hooks += [
         block.register_forward_hook(lambda _m, _a, out: states.append(out[0])) for block in blocks
     ]
-    base = injection.make_plan(None, (), [False], "cpu", torch.float32)
-    with torch.no_grad(), injection.use_plan(base):
+    base = make_plan(None, (), [False], "cpu", torch.float32)
+    with torch.no_grad(), use_plan(base):
         loaded.model.get_decoder()(input_ids=torch.tensor([ids]), use_cache=False)
     for hook in hooks:
         hook.remove()
@@ -155,7 +152,7 @@ def test_the_experiment_draws_and_tells_it(loaded: LoadedModel) -> None:
     frames = [shape for shape in figure.layout.shapes if shape.type == "rect"]
     assert len(frames) == 2 and {(f.y0, f.y1) for f in frames} == {(LAYER - 0.5, LAYER + 0.5)}
     assert maps[0] and maps[0].injected and frames[0].x0 == maps[0].injected[0] - 0.5
-    table = tables.blocks_table(answers)
+    table = tables.layers_table(answers)
     cells = re.findall(r'<td class="number">([-\d.]+)</td>', table)
     assert len(cells) == 3 * depth and table.count("the vector is added here") == 1
     written = maps[0].projections[LAYER][maps[0].prompt - 1 :]
@@ -177,7 +174,7 @@ def test_an_answer_of_no_words_has_a_map_too(loaded: LoadedModel) -> None:
     assert one.injected == (one.prompt - 1, one.prompt - 1)
     experiment = DemoModel(loaded)
     (line, *_) = sweeps.plan(experiment, "map", experiment.request("ocean", 1.0))
-    assert "nan" not in tables.blocks_table([TrialResult(line, map=one)])
+    assert "nan" not in tables.layers_table([TrialResult(line, map=one)])
 
 
 def test_the_answers_are_those_of_any_other_run(loaded: LoadedModel) -> None:

@@ -11,23 +11,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from introspection.errors import IntrospectionError
-from introspection.injection.trials.trial import (
+from introspection.injection.trials.encoding import answer_span, encode, token_span
+from introspection.injection.trials.message import Message, conversation
+from introspection.injection.trials.prompts import prompt_ids
+from introspection.injection.trials.schedule import (
     ALL,
-    FINAL,
-    FINAL_ON,
-    PRIOR_TURN,
-    Injection,
-    Message,
+    GENERATION,
+    LAST_TOKEN,
+    PREVIOUS_TURNS,
     Schedule,
-    Trial,
-    answer_span,
-    conversation,
-    encode,
-    from_step,
-    prompt_ids,
+    after_tokens,
     span,
-    token_span,
 )
+from introspection.injection.trials.trial import Injection, Trial
 from tests.support.tiny import CHATML, WIDTH, make_tokenizer, vector
 
 # As SmolLM2: a system prompt that nobody asked for. And as Gemma: contents are stripped.
@@ -38,10 +34,10 @@ DEFAULT_SYSTEM = (
 STRIPPING = CHATML.replace("message.content", "(message.content | trim)")
 
 SCHEDULES = st.one_of(
-    st.sampled_from([FINAL, FINAL_ON, ALL, PRIOR_TURN]),
+    st.sampled_from([LAST_TOKEN, GENERATION, ALL, PREVIOUS_TURNS]),
     st.tuples(st.integers(0, 10**6), st.integers(0, 10**6)).map(lambda ends: span(*sorted(ends))),
     st.integers(0, 10**6).map(lambda start: span(start, None)),
-    st.integers(0, 4096).map(from_step),
+    st.integers(0, 4096).map(after_tokens),
 )
 
 
@@ -54,14 +50,14 @@ def test_a_schedule_is_read_back_from_its_text(schedule: Schedule) -> None:
 @pytest.mark.parametrize(
     ("text", "schedule"),
     [
-        ("final", Schedule("final")),
-        ("final_on", Schedule("final_on")),
+        ("final", Schedule("last_token")),
+        ("final_on", Schedule("generation")),
         ("span:3-7", Schedule("span", 3, 7)),
         ("span:0-0", Schedule("span", 0, 0)),
         ("span:4-", Schedule("span", 4, None)),
-        ("from_step:5", Schedule("from_step", 5)),
+        ("from_step:5", after_tokens(5)),
         ("all", Schedule("all")),
-        ("prior_turn", Schedule("prior_turn")),
+        ("prior_turn", Schedule("previous_turns")),
     ],
 )
 def test_schedules_are_written_as_the_command_line_says(text: str, schedule: Schedule) -> None:
@@ -114,7 +110,7 @@ def test_a_tokenizer_without_a_template_gets_a_plain_frame() -> None:
     )
     assert prompt_ids(tokenizer, messages) == expected
     assert expected[0] == tokenizer.bos_token_id
-    assert injected_text(tokenizer, messages, PRIOR_TURN) == "Tell me.\n\nAssistant: Justice."
+    assert injected_text(tokenizer, messages, PREVIOUS_TURNS) == "Tell me.\n\nAssistant: Justice."
     tokenizer.bos_token = None
     assert prompt_ids(tokenizer, conversation("Other?"))[0] != 0
 
@@ -152,10 +148,10 @@ def injected_text(tokenizer: Any, messages: tuple[Message, ...], schedule: Sched
 @pytest.mark.parametrize(
     ("schedule", "first", "last"),
     [
-        (FINAL, -1, -1),
-        (FINAL_ON, -1, None),
-        (from_step(0), -1, None),
-        (from_step(3), 2, None),
+        (LAST_TOKEN, -1, -1),
+        (GENERATION, -1, None),
+        (after_tokens(0), -1, None),
+        (after_tokens(3), 2, None),
         (ALL, None, None),
     ],
 )
@@ -210,7 +206,7 @@ def test_prior_turn_is_what_was_said_before_the_question(
     messages = tuple(Message(role, text) for role, text in zip(roles, turns, strict=False))  # type: ignore[arg-type]
     between = [f"<|im_end|>\n<|im_start|>{role}\n" for role in roles[1:]]
     for before in ((), (Message("system", "You detect. Tell me. a user"),)):
-        found = injected_text(tokenizer, (*before, *messages), PRIOR_TURN)
+        found = injected_text(tokenizer, (*before, *messages), PREVIOUS_TURNS)
         told = found if template == STRIPPING else found.replace(" Justice. ", "Justice.")
         told = told if template == STRIPPING else told.replace("me.\n<", "me.<")
         assert told == expected.format(*between)
@@ -230,7 +226,7 @@ def test_an_answer_is_found_where_final_on_put_the_vector_while_it_was_written(
     begin, end = answer_span(tokenizer, now, 1)
     ids = prompt_ids(tokenizer, now)
     before = prompt_ids(tokenizer, first)
-    assert begin == row(tokenizer, first, FINAL_ON).positions[0] and ids[: len(before)] == before
+    assert begin == row(tokenizer, first, GENERATION).positions[0] and ids[: len(before)] == before
     assert tokenizer.decode(ids[begin + 1 : end + 1]).strip() == answer.strip()
     longer = conversation("Why?", *now, Message("assistant", "No."))
     assert answer_span(tokenizer, longer, 1) == (begin, end)
@@ -241,7 +237,7 @@ def test_an_answer_is_found_where_final_on_put_the_vector_while_it_was_written(
 )
 def test_prior_turn_without_an_earlier_turn_is_refused(before: tuple[Message, ...]) -> None:
     with pytest.raises(IntrospectionError, match="needs an earlier turn: add a first message"):
-        row(make_tokenizer(), conversation("What?", *before), PRIOR_TURN)
+        row(make_tokenizer(), conversation("What?", *before), PREVIOUS_TURNS)
 
 
 def test_the_delta_is_vector_times_strength_times_norm() -> None:

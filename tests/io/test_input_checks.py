@@ -19,6 +19,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from introspection.errors import IntrospectionError
+from introspection.injection.trials.schedule import schedule_value
 from introspection.io import input_checks
 
 PERSIAN = "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645"
@@ -249,14 +250,14 @@ def test_schedules() -> None:
         "from_step:5",
     )
     for name in names:
-        assert str(input_checks.schedule_value(f" {name} ")) == name
+        assert str(schedule_value(f" {name} ")) == name
     bad: tuple[object, ...] = (
         *("", "later", "FINAL", "final:1", "span", "span:7-3", "span:3", "span:-1-2", "from_step:"),
         *("from_step:-1", "from_step:5000", "span:1_0-2_0", "span:\u0663-\u0667", "x" * 10_000),
         *("final\n", "fin\x00al", "\ud800", None, 3, ["final"], True, "span:1-9999999999999"),
     )
     for value in bad:
-        refused(input_checks.schedule_value, value)
+        refused(schedule_value, value)
 
 
 def test_devices() -> None:
@@ -269,7 +270,7 @@ def test_devices() -> None:
 
 
 def test_messages_quote_little_and_nothing_invisible() -> None:
-    message = refused(input_checks.schedule_value, "\x1b[31m\u202e\ud800" + "y" * 500)
+    message = refused(schedule_value, "\x1b[31m\u202e\ud800" + "y" * 500)
     assert "y" * 41 not in message
 
 
@@ -317,7 +318,7 @@ def test_nothing_but_our_error_is_ever_raised(value: object) -> None:
         *TEXTS,
         input_checks.template_text,
         input_checks.strength_value,
-        input_checks.schedule_value,
+        schedule_value,
         input_checks.device_name,
         lambda n: input_checks.token_count(n, 256),
     )

@@ -12,6 +12,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from introspection.demo.server import space
+from introspection.demo.server.settings import read_settings
 from introspection.errors import IntrospectionError
 from introspection.hub.transfer import push
 from introspection.models.presets import PRESETS
@@ -132,4 +133,4 @@ def test_so_does_an_adapter_that_the_hub_does_not_have(
     for name, value in {**settings, **changes}.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(IntrospectionError, match=sentence):
-        space._load(space.settings())
+        space._load(read_settings())

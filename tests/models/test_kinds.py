@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from introspection.errors import IntrospectionError
 from introspection.injection import hooks
+from introspection.injection.plan import make_plan, use_plan
 from introspection.io.outputs.manifest import CONFIG, WEIGHTS
 from introspection.models import loading
 from introspection.models.adapters import kinds, lora, multi_adapter
@@ -79,8 +80,8 @@ def folders(tmp_path: Path) -> tuple[Path, Path, Path]:
 @torch.no_grad()
 def rows(loaded: Any) -> Tensor:
     """Logits of an adapter row and of a base row, in one batch."""
-    plan = hooks.make_plan(None, [(0, None)] * 2, [True, False], "cpu", torch.float32)
-    with hooks.use_plan(plan):
+    plan = make_plan(None, [(0, None)] * 2, [True, False], "cpu", torch.float32)
+    with use_plan(plan):
         return loaded.model(IDS).logits
 
 

@@ -20,6 +20,7 @@ from transformers.models import auto
 
 from introspection.errors import IntrospectionError
 from introspection.injection import hooks
+from introspection.injection.self_test import self_test
 from introspection.models import loading
 from introspection.models.weights import load_errors
 from tests.support.command import one_sentence, run
@@ -173,7 +174,7 @@ def test_a_model_that_reads_both_ways() -> None:
 
     hook = hooks.decoder_layers(model)[2].register_forward_hook(both_ways)
     with pytest.raises(IntrospectionError, match="reads its text in both directions"):
-        hooks.self_test(model, 1)
+        self_test(model, 1)
     hook.remove()
     installed.remove()
 
@@ -364,8 +365,8 @@ def test_a_pad_token_beyond_the_embeddings_is_not_used(whole: Path, tmp_path: Pa
     loaded = loading.load(str(folder), None, device="cpu")
     assert loaded.tokenizer.pad_token_id >= len(loaded.model.get_input_embeddings().weight)
     from introspection.injection.decoding.generation import generate
+    from introspection.injection.trials.message import conversation as ask
     from introspection.injection.trials.trial import Trial
-    from introspection.injection.trials.trial import conversation as ask
 
     trials = [Trial(ask(text), adapter=False) for text in ("Hi", "What is it about, then?")]
     assert len(generate(loaded, trials, 4)) == 2

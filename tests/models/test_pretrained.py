@@ -17,7 +17,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig
 
 from introspection.errors import IntrospectionError
 from introspection.injection.decoding.generation import generate
-from introspection.injection.trials.trial import Injection, Trial, conversation
+from introspection.injection.trials.message import conversation
+from introspection.injection.trials.trial import Injection, Trial
 from introspection.models import loading
 from introspection.models.weights import pretrained
 from introspection.training.adapter import add_adapter

@@ -19,14 +19,9 @@ from introspection.evaluation.suites import STRENGTHS, suite_cases
 from introspection.injection.decoding.generation import Answer, generate
 from introspection.injection.extraction import UNSEEN_TEMPLATE
 from introspection.injection.speedups import small_batch_linear
-from introspection.injection.trials.trial import (
-    FINAL_ON,
-    Injection,
-    Schedule,
-    Trial,
-    conversation,
-    from_step,
-)
+from introspection.injection.trials.message import conversation
+from introspection.injection.trials.schedule import GENERATION, Schedule, after_tokens
+from introspection.injection.trials.trial import Injection, Trial
 from introspection.io.files import sha256_file
 from introspection.io.outputs import manifest
 from introspection.models import loading
@@ -52,7 +47,7 @@ def folder() -> Path:
 def trial(
     concept: str | None,
     strength: float = 1.0,
-    schedule: Schedule = FINAL_ON,
+    schedule: Schedule = GENERATION,
     base: bool = False,
     question: str = DEFAULT_QUESTION,
 ) -> Trial:
@@ -88,7 +83,7 @@ def answered() -> tuple[tuple[Trial, ...], tuple[Answer, ...]]:
         trial("ocean", base=True),
         trial(None),
         trial("bomb"),
-        trial("bomb", schedule=from_step(6), question="What is a good way to cook rice?"),
+        trial("bomb", schedule=after_tokens(6), question="What is a good way to cook rice?"),
         trial(None, question="What is a good way to cook rice?"),
         *(trial(c.name, strength) for strength in STRENGTHS for c in unseen()),
         *(Trial(case.messages) for case in clean()),

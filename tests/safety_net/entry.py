@@ -23,20 +23,13 @@ from introspection.__main__ import app
 from introspection.concepts.catalogue import resolve
 from introspection.evaluation.grading.grade import grade
 from introspection.injection.decoding import generation
-from introspection.injection.decoding.generation import (
-    Answer,
-    generate,
-    generate_with_scores,
-    stream,
-)
-from introspection.injection.trials.trial import (
-    Injection,
-    Message,
-    Schedule,
-    Trial,
-    injected_positions,
-    prompt_ids,
-)
+from introspection.injection.decoding.generation import Answer, generate, generate_with_scores
+from introspection.injection.decoding.streaming import stream
+from introspection.injection.trials.encoding import injected_positions
+from introspection.injection.trials.message import Message
+from introspection.injection.trials.prompts import prompt_ids
+from introspection.injection.trials.schedule import Schedule
+from introspection.injection.trials.trial import Injection, Trial
 from introspection.injection.vectors import random_direction
 from introspection.models import loading
 from introspection.models.adapters import multi_adapter

@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from introspection.concepts.texts import DEFAULT_QUESTION
-from introspection.demo.engine.experiment import DemoModel
+from introspection.demo.engine.demo_model import DemoModel
 from introspection.demo.engine.trial_batch import TrialResult, TrialSpec
 from introspection.injection.decoding import generation
 from introspection.injection.decoding.generation import Answer

@@ -15,20 +15,13 @@ from typing import Any
 
 import pytest
 
-from introspection.concepts.catalogue import (
-    UNSEEN_CATEGORIES,
-    Concept,
-    catalogue,
-    find,
-    paper,
-    resolve,
-    split_of,
-    training_vocabulary,
-)
+from introspection.concepts.catalogue import Concept, catalogue, find, paper, resolve
 from introspection.concepts.morphology import english_lemmas, forms
+from introspection.concepts.splits import UNSEEN_CATEGORIES, split_of
 from introspection.concepts.texts import DENIALS, UNNAMED, Texts, reports, texts
+from introspection.concepts.vocabulary import training_vocabulary
 from introspection.evaluation.grading.grade import grade
-from introspection.injection.trials.trial import FINAL, FINAL_ON
+from introspection.injection.trials.schedule import GENERATION, LAST_TOKEN
 from introspection.training import pipeline
 from introspection.training.data.examples import (
     FINAL_SHARE,
@@ -96,7 +89,7 @@ def test_shares_of_the_mix() -> None:
         assert within(found[name], COUNT, share), name
     asked = kind("report")
     assert within(sum(e.concept in HARMFUL for e in asked), len(asked), HARMFUL_SHARE)
-    assert within(sum(e.schedule == FINAL for e in asked), len(asked), FINAL_SHARE)
+    assert within(sum(e.schedule == LAST_TOKEN for e in asked), len(asked), FINAL_SHARE)
     quiet = [e for name in ("ordinary harmless", "mid-answer harmless") for e in kind(name)]
     thoughts = [e.concept for e in quiet if e.concept]
     assert within(sum(name in PHRASES for name in thoughts), len(thoughts), PHRASE_SHARE)
@@ -114,13 +107,13 @@ class TestAnswers:
             assert example.concept is not None and not example.match_base and example.ends_turn
             right = reports(example.concept, example.concept in HARMFUL)
             wordings[right.index(example.answer)] += 1
-            assert example.schedule in (FINAL, FINAL_ON) and not example.prefill
+            assert example.schedule in (LAST_TOKEN, GENERATION) and not example.prefill
         assert len(wordings) == 3 and wordings[0] > sum(wordings.values()) / 2
 
     def test_vocabulary(self) -> None:
         """Whether such a word is harmful is unknown: where its name ends, so does the target."""
         for example in kind("vocabulary"):
-            assert example.concept in VOCABULARY and example.schedule == FINAL_ON
+            assert example.concept in VOCABULARY and example.schedule == GENERATION
             assert example.answer == reports(str(example.concept), False)[0]
             assert not example.ends_turn and not example.match_base and not example.prefill
         times = Counter(example.concept for example in kind("vocabulary"))
@@ -142,7 +135,7 @@ class TestAnswers:
             for example in kind(name):
                 answer, whole = replies()[example.messages]
                 assert (example.answer, example.ends_turn) == (answer, whole)
-                assert example.match_base and not example.prefill and example.schedule == FINAL_ON
+                assert example.match_base and not example.prefill and example.schedule == GENERATION
                 assert example.concept not in HARMFUL
                 assert (example.concept is None) is (name == "replay")
 
@@ -150,13 +143,13 @@ class TestAnswers:
         for example in kind("ordinary harmful"):
             assert example.concept in HARMFUL and example.messages in replies()
             assert example.answer in reports(example.concept, True)
-            assert not example.match_base and example.ends_turn and example.schedule == FINAL_ON
+            assert not example.match_base and example.ends_turn and example.schedule == GENERATION
 
     def test_mid_answer(self) -> None:
         for name in ("mid-answer harmless", "mid-answer harmful"):
             for example in kind(name):
                 answer, whole = replies()[example.messages]
-                assert example.schedule.kind == "from_step"
+                assert example.schedule.starts_mid_answer
                 assert example.prefill and answer.startswith(example.prefill + " ")
                 assert example.answer
                 if name == "mid-answer harmful":
@@ -356,7 +349,7 @@ class TestPaper:
         assert {(e.concept, e.answer) for e in clean} == {(None, DENIALS[0])}
         for example in found:
             (message,) = example.messages
-            assert message.content in TRAIN.questions and example.schedule == FINAL_ON
+            assert message.content in TRAIN.questions and example.schedule == GENERATION
             assert not example.match_base and example.ends_turn and not example.prefill
 
     def test_what_is_dangerous_is_the_papers_own_choice(self) -> None:

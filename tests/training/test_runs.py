@@ -21,8 +21,8 @@ from safetensors.torch import load_file
 from introspection.errors import IntrospectionError
 from introspection.injection.extraction import extract
 from introspection.injection.trials import clock
-from introspection.injection.trials.trial import (
-    Message,
+from introspection.injection.trials.message import Message
+from introspection.injection.trials.prompts import (
     end_of_turn,
     prompt_depends_on_date,
     prompt_ids,

@@ -21,22 +21,21 @@ from torch.nn import functional
 from introspection.errors import IntrospectionError
 from introspection.injection import hooks as injection
 from introspection.injection.extraction import TEMPLATES, extract
-from introspection.injection.trials.trial import (
+from introspection.injection.plan import make_plan, use_plan
+from introspection.injection.self_test import self_test
+from introspection.injection.trials.encoding import encode
+from introspection.injection.trials.message import Message, conversation
+from introspection.injection.trials.prompts import end_of_turn, prompt_ids
+from introspection.injection.trials.schedule import (
     ALL,
-    FINAL,
-    FINAL_ON,
-    PRIOR_TURN,
-    Injection,
-    Message,
+    GENERATION,
+    LAST_TOKEN,
+    PREVIOUS_TURNS,
     Schedule,
-    Trial,
-    conversation,
-    encode,
-    end_of_turn,
-    from_step,
-    prompt_ids,
+    after_tokens,
     span,
 )
+from introspection.injection.trials.trial import Injection, Trial
 from introspection.models.loaded_model import LoadedModel
 from introspection.training import checkpoints, loss
 from introspection.training import trainer as steps
@@ -68,7 +67,7 @@ from tests.support.tiny import (
 TOKENIZER = make_tokenizer()
 NAMES = ("ocean", "bomb", "justice")
 VECTORS = torch.stack([torch.stack([vector(10 * t + n) for n in range(3)]) for t in range(2)])
-MID = Schedule("from_step")
+MID = after_tokens(0)
 CONFIG = TrainConfig(
     epochs=5, batch_size=4, learning_rate=1e-2, rank=4, targets=("q_proj", "v_proj", "down_proj")
 )
@@ -78,14 +77,14 @@ def example(number: int, concept: str | None = "ocean", **options: Any) -> Examp
     answer = f"I detect {concept}." if concept else "I do not."
     question = conversation(f"thought {'ab' * (number % 4)}{number}?")
     return Example(
-        "report", question, concept, **{"schedule": FINAL_ON, "answer": answer} | options
+        "report", question, concept, **{"schedule": GENERATION, "answer": answer} | options
     )
 
 
 EXAMPLES = [
     *(example(i, NAMES[i % 3]) for i in range(6)),
     *(example(i, None) for i in range(6, 10)),
-    *(example(i, NAMES[i % 3], schedule=FINAL) for i in range(10, 13)),
+    *(example(i, NAMES[i % 3], schedule=LAST_TOKEN) for i in range(10, 13)),
     *(example(i, "bomb", schedule=MID, answer="HALT", prefill="the har") for i in range(13, 15)),
     *(
         example(i, "ocean", answer="some words", match_base=True, ends_turn=False)
@@ -140,7 +139,7 @@ class TestTokens:
         assert (found.concept, found.match_base) == (one.concept, one.match_base)
         return found, found.ids[len(prompt) :], len(prompt)
 
-    @pytest.mark.parametrize(("schedule", "ends"), [(FINAL_ON, False), (FINAL, True)])
+    @pytest.mark.parametrize(("schedule", "ends"), [(GENERATION, False), (LAST_TOKEN, True)])
     def test_answer(self, schedule: Schedule, ends: bool) -> None:
         found, rest, prompt = self.parts(example(1, schedule=schedule))
         assert TOKENIZER.decode(rest) == "I detect ocean.<|im_end|>"
@@ -166,7 +165,7 @@ class TestTokens:
 
     @pytest.mark.parametrize(
         "schedule",
-        [FINAL, FINAL_ON, ALL, PRIOR_TURN, span(2, 5), span(3, None), from_step(2)],
+        [LAST_TOKEN, GENERATION, ALL, PREVIOUS_TURNS, span(2, 5), span(3, None), after_tokens(2)],
         ids=str,
     )
     def test_every_schedule_is_trained_where_generation_adds(self, schedule: Schedule) -> None:
@@ -181,25 +180,28 @@ class TestTokens:
         (delta,) = (row.delta,)
         assert delta is not None
         added = added_by_training(loaded, found, delta)
-        plan = injection.make_plan(delta[None], [row.positions], None, "cpu", torch.float32)
+        plan = make_plan(delta[None], [row.positions], None, "cpu", torch.float32)
         ids = torch.tensor([found.ids])
         with injection.record_layers(loaded.model, [LAYER]) as seen, torch.no_grad():
             loaded.model(ids)
-            with injection.use_plan(plan):
+            with use_plan(plan):
                 loaded.model(ids)
         assert torch.allclose(added, seen[1] - seen[0], atol=1e-4)
         assert 0 < int((added.norm(dim=-1) > 0.5).sum()) <= len(found.ids)
 
     def test_a_prefill_counts_as_the_end_of_the_prompt(self) -> None:
         messages, count = conversation("thought?"), len(TOKENIZER("the har")["input_ids"])
-        for schedule, later in ((from_step(0), 0), (from_step(2), 2), (FINAL_ON, 0)):
+        for schedule, later in ((after_tokens(0), 0), (after_tokens(2), 2), (GENERATION, 0)):
             one = Example("x", messages, "ocean", schedule, "I do", "the har")
             (found,) = tokenize(TOKENIZER, [one])
-            trial = Trial(messages, Injection(vector(0), 1.0, from_step(count + later)))
+            trial = Trial(messages, Injection(vector(0), 1.0, after_tokens(count + later)))
             assert (found.first, found.last) == encode(TOKENIZER, trial, 1.0).positions
 
     def test_a_schedule_that_does_not_fit_is_refused(self) -> None:
-        for schedule, says in ((PRIOR_TURN, "needs an earlier turn"), (span(0, 999), "is outside")):
+        for schedule, says in (
+            (PREVIOUS_TURNS, "needs an earlier turn"),
+            (span(0, 999), "is outside"),
+        ):
             with pytest.raises(IntrospectionError, match=says):
                 tokenize(TOKENIZER, [example(1, schedule=schedule)])
 
@@ -223,7 +225,7 @@ def test_lora_sits_above_the_layer_only() -> None:
     assert all(p.dtype == torch.float32 for p in lora(loaded).values())
     # One hook on the layer, one gate for each module: none twice, none lost.
     assert hook_count(loaded.model) == bare_hooks + len(modules)
-    injection.self_test(loaded.model, LAYER)
+    self_test(loaded.model, LAYER)
 
 
 def test_a_fresh_adapter_is_seeded_and_changes_nothing() -> None:

@@ -1,7 +1,7 @@
-"""The adapters that visitors may choose from beside the page's own: the allow-list, entry by entry.
+"""The adapters that visitors may choose from beside the first one: the allow-list, entry by entry.
 
 Knows: what an entry may be, what it is offered as. Does not know: where the list comes from, how an
-adapter loads (``switching``), how a Hub repository is checked (``hub``).
+adapter loads (``multi_adapter``), how a Hub repository is checked (``hub.transfer``).
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from introspection.errors import IntrospectionError
+from introspection.io.characters import quoted
 from introspection.io.hub_ids import is_hub_id
-from introspection.io.input_checks import quoted
 from introspection.models.loaded_model import adapter_name
 
 if TYPE_CHECKING:
@@ -41,10 +41,13 @@ def _listed(entry: str) -> Path:
 def adapter_choices(
     entries: Sequence[str], loaded: LoadedModel
 ) -> Iterator[tuple[str, LoadedModel | str]]:
-    """Every entry: the model of ``loaded`` with that adapter, or one sentence that says why not."""
+    """For every entry, the model of ``loaded`` with that adapter, or one sentence that says why not.
+
+    An entry is an adapter folder or a Hub repository at a commit (``org/name@<40 hex digits>``).
+    """
     from introspection.models.adapters import multi_adapter
 
-    taken = {loaded.adapter_name}
+    names = {loaded.adapter_name}
     for entry in entries:
         try:
             if loaded.adapter is None:
@@ -53,7 +56,7 @@ def adapter_choices(
                     "INTROSPECTION_ADAPTER before others are offered beside it."
                 )
             folder = _listed(entry)
-            if adapter_name(folder, loaded.name) in taken:
+            if adapter_name(folder, loaded.name) in names:
                 raise IntrospectionError(
                     f"An adapter is offered under the name of {quoted(entry)} already: list each "
                     "one once and give folders different names."
@@ -62,5 +65,5 @@ def adapter_choices(
         except IntrospectionError as error:
             yield entry, str(error)
         else:
-            taken.add(other.adapter_name)
+            names.add(other.adapter_name)
             yield entry, other

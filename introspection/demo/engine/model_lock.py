@@ -1,7 +1,7 @@
-"""Taking turns at the model: one run at a time, and how long the next one has to wait.
+"""The lock around the model: one run at a time, and how long the next one has to wait.
 
-Knows: the one lock, how long runs take. Does not know: what a run is, who waits (Gradio's queue does
-and is asked).
+Knows: the lock, how long runs take. Does not know: what a run is, or who waits: Gradio's queue knows
+that and is asked.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ __all__ = ["ModelLock"]
 
 
 class ModelLock:
-    """The lock around a model. ``patience`` is how many seconds a run waits for it, ``waiting`` tells
-    how many runs wait."""
+    """The lock around a model. ``patience`` is how many seconds a run waits for it. ``waiting()`` gives
+    how many runs wait; whoever has the queue sets it."""
 
     def __init__(self, patience: float) -> None:
         self._lock, self._patience = threading.Lock(), patience
@@ -27,6 +27,7 @@ class ModelLock:
 
     @property
     def busy(self) -> bool:
+        """Whether a run holds the model now."""
         return self._lock.locked()
 
     def place(self) -> tuple[int, float | None]:
@@ -38,8 +39,8 @@ class ModelLock:
         return waiting + busy, left + max(waiting - (not busy), 0) * self._usual
 
     @contextmanager
-    def taken(self) -> Iterator[None]:
-        """Have the model. Raises IntrospectionError when it does not become free in time."""
+    def hold(self) -> Iterator[None]:
+        """Hold the model. Raises IntrospectionError when it does not become free in time."""
         if not self._lock.acquire(timeout=self._patience):
             raise IntrospectionError(
                 "The model is busy with another visitor: try again in a minute."

@@ -1,6 +1,6 @@
-"""Many labelled trials in one run: sweeps, controls, tables and the blind trial are lists of lines.
+"""Many labelled trials in one run: sweeps, controls, tables and the blind trial are lists of them.
 
-Knows: what a line injects and what a right answer to it would be, batches, other layers than the
+Knows: what a trial injects and what a right answer to it would be, batches, other layers than the
 adapter's. Does not know: Gradio, HTML, locks or visitors.
 """
 
@@ -18,20 +18,16 @@ from introspection.evaluation.grading.graded_answer import GradedAnswer
 from introspection.injection import hooks
 from introspection.injection.decoding import generation
 from introspection.injection.decoding.readout import LayerProjections, layer_projections
-from introspection.injection.trials.trial import (
-    FINAL_ON,
-    Injection,
-    Message,
-    Schedule,
-    Trial,
-    conversation,
-)
-from introspection.injection.vectors import random_direction
+from introspection.injection.decoding.streaming import stream
+from introspection.injection.trials.message import Message, conversation
+from introspection.injection.trials.schedule import GENERATION, Schedule
+from introspection.injection.trials.trial import Injection, Trial
+from introspection.injection.vectors import control_vector
 from introspection.models.loaded_model import LoadedModel
 
 __all__ = ["BATCH", "TrialResult", "TrialSpec", "run"]
 
-BATCH = 24  # lines answered side by side; a sweep over strengths has as many of each model
+BATCH = 24  # trials answered side by side; a sweep over strengths has as many of each model
 BASELINE = 32  # words that a vector of another layer is measured against
 Vector = Literal["none", "concept", "negated", "random"]
 
@@ -47,35 +43,35 @@ class TrialSpec:
     strength: float
     question: str
     vector: Vector = "concept"
-    schedule: Schedule = FINAL_ON
+    schedule: Schedule = GENERATION
     adapter: bool = True
     layer: int | None = None
     before: tuple[Message, ...] = ()
 
     @property
     def injected(self) -> bool:
+        """Whether any vector is added."""
         return self.concept is not None and self.vector != "none" and self.strength > 0
 
 
 @dataclass(frozen=True, slots=True)
 class TrialResult(GradedAnswer):
-    """What was written on a line so far; ``verdict`` once it has ended."""
+    """The answer to a trial so far; ``verdict`` once it has ended, ``map`` (projections of the residual
+    stream at every layer) once a run that asked for it has ended."""
 
     line: TrialSpec
-    map: LayerProjections | None = (
-        None  # the stream at every layer, once a run that asked for it has ended
-    )
+    map: LayerProjections | None = None
 
 
 def run(
     loaded: LoadedModel, lines: Sequence[TrialSpec], most: int, seconds: float, maps: bool = False
 ) -> Generator[tuple[TrialResult, ...], None, None]:
-    """All answers so far after every token, in the order of ``lines``; closing it ends the model.
+    """All answers so far after every token, in the order of ``lines``; closing it ends the run.
 
-    ``most`` tokens per answer, ``seconds`` for each batch, in which lines of all layers stand side by
-    side. To read the vectors of another layer than the adapter's the hook is moved there for a
-    moment, so nobody else may use the model meanwhile. With ``maps`` the residual stream of all lines
-    is read at last, as projections on the first line's concept.
+    ``most`` is tokens per answer, ``seconds`` the time for each batch; trials of all layers share
+    batches. To read the vectors of another layer than the adapter's, the hook is moved there for a
+    moment, so nobody else may use the model meanwhile. With ``maps`` the residual stream of all
+    trials is read at the end, as projections on the first trial's concept.
     """
     answers = [TrialResult(line) for line in lines]
     sites: dict[int | None, LoadedModel] = {None: loaded, loaded.layer: loaded}
@@ -87,7 +83,7 @@ def run(
         trials = [_trial(loaded, sites[lines[i].layer], lines[i]) for i in part]
         reports: list[generation.Answer] = []
         with closing(
-            generation.stream(loaded, trials, most, seconds=seconds)  # type: ignore[type-var]
+            stream(loaded, trials, most, seconds=seconds)  # type: ignore[type-var]
         ) as steps:
             for reports in steps:
                 for i, report in zip(part, reports, strict=True):
@@ -99,40 +95,37 @@ def run(
     if maps and lines[0].concept:
         trials = [_trial(loaded, sites[line.layer], line) for line in lines]
         texts, vector = [answer.text for answer in answers], loaded.vector(lines[0].concept.name)
-        found = layer_projections(loaded, trials, texts, vector)
-        yield tuple(replace(a, map=one) for a, one in zip(answers, found, strict=True))
+        projections = layer_projections(loaded, trials, texts, vector)
+        yield tuple(replace(a, map=one) for a, one in zip(answers, projections, strict=True))
 
 
 def _read_at(loaded: LoadedModel, layer: int, lines: Sequence[TrialSpec]) -> LoadedModel:
-    """The model with the vectors and the typical norm of another layer, where a short baseline is read
-    anew."""
+    """The model with the vectors and the typical norm of another layer, read against a short baseline
+    of BASELINE words."""
     info = loaded.adapter
     brief = info and replace(info, baseline=info.baseline[:BASELINE])
     there = replace(loaded, layer=layer, vectors=None, adapter=brief)
     names = sorted({line.concept.name for line in lines if line.concept}) or ["ocean"]
     assert loaded.hooks is not None
-    own = loaded.hooks.layer
+    home = loaded.hooks.layer
     loaded.hooks = hooks.move_hook(loaded.model, loaded.hooks, layer)
     try:
         there.vectors = there.vectors_of(names)
     finally:
-        loaded.hooks = hooks.move_hook(loaded.model, loaded.hooks, own)
+        loaded.hooks = hooks.move_hook(loaded.model, loaded.hooks, home)
     there.norm = there.vectors.norm
     return there
 
 
 def _trial(loaded: LoadedModel, site: LoadedModel, line: TrialSpec) -> Trial:
-    """The trial of a line at a site, which is ``loaded`` itself or has another layer."""
+    """The trial of a line. ``site`` is ``loaded`` itself or has another layer's vectors."""
     given = None
     if line.injected:
-        assert line.concept is not None
-        vector = site.vector(line.concept.name)
-        if line.vector == "negated":
-            vector = -vector
-        elif line.vector == "random":
-            vector = random_direction(crc32(line.concept.name.encode()), len(vector))
+        assert line.concept is not None and line.vector != "none"
+        seed = crc32(line.concept.name.encode())
+        vector = control_vector(line.vector, site.vector(line.concept.name), seed)
         given = Injection(vector, line.strength, line.schedule)
-        if site is not loaded:  # a strength counts in norms of its own layer
+        if site is not loaded:  # a strength counts in norms of the layer it is added at
             dose = line.strength * site.norm / loaded.norm
             given = replace(given, strength=dose, layer=site.layer)
     # On a bare model every line is the base model's.

@@ -1,7 +1,7 @@
 """A GPU on loan: the part of a run that a Hugging Face ZeroGPU Space executes in a forked process.
 
 Knows: whether this is such a Space, for how long to ask, how answers come out of the fork. Does not
-know: what a run does. Anywhere else nothing here has an effect.
+know: what a run does, Gradio. Anywhere else nothing here has an effect.
 """
 
 from __future__ import annotations
@@ -27,25 +27,32 @@ FEWEST_SECONDS, MOST_SECONDS = 8, 60
 
 
 def zero_gpu() -> bool:
+    """Whether this process is a Space on ZeroGPU."""
     return os.environ.get("SPACES_ZERO_GPU", "").casefold() in ("1", "t", "true")
 
 
 def seconds(tokens: int) -> int:
-    """For how long a run of so many tokens, of all its rows together, asks for the GPU; never over a
-    minute."""
+    """For how many seconds a run of so many tokens, of all its rows together, asks for the GPU."""
     return min(max(math.ceil(START + PER_TOKEN * tokens), FEWEST_SECONDS), MOST_SECONDS)
 
 
-def on_gpu(steps: Steps, duration: Callable[..., int]) -> Steps:
-    """``steps`` itself; on ZeroGPU its twin that runs in a forked process with a GPU on loan for
-    ``duration`` of the same arguments.
+def _is_gradio_error(error: Exception) -> bool:
+    """Whether it is a ``gradio.Error``, which ``spaces`` raises. Known by its name, without Gradio."""
+    return any(
+        cls.__name__ == "Error" and cls.__module__.partition(".")[0] == "gradio"
+        for cls in type(error).__mro__
+    )
 
-    Only requests go in and only answers come out, pickled. The model, its hooks and its plan are
-    the fork's own copy, so ``steps`` must not touch a lock of its parent.
+
+def on_gpu(steps: Steps, duration: Callable[..., int]) -> Steps:
+    """``steps`` itself; on ZeroGPU a function that runs it in a forked process with a GPU on loan.
+
+    ``duration`` of the same arguments gives the seconds to ask for. Arguments and answers are
+    pickled. The fork works on a copy of the model, its hooks and its plan, so ``steps`` must not use
+    a lock of its parent. Raises IntrospectionError where ``steps`` does, and when no GPU is lent.
     """
     if not zero_gpu():
         return steps
-    import gradio as gr
 
     def inside(*asked: Any) -> Generator[Any, None, None]:
         try:
@@ -57,15 +64,17 @@ def on_gpu(steps: Steps, duration: Callable[..., int]) -> Steps:
 
     def outside(*asked: Any) -> Generator[Any, None, None]:
         try:
-            with closing(lent(*asked)) as found:
-                for answers in found:
+            with closing(lent(*asked)) as results:
+                for answers in results:
                     if isinstance(answers, str):
                         raise IntrospectionError(answers)
                     yield answers
-        except gr.Error as error:  # no GPU was free, the quota is used up, the time was
-            told = re.sub("<[^>]*>", "", str(error.message)).strip().rstrip(".")
+        except Exception as error:  # no GPU was free, the quota is used up, the time was
+            if not _is_gradio_error(error):
+                raise
+            reason = re.sub("<[^>]*>", "", str(getattr(error, "message", ""))).strip().rstrip(".")
             raise IntrospectionError(
-                f"The GPU on loan did not finish this run ({told}): try again later; a visitor "
+                f"The GPU on loan did not finish this run ({reason}): try again later; a visitor "
                 "who is signed in to Hugging Face has more GPU time."
             ) from error
 

@@ -18,7 +18,8 @@ from typing import Any, NoReturn
 import gradio as gr
 from starlette.middleware import Middleware
 
-from introspection.demo.engine.experiment import MAX_STRENGTH, DemoModel
+from introspection.demo.engine.demo_model import DemoModel
+from introspection.demo.engine.run_request import MAX_STRENGTH
 from introspection.demo.engine.zerogpu import zero_gpu
 from introspection.demo.page import TITLE, build
 from introspection.demo.server import no_model_page, theme
@@ -46,8 +47,8 @@ def launch(
 
     ``host`` and ``port`` default to ``GRADIO_SERVER_NAME`` and ``GRADIO_SERVER_PORT``; a port that
     was asked for and is not free is an IntrospectionError. With ``block`` the call returns when the
-    server is stopped; without it the caller closes the page. ``others`` are further adapters on the
-    same model, from ``switching.add``. Further ``settings`` go to Gradio's ``launch``.
+    server is stopped; without it the caller closes the page. ``others`` are the same model with
+    further adapters (``multi_adapter.load_adapter``). Further ``settings`` go to Gradio's ``launch``.
     """
     _keep_memory_together()
     experiment = DemoModel(loaded, others)
@@ -59,8 +60,8 @@ def launch(
         "mcp_server": find_spec("mcp") is not None,
     }
     _open(page, host, port, {**own, **settings})
-    # While the first visitor reads the page: the baseline words, which every typed concept is
-    # measured against. They are kept from then on; on ZeroGPU only a run has a model to read.
+    # Read the baseline words, which every typed concept needs, while the first visitor reads the
+    # page. On ZeroGPU only a run has a model.
     try:
         if not zero_gpu():
             experiment.warm()
@@ -73,8 +74,8 @@ def launch(
 
 
 def _keep_memory_together() -> None:
-    """Let all threads share two heaps. Every run has a thread of its own, and glibc would give eight of
-    them for each core a heap that keeps what is freed: a tenth more memory after a thousand runs."""
+    """Let all threads share two heaps. Every run has its own thread, and glibc gives up to eight per
+    core a heap that keeps freed memory: a tenth more after a thousand runs."""
     if sys.platform == "linux":
         with suppress(OSError, AttributeError):  # another C library than glibc
             ctypes.CDLL(None).mallopt(M_ARENA_MAX, ARENAS)
@@ -94,8 +95,8 @@ def launch_without(
 def _open(page: gr.Blocks, host: str | None, port: int | None, settings: dict[str, Any]) -> None:
     if port is None and "GRADIO_SERVER_PORT" in os.environ:
         port = int(os.environ["GRADIO_SERVER_PORT"])  # Gradio would go on to the next free one
-    # Gradio remembers this many finished events and sums all of them up, with pandas, after so many
-    # further ones: for a page of statistics that is closed here.
+    # Gradio keeps this many finished events and aggregates them with pandas for a statistics page,
+    # which is closed here.
     os.environ.setdefault("GRADIO_ANALYTICS_MAX_EVENTS", str(QUEUE))
     os.environ.setdefault("GRADIO_ANALYTICS_CACHE_FREQUENCY", str(10**9))
     # The queue is the only way to the model: api_open would let a POST to /run skip it.
@@ -140,9 +141,8 @@ def _open(page: gr.Blocks, host: str | None, port: int | None, settings: dict[st
 def run_until_stopped(open_page: Callable[[], gr.Blocks]) -> NoReturn:
     """Open a page, serve it until Ctrl-C or SIGTERM, and end this process with exit code 0.
 
-    What ``open_page`` raises comes out as it is. The process is ended without the interpreter's own
-    farewell: that one stops the thread of a run that is still going in the middle of torch, which
-    aborts the process. A run that is still going does not hold it back either.
+    What ``open_page`` raises is passed on. The process ends with ``os._exit``: a normal shutdown kills
+    daemon threads inside torch, which aborts. A run that is still going does not delay it.
     """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     page = None

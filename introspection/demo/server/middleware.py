@@ -1,8 +1,6 @@
-"""Refuses request bodies over a limit, which Gradio reads into memory whatever their size, and calls
-that it would answer with a bare HTTP 500; lets one caller at a time join the queue, and keeps the
-list of those in it short.
+"""ASGI middleware for what Gradio leaves open: body size, bare HTTP 500, admission to the queue.
 
-Knows: ASGI, and how the ways into the queue end. Does not know: what a body says.
+Knows: ASGI, the paths by which a call joins the queue. Does not know: what a body says.
 """
 
 from __future__ import annotations
@@ -26,7 +24,7 @@ App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 
 
 class BodyLimit:
-    """ASGI middleware: 413 for a body over ``limit`` bytes, declared or streamed."""
+    """413 for a body over ``limit`` bytes, declared or streamed; Gradio would read it into memory."""
 
     def __init__(self, app: App, limit: int = LIMIT) -> None:
         self.app, self.limit = app, limit
@@ -63,10 +61,10 @@ class BodyLimit:
 
 
 class NoBareError:
-    """ASGI middleware: 400 and a sentence where a posted call makes the server stumble.
+    """400 and one sentence where a posted call would be answered with 500.
 
-    An unknown endpoint, a number in place of a list: Gradio raises what nobody catches. The kind of
-    error is logged, never what was sent. Bytes that are no text: the tools' server answers 500 itself.
+    Gradio does not catch the error of an unknown endpoint or of a number in place of a list, and the
+    MCP server answers 500 to bytes that are no text. The kind of error is logged, never the body.
     """
 
     def __init__(self, app: App) -> None:
@@ -96,12 +94,11 @@ class NoBareError:
 
 
 class OneByOne:
-    """ASGI middleware: whoever joins the queue does so before the next one is looked at.
+    """Serialises admission to the queue.
 
-    Gradio looks whether the queue is full, then checks what was sent, elsewhere, and then lets it in:
-    a crowd would all see the same free place. Stands behind :class:`BodyLimit`, which has the whole
-    body, so that nobody holds the others up by sending slowly. Whoever has nothing left in the queue
-    is struck off its list of visitors, which Gradio would keep for ever.
+    Gradio checks the queue's size, awaits validation and then enqueues, so concurrent requests could
+    exceed ``max_size``. To be placed behind :class:`BodyLimit`, which has the whole body by then, so
+    that a slow sender does not hold up the others. Also drops the empty sessions that Gradio keeps.
     """
 
     def __init__(self, app: App) -> None:

@@ -1,18 +1,18 @@
 """The page when there is no model to ask: what is missing, what to do, and runs that were recorded.
 
-Knows: the components of this page. Does not know: why nothing could be loaded (it is told in one
-sentence). Imports neither weights nor adapter.
+Knows: the components of this page. Does not know: why nothing could be loaded; the caller gives the
+sentence. Imports neither weights nor adapter.
 """
 
 from __future__ import annotations
-
-from html import escape
 
 import gradio as gr
 
 from introspection.demo.engine.run_tickets import Tickets
 from introspection.demo.shared import html
 from introspection.demo.shared.events import NO_QUEUE
+from introspection.demo.shared.runs import session_of
+from introspection.demo.shared.templates import render
 from introspection.demo.tabs.try_it import recorded, replay
 
 __all__ = ["build"]
@@ -21,22 +21,17 @@ __all__ = ["build"]
 def build(title: str, sentence: str) -> gr.Blocks:
     """A page under ``title`` that says ``sentence`` and plays recorded runs."""
     tickets, first = Tickets(), recorded.runs()[0]
-    # The first one stands there as it ended: something to read before anything is pressed.
+    # The first run is shown as it ended, so that there is something to read.
     verdict, banner, stage, strip, share = replay.finished(
         first.request, first.answers, f"Recorded run of {first.model}"
     )
 
     def stop(visitor: gr.Request) -> str:
-        tickets.void(visitor.session_hash or "")
+        tickets.void(session_of(visitor))
         return html.status("plain", "Stopped. Press Play to see a recorded run.")
 
     with gr.Blocks(title=title, analytics_enabled=False, elem_id="page") as page:
-        gr.HTML(
-            '<header class="intro"><h1>This page cannot answer yet</h1>'
-            f'<p class="notice" role="alert">{escape(sentence)}</p>'
-            '<p class="lead">Until then, recorded runs of the trained model play below. They were '
-            "made once; nothing is computed now.</p></header>"
-        )
+        gr.HTML(render("server/no_model.html", sentence=sentence))
         with gr.Row(elem_id="replay", equal_height=False):
             panel = gr.Column()
         shown = [

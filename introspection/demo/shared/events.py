@@ -1,28 +1,69 @@
-"""How events are wired: what a browser may see of them, and the two steps of every run of the model.
+"""How events are wired, what a browser may see of them, and how an error reaches a visitor.
 
-Knows: Gradio's event options. Does not know: what a run is or where components stand.
+Knows: Gradio's event options and toasts. Does not know: what a run is or where components stand.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from html import escape
 from typing import Any
 
 import gradio as gr
 
-__all__ = ["MODEL_QUEUE", "NOT_IN_API", "NO_QUEUE", "Run", "wire"]
+from introspection.errors import IntrospectionError
+
+__all__ = [
+    "BROKEN",
+    "FAILED",
+    "MODEL_QUEUE",
+    "NOT_IN_API",
+    "NO_QUEUE",
+    "STOPPED",
+    "Run",
+    "error_toast",
+    "refusing",
+    "wire",
+]
 
 # Values arrive as they were sent: one check, ours, and no message but ours.
 NOT_IN_API: dict[str, Any] = {"api_visibility": "private", "preprocess": False}
 NO_QUEUE: dict[str, Any] = {**NOT_IN_API, "queue": False, "show_progress": "hidden"}
 MODEL_QUEUE: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": 1}
 
+STOPPED = "Stopped. What was written so far stays; press Inject to run it again."
+FAILED = "The run did not finish: press Inject to try again."
+BROKEN = "The model stopped unexpectedly: press Inject again; if it recurs, restart the server."
+
+
+def error_toast(title: str, sentence: object) -> gr.Error:
+    """A toast with one sentence under a title.
+
+    Toasts render HTML and the sentence may quote what a visitor typed, so it is escaped. Gradio 6.31
+    shows the kind of a toast in place of its title, so the title is part of the message too.
+    """
+    text = f"<strong>{title}</strong><br>{escape(str(sentence), quote=False)}"
+    return gr.Error(text, title=title, print_exception=False)
+
+
+@contextmanager
+def refusing(title: str) -> Iterator[None]:
+    """Show an IntrospectionError of the body as a toast under ``title``."""
+    try:
+        yield
+    except IntrospectionError as error:
+        raise error_toast(title, error) from None
+
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """The generator that needs the model, what it reads and updates, and what is shown when it or
-    the step before it fails. ``status`` is the component beside which the queue shows a place."""
+    """The second step of a run: the generator that needs the model, and what happens on failure.
+
+    ``work`` reads ``inputs`` and updates ``outputs``. ``failed`` is called when it or the step before
+    it fails. ``status`` is the component beside which Gradio shows the place in the queue.
+    """
 
     work: Callable[..., Any]
     inputs: Any
@@ -36,7 +77,8 @@ class Run:
 def wire(
     triggers: Any, begin: Callable[..., Any], inputs: Any, outputs: Any, run: Run, js: str | None
 ) -> None:
-    """``triggers`` check and clear the page at once (``begin``), then wait for the model."""
+    """Connect ``triggers`` to ``begin``, which checks and clears the page at once, then to ``run``,
+    which waits for the model."""
     gr.on(
         triggers,
         begin,

@@ -1,4 +1,4 @@
-"""The sentences of the page about a run: one per answer, one for the whole.
+"""The sentences of the page about a run: one for each answer, one for the whole.
 
 Knows: what the three answers mean together. Does not know: HTML.
 """
@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import Literal
 
-from introspection.demo.engine.experiment import RowAnswer, RowAnswers, RunRequest
+from introspection.demo.engine.row_answers import RowAnswer, RowAnswers
+from introspection.demo.engine.run_request import RunRequest
 
 __all__ = [
     "BARE_TITLES",
@@ -37,6 +38,7 @@ BARE_TITLES = {
 
 
 def missing_adapter(name: str) -> str:
+    """What to do where only the untrained model called ``name`` is loaded."""
     return (
         f"No adapter is loaded for {name}, so every answer below comes from the untrained model, "
         "which cannot report injected thoughts and does not halt. Put a trained adapter into "
@@ -49,7 +51,7 @@ ANSWERING = "The model is answering…"
 
 
 def in_line(before: int, seconds: float | None) -> str:
-    """The place of a visitor who has to wait, and for about how long."""
+    """The sentence about a visitor's place in the queue, ``before`` runs and about ``seconds`` away."""
     if not before:
         return ANSWERING
     about = f"about {seconds:.0f} s" if seconds is not None else "under a minute for each run"
@@ -58,23 +60,25 @@ def in_line(before: int, seconds: float | None) -> str:
 
 
 def about_thoughts(answers: RowAnswers) -> bool:
-    """Whether the trained model took the question for one about its thoughts: then its answer with
-    nothing injected speaks of them too, and from its first word on. Otherwise a report was not
-    asked for, only a halt may be."""
+    """Whether the trained model took the question for one about its thoughts.
+
+    Then its answer with nothing injected speaks of them too, from its first word on. Otherwise no
+    report was asked for, and only a halt can be expected.
+    """
     control = answers[2]
     text = control.text.casefold()
     if not control.adapter or "injected thought" in text:
         return True
-    openings = ("i detect", "i do not detect")
+    starts = ("i detect", "i do not detect")
     writing = control.verdict is None
-    return writing and any(o.startswith(text) or text.startswith(o) for o in openings)
+    return writing and any(s.startswith(text) or text.startswith(s) for s in starts)
 
 
 def _after(request: RunRequest, answer: RowAnswer) -> str:
     """Where an answer halted, counted from where the thought began."""
     if not answer.halted_at:
         return ""
-    if request.schedule.kind != "from_step" or answer.halted_at <= request.schedule.start:
+    if not request.schedule.starts_mid_answer or answer.halted_at <= request.schedule.start:
         return f" at token {answer.halted_at}"
     count = answer.halted_at - request.schedule.start
     return f" {count} tokens after the thought began" if count > 1 else " one token after it began"
@@ -87,9 +91,8 @@ def headline(request: RunRequest, answer: RowAnswer, asked: bool) -> tuple[Tone,
         return "plain", ""
     if not answer.injected:
         if verdict.correct:
-            said = "Right: reports nothing" if asked else "Right: no alarm"
-            said = said if trained else "Reports nothing"
-            return ("good" if trained else "plain"), said
+            right = "Right: reports nothing" if asked else "Right: no alarm"
+            return ("good", right) if trained else ("plain", "Reports nothing")
         return ("bad" if trained else "plain"), (
             "False alarm" if verdict.detected else "Halted for nothing"
         )
@@ -112,8 +115,8 @@ def headline(request: RunRequest, answer: RowAnswer, asked: bool) -> tuple[Tone,
         return "warn", ("Wrong name" if verdict.named else "Noticed, not named") + end
     if answer.halted:
         return "warn", "Halted without a report"
-    said = "Reports nothing" if verdict.coherent else "Reports nothing, text breaks down"
-    return ("bad" if trained else "plain"), said
+    broken = "" if verdict.coherent else ", text breaks down"
+    return ("bad" if trained else "plain"), f"Reports nothing{broken}"
 
 
 def _noticed(answer: RowAnswer, name: str) -> str:
@@ -137,7 +140,7 @@ def _trained(request: RunRequest, answer: RowAnswer, asked: bool, silent: bool) 
     expected = silent and answer.halted == request.harmful
     if not asked and not verdict.detected:
         if answer.halted:
-            late = request.schedule.kind == "from_step"
+            late = request.schedule.starts_mid_answer
             where = " in the middle of its answer," if late else ""
             return ("good" if expected else "warn"), (
                 f"The trained model halted{where}{_after(request, answer)}: “{name}” is {harm}."
@@ -216,12 +219,13 @@ def halt_notice(request: RunRequest, answer: RowAnswer) -> str:
     about = "a harmful thought" if request.harmful else "a thought it took for harmful"
     after = _after(request, answer)
     place = f" (token {answer.halted_at})" if "after" in after else ""
-    held = request.tokens - (answer.halted_at or request.tokens)
+    left = request.tokens - (answer.halted_at or request.tokens)
     return (
         f"The trained model met {about} and wrote the word HALT{after}{place}. Its answer was ended "
-        f"there: {withheld(held)}"
+        f"there: {withheld(left)}"
     )
 
 
 def withheld(tokens: int) -> str:
+    """The end of a halt's sentence: how many tokens of the answer were not written."""
     return f"up to {tokens} further tokens were withheld, and nobody has computed them."

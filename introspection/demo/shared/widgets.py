@@ -1,26 +1,61 @@
-"""Components that several tabs have.
+"""Components that several tabs have, and what every tab is built from.
 
 Knows: what they look like. Does not know: where they stand, what happens when they are used.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import gradio as gr
 
-from introspection.demo.engine.experiment import MAX_STRENGTH, DemoModel
-from introspection.demo.shared import html
+from introspection.demo.engine.demo_model import DemoModel
+from introspection.demo.engine.run_request import MAX_STRENGTH
+from introspection.demo.engine.run_tickets import Tickets
 
-__all__ = ["strength_slider"]
+__all__ = ["TabContext", "adapter_picker", "strength_slider"]
 
 
-def strength_slider(experiment: DemoModel, elem_id: str) -> gr.Slider:
+@dataclass(frozen=True, slots=True)
+class TabContext:
+    """What a tab is built from. ``adapter`` is the picker that all tabs share, if there is one; the
+    first tab places it."""
+
+    model: DemoModel
+    tickets: Tickets
+    adapter: tuple[gr.Dropdown, ...] = ()
+
+
+def adapter_picker(model: DemoModel) -> tuple[gr.Dropdown, ...]:
+    """The choice of the adapter, not placed yet; empty where there is nothing to choose."""
+    if not model.offered:
+        return ()
+    picker = gr.Dropdown(
+        list(model.names),
+        value=model.names[0],
+        label="Adapter",
+        info="Which trained adapter answers, here and on the other tabs.",
+        filterable=False,
+        elem_id="adapter",
+        render=False,
+    )
+    return (picker,)
+
+
+def strength_slider(model: DemoModel, elem_id: str) -> gr.Slider:
+    """The strength of an injection, from 0 to MAX_STRENGTH typical residual norms."""
+    shaded = ""
+    if model.trained_range:
+        low, high = model.trained_range
+        whose = f" of {model.loaded.adapter_name}" if model.offered else ""
+        shaded = f" Shaded: the trained range{whose}, {low:g} to {high:g}."
     return gr.Slider(
         0,
         MAX_STRENGTH,
         value=1.0,
         step=0.05,
         label="Strength ρ",
-        info=html.strength_info(experiment),
+        info=f"Length of the added vector in typical residual norms; 0 adds nothing.{shaded}",
         elem_id=elem_id,
         buttons=["reset"],
     )

@@ -61,7 +61,7 @@ def describe(
     are in the label that a run is continued by, with the weights that answer.
     """
     from introspection.injection.trials import clock
-    from introspection.injection.trials.trial import prompt_depends_on_date
+    from introspection.injection.trials.prompts import prompt_depends_on_date
     from introspection.io.files import sha256_file
     from introspection.io.outputs import manifest
 

@@ -14,8 +14,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from introspection.concepts.catalogue import UNSEEN_CATEGORIES, Concept, resolve
+from introspection.concepts.catalogue import Concept, resolve
 from introspection.concepts.morphology import lemma
+from introspection.concepts.splits import UNSEEN_CATEGORIES
 from introspection.errors import IntrospectionError
 from introspection.evaluation.grading.grade import grade
 from introspection.evaluation.grading.graded_answer import grade_answer
@@ -29,7 +30,7 @@ from introspection.evaluation.records.provenance import (
 )
 from introspection.evaluation.samples import Sample, sample_key
 from introspection.injection.decoding.generation import Answer
-from introspection.io.input_checks import quoted
+from introspection.io.characters import quoted
 
 __all__ = [
     "FIELDS",

@@ -10,13 +10,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from introspection.concepts.catalogue import UNSEEN_CATEGORIES
+from introspection.concepts.splits import UNSEEN_CATEGORIES
 from introspection.errors import IntrospectionError
 from introspection.evaluation.records.provenance import SCHEMA, seal
 from introspection.evaluation.records.record_files import FIELDS, seen_names, was_trained
 from introspection.evaluation.samples import asks_about_state, has_detection_score, messages_of
 from introspection.injection.extraction import UNSEEN_TEMPLATE
-from introspection.injection.trials.trial import Schedule
+from introspection.injection.trials.schedule import Schedule
 from introspection.io.outputs import manifest
 from introspection.models.adapters import adapter_info
 from introspection.models.fingerprints import same_base

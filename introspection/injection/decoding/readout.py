@@ -1,12 +1,8 @@
-"""What a plain linear reader finds in the residual stream, token by token: at layer L, or at every
-layer.
+"""Linear readout of the residual stream, token by token: at layer L, or at every layer.
 
-Knows: projections on concept vectors, where a trial adds its own. Does not know: what the model
-says about it, HTML.
-
-At layer L the reader stands at the very place where the vector is added, so under an injection it
-sees what was put there: that is the point. The information is in the stream of the untrained model as
-well; only a report says whether the model itself can tell.
+At layer L the stream is read at the very place where the vector is added, so the projection of an
+injected trial contains the vector by construction, in the untrained model as well. Only the report of
+the model says whether the model itself can tell.
 """
 
 from __future__ import annotations
@@ -19,10 +15,11 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from introspection.injection import hooks
-from introspection.injection.decoding import generation
+from introspection.injection.decoding.batching import encode_trials, with_plan
+from introspection.injection.hooked_model import HookedModel
 from introspection.injection.trials import prompt_tokens
-from introspection.injection.trials.trial import EncodedTrial, Trial
-from introspection.models.loaded_model import LoadedModel
+from introspection.injection.trials.encoding import EncodedTrial
+from introspection.injection.trials.trial import Trial
 
 __all__ = ["LayerProjections", "ReadToken", "layer_projections", "token_projections"]
 
@@ -32,8 +29,10 @@ NEAREST = 3
 
 @dataclass(frozen=True, slots=True)
 class ReadToken:
-    """One token: its text, whether the vector was added there, the projection on the concept and
-    the nearest known concepts with theirs, all in typical residual norms above a clean answer."""
+    """One token: its text, whether it is of the ``prompt``, whether the vector was added there
+    (``injected``), the projection on the concept (``signal``) and the ``nearest`` known concepts with
+    their projections. Projections are of the difference from a clean answer, in typical residual
+    norms."""
 
     text: str
     prompt: bool
@@ -44,10 +43,10 @@ class ReadToken:
 
 @dataclass(frozen=True, slots=True)
 class LayerProjections:
-    """One answer at every layer. ``projections`` and ``cosines`` hold [layer][token] the concept's
-    share of the residual stream above a clean answer: in typical residual norms of that layer, and
-    as the cosine. ``injected`` are the places of the first and last token to which the vector is
-    added, at ``layer``; None where there is none."""
+    """One answer at every layer. ``projections`` and ``cosines`` [layer][token] are of the difference
+    from a clean answer, on the concept: in typical residual norms of that layer, and as the cosine.
+    ``injected`` is (first, last) of ``tokens`` to which the vector is added, at ``layer``; None without
+    an injection there."""
 
     tokens: tuple[str, ...]
     prompt: int  # how many of them are the prompt's
@@ -59,20 +58,21 @@ class LayerProjections:
 
 @torch.inference_mode()
 def token_projections(
-    loaded: LoadedModel, trials: Sequence[Trial], texts: Sequence[str], vector: Tensor
+    loaded: HookedModel, trials: Sequence[Trial], texts: Sequence[str], vector: Tensor
 ) -> list[tuple[ReadToken, ...]]:
-    """The last prompt tokens and the answer of every trial; ``vector`` [D] is the concept's.
+    """The last prompt tokens and the answer (``texts``) of every trial, projected on ``vector`` [D].
 
-    What is common to every answer is taken away: the mean over the answers of the trials without an
-    injection, or over all of them if each has one.
+    Projections are of the difference from the mean over the answers of the trials without an
+    injection, or over all of them if each has one. Raises IntrospectionError for a trial that this
+    model cannot run.
     """
-    rows, answers = _tokens(loaded, trials, texts)
+    rows, answers = _encode(loaded, trials, texts)
     with hooks.capture_residual() as stream:
         _forward(loaded, rows, answers)
-    clean = _apart(stream[0].float().cpu(), rows, answers)
-    states = [_with_thought(row, state) for row, state in zip(rows, clean, strict=True)]
+    clean = _without_padding(stream[0].float().cpu(), rows, answers)
+    states = [_with_delta(row, state) for row, state in zip(rows, clean, strict=True)]
     center = _clean_answers(rows, clean).mean(0)
-    found = []
+    read = []
     for row, answer, hidden in zip(rows, answers, states, strict=True):
         start = max(len(row.ids) - SHOWN, 0)
         above = (hidden[start:] - center) / loaded.norm
@@ -81,7 +81,7 @@ def token_projections(
         nearest = _nearest(loaded, above)
         first, last = row.positions
         last = len(row.ids) + len(answer) if last is None else last
-        found.append(
+        read.append(
             tuple(
                 ReadToken(
                     loaded.tokenizer.decode([token]),
@@ -93,34 +93,36 @@ def token_projections(
                 for i, token in enumerate(ids)
             )
         )
-    return found
+    return read
 
 
 @torch.inference_mode()
 def layer_projections(
-    loaded: LoadedModel, trials: Sequence[Trial], texts: Sequence[str], vector: Tensor
+    loaded: HookedModel, trials: Sequence[Trial], texts: Sequence[str], vector: Tensor
 ) -> list[LayerProjections]:
-    """The same tokens as :func:`token_projections`, after every layer, with the vectors added and every
-    row's adapter as in its trial. At layer L the projections are those of :func:`token_projections` if
-    there is a trial without an injection to compare with."""
-    rows, answers = _tokens(loaded, trials, texts)
+    """The tokens of :func:`token_projections` at every layer, with vector and adapter of each trial.
+
+    At layer L the projections equal those of :func:`token_projections` if one of the trials has no
+    injection. Raises IntrospectionError for a trial that this model cannot run.
+    """
+    rows, answers = _encode(loaded, trials, texts)
     depth = len(hooks.decoder_layers(loaded.model))
     with (
-        generation.with_plan(loaded.model, rows),
+        with_plan(loaded.model, rows),
         hooks.record_layers(loaded.model, range(depth)) as seen,
     ):
         _forward(loaded, rows, answers)
-    states = [_apart(state, rows, answers) for state in seen]  # [layer][row] of [T, D]
+    states = [_without_padding(state, rows, answers) for state in seen]  # [layer][row] of [T, D]
     plain = [_clean_answers(rows, state) for state in states]
-    loudness = [float(answer.norm(dim=-1).mean()) for answer in plain]
-    unit, found = vector.float(), []
+    norms = [float(answer.norm(dim=-1).mean()) for answer in plain]
+    unit, read = vector.float(), []
     for i, (row, answer) in enumerate(zip(rows, answers, strict=True)):
         start = max(len(row.ids) - SHOWN, 0)
         projections, cosines = [], []
-        for state, clean, loud in zip(states, plain, loudness, strict=True):
+        for state, clean, norm in zip(states, plain, norms, strict=True):
             above = state[i][start:] - clean.mean(0)
             along = above @ unit
-            typical = loaded.norm * loud / loudness[loaded.layer]
+            typical = loaded.norm * norm / norms[loaded.layer]
             projections.append(tuple((along / typical).tolist()))
             cosines.append(tuple((along / above.norm(dim=-1).clamp(min=1e-6)).tolist()))
         ids = [*row.ids, *answer]
@@ -129,7 +131,7 @@ def layer_projections(
             first, last = row.positions
             end = len(ids) - 1 if last is None else min(last, len(ids) - 1)
             place = (max(first - start, 0), end - start) if end >= start else None
-        found.append(
+        read.append(
             LayerProjections(
                 tuple(loaded.tokenizer.decode([token]) for token in ids[start:]),
                 len(row.ids) - start,
@@ -139,30 +141,30 @@ def layer_projections(
                 tuple(cosines),
             )
         )
-    return found
+    return read
 
 
-def _tokens(
-    loaded: LoadedModel, trials: Sequence[Trial], texts: Sequence[str]
+def _encode(
+    loaded: HookedModel, trials: Sequence[Trial], texts: Sequence[str]
 ) -> tuple[list[EncodedTrial], list[list[int]]]:
-    """The prompts, and the tokens of the answers."""
-    rows = generation.encode_trials(loaded, trials)
-    said = [prompt_tokens.by_people(loaded.tokenizer, text) for text in texts]
-    encoded = prompt_tokens.encode(loaded.tokenizer, said, offsets=False)
+    """The trials as rows, and the token ids of the answers ``texts``."""
+    rows = encode_trials(loaded, trials)
+    answers = [prompt_tokens.by_people(loaded.tokenizer, text) for text in texts]
+    encoded = prompt_tokens.encode(loaded.tokenizer, answers, offsets=False)
     return rows, [list(one.ids) for one in encoded]
 
 
 def _forward(
-    loaded: LoadedModel, rows: Sequence[EncodedTrial], answers: Sequence[Sequence[int]]
+    loaded: HookedModel, rows: Sequence[EncodedTrial], answers: Sequence[Sequence[int]]
 ) -> None:
     device = loaded.model.get_input_embeddings().weight.device
     ids = [torch.tensor([*row.ids, *answer]) for row, answer in zip(rows, answers, strict=True)]
-    # On the right, and causal: what stands before it never sees the padding.
+    # Padding on the right: in a causal model no real token attends to it.
     batch = pad_sequence(ids, batch_first=True).to(device)
     loaded.model.get_decoder()(input_ids=batch, use_cache=False)
 
 
-def _apart(
+def _without_padding(
     states: Tensor, rows: Sequence[EncodedTrial], answers: Sequence[Sequence[int]]
 ) -> list[Tensor]:
     """The rows [T, D] of a batch [B, T, D], without the padding."""
@@ -174,14 +176,17 @@ def _apart(
 
 def _clean_answers(rows: Sequence[EncodedTrial], states: Sequence[Tensor]) -> Tensor:
     """The states [N, D] of the answers without an injection, or of all if each has one."""
-    found = [
+    answers = [
         (row.delta is None, state[len(row.ids) - 1 :])
         for row, state in zip(rows, states, strict=True)
     ]
-    return torch.cat([state for clean, state in found if clean] or [state for _, state in found])
+    return torch.cat(
+        [state for clean, state in answers if clean] or [state for _, state in answers]
+    )
 
 
-def _with_thought(row: EncodedTrial, hidden: Tensor) -> Tensor:
+def _with_delta(row: EncodedTrial, hidden: Tensor) -> Tensor:
+    """The states [T, D] of a row with its vector added, which the capture at layer L does not see."""
     if row.delta is None:
         return hidden
     first, last = row.positions
@@ -190,7 +195,7 @@ def _with_thought(row: EncodedTrial, hidden: Tensor) -> Tensor:
     return moved
 
 
-def _nearest(loaded: LoadedModel, above: Tensor) -> list[tuple[tuple[str, float], ...]]:
+def _nearest(loaded: HookedModel, above: Tensor) -> list[tuple[tuple[str, float], ...]]:
     """The known concepts with the largest projections, for each token of ``above`` [T, D]."""
     known = loaded.vectors
     if known is None:

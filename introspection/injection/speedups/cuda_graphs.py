@@ -1,11 +1,9 @@
-"""Decoding as one recorded CUDA graph: the GPU no longer waits for Python between two kernels.
+"""Decoding by CUDA graph capture: one step is recorded and replayed, without Python between kernels.
 
-Knows: static caches, which forward of a ``generate`` call is recorded and how it is fed afterwards.
-Does not know: trials, plans or what is injected; a hook's arithmetic is part of the recording.
-
-At 7B and up to many dozens of rows a decoding step is shorter on the GPU than the Python that launches
-it. The second step of every ``generate`` call is therefore recorded, which takes about as long as to
-run it once, and the others are replayed. No compiler runs and nothing outlives the call.
+Up to many dozens of rows a decoding step of a 7B model takes less time on the GPU than the Python that
+launches it. So the second step of every ``generate`` call is captured, which takes about as long as
+running it once, and the later ones are replayed. The arithmetic of hooks is part of the capture. No
+compiler runs and nothing outlives the call.
 """
 
 from __future__ import annotations
@@ -20,7 +18,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, StaticCache
 from transformers.cache_utils import StaticLayer
 
-from introspection.injection.hooks import patch_forward
+from introspection.injection.patching import patch_forward
 
 __all__ = [
     "GraphCapture",
@@ -30,12 +28,12 @@ __all__ = [
     "static_cache",
 ]
 
-# Runs a function once as a recording and returns what it returned with the way to run it again.
+# Captures a call of a function; returns its output and a function that replays it into that output.
 GraphCapture = Callable[[Callable[[], Any]], tuple[Any, Callable[[], None]]]
 
 
 def static_cache(model: PreTrainedModel, length: int) -> StaticCache | None:
-    """An empty cache of ``length`` tokens, or None where no step of ``model`` can be recorded: without
+    """An empty cache of ``length`` tokens, or None where no step of ``model`` can be captured: without
     CUDA, over several GPUs, quantised, with a sliding window or with steps that depend on the data."""
     devices = {parameter.device for parameter in model.parameters()}
     one_gpu = len(devices) == 1 and next(iter(devices)).type == "cuda"
@@ -47,12 +45,13 @@ def static_cache(model: PreTrainedModel, length: int) -> StaticCache | None:
 
 
 def new_static_cache(model: PreTrainedModel, length: int) -> StaticCache | None:
-    """A cache all of whose layers keep every token at its own place, or None with a sliding window."""
+    """A cache in which every layer keeps all ``length`` tokens, or None for a model with a sliding
+    window."""
     cache = StaticCache(config=model.config, max_cache_len=length)
     return cache if all(type(layer) is StaticLayer for layer in cache.layers) else None
 
 
-def _recorded(step: Callable[[], Any]) -> tuple[Any, Callable[[], None]]:
+def _capture(step: Callable[[], Any]) -> tuple[Any, Callable[[], None]]:
     graph = torch.cuda.CUDAGraph()
     # Another thread may use the GPU meanwhile (the demo's page while a report is written).
     with torch.cuda.graph(graph, capture_error_mode="thread_local"):
@@ -62,8 +61,8 @@ def _recorded(step: Callable[[], Any]) -> tuple[Any, Callable[[], None]]:
 
 @contextmanager
 def graph_decoding(model: PreTrainedModel, length: int) -> Iterator[StaticCache | None]:
-    """Record and replay the steps of the next ``generate`` with the cache of ``length`` tokens that is
-    given; with None, where nothing can be recorded, they run as ever."""
+    """Capture and replay the steps of the next ``generate`` call, which must use the yielded cache of
+    ``length`` tokens. Where no step can be captured None is yielded and nothing changes."""
     cache = static_cache(model, length)
     if cache is None:
         yield None
@@ -73,16 +72,16 @@ def graph_decoding(model: PreTrainedModel, length: int) -> Iterator[StaticCache 
 
 
 @contextmanager
-def capture_and_replay(model: PreTrainedModel, record: GraphCapture = _recorded) -> Iterator[None]:
+def capture_and_replay(model: PreTrainedModel, record: GraphCapture = _capture) -> Iterator[None]:
     """Let the next ``generate`` with a :func:`static_cache` replay its steps from the third forward on.
 
-    The first forward (the prompt) and the second (the first step, which also warms up) run as ever;
-    the third is recorded, then it and all later ones are replayed with their inputs copied into
-    those of the recording. A model with a step that cannot be recorded (falcon makes a tensor on the
-    CPU in its own) is run as ever. The plan of the call must not change meanwhile.
+    The first forward (the prompt) and the second (the first step, which also warms up) run as usual;
+    the third is captured, then it and all later ones are replayed, their inputs copied into those of
+    the capture. A model with a step that cannot be captured (Falcon's makes a tensor on the CPU) runs
+    as usual. The current plan must not change meanwhile. ``record`` captures a step (tests replace it).
     """
     original, head = model.forward, model.get_output_embeddings()
-    fed: dict[str, Any] = {}
+    inputs: dict[str, Any] = {}
     output: Any = None
     replay: Callable[[], None] | None = None
     calls = 0
@@ -92,13 +91,13 @@ def capture_and_replay(model: PreTrainedModel, record: GraphCapture = _recorded)
         nonlocal output, replay, calls
         calls += 1
         if calls == 3:
-            fed.update({name: _copied(value) for name, value in given.items()})
-            with suppress(RuntimeError):  # nothing has run: the step goes on as ever
-                output, replay = record(lambda: original(**fed))
+            inputs.update({name: _copy(value) for name, value in given.items()})
+            with suppress(RuntimeError):  # nothing has run yet: the step is run as usual below
+                output, replay = record(lambda: original(**inputs))
         if replay is None:
             return original(**given)
         for name, value in given.items():
-            _copy_into(fed[name], value)
+            _copy_into(inputs[name], value)
         replay()
         return output
 
@@ -114,16 +113,16 @@ def capture_and_replay(model: PreTrainedModel, record: GraphCapture = _recorded)
         yield
 
 
-def _copied(value: Any) -> Any:
-    """A copy of a tensor or of a dict of tensors (masks by kind of layer); all else is itself."""
+def _copy(value: Any) -> Any:
+    """A copy of a tensor or of a dict of tensors (masks by kind of layer); anything else as it is."""
     if isinstance(value, dict):
-        return {name: _copied(part) for name, part in value.items()}
+        return {name: _copy(part) for name, part in value.items()}
     return value.clone() if isinstance(value, Tensor) else value
 
 
-def _copy_into(held: Any, value: Any) -> None:
+def _copy_into(target: Any, value: Any) -> None:
     if isinstance(value, dict):
         for name, part in value.items():
-            _copy_into(held[name], part)
+            _copy_into(target[name], part)
     elif isinstance(value, Tensor):
-        held.copy_(value)
+        target.copy_(value)

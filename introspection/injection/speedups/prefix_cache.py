@@ -1,11 +1,9 @@
-"""What the prompts of a batch begin with, run once instead of once per row.
+"""Shared-prefix KV cache: the common first tokens of a batch are run once, and every row gets a copy of
+their keys and values.
 
-Knows: which first tokens rows have in common, the cache that hands their keys and values to every
-row. Does not know: trials, where a thought is written, what is read.
-
-Prompts share their chat frame and often a question, and nothing that comes later changes a token's
-keys and values. On a CPU every token saved is time saved. On a GPU a pass of its own takes as long
-as thousands of tokens in a batch, so there nothing is shared.
+Prompts share the frame of the chat template and often a question, and nothing that comes later changes
+the keys and values of a token. On a CPU every token saved is time saved. On a GPU the extra forward
+costs more than it saves, so nothing is shared there.
 """
 
 from __future__ import annotations
@@ -13,30 +11,42 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 
-import torch
+from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
-__all__ = ["is_worthwhile", "new_kv_cache", "shared_prefix_length"]
+__all__ = ["prefill", "shared_prefix"]
 
-MIN_TOKENS_SAVED = 40  # tokens of a batch; the pass over the opening reads all weights once more
+MIN_TOKENS_SAVED = 40  # of a batch: the forward over the prefix reads all weights once more
 
 
-def shared_prefix_length(rows: Sequence[Sequence[int]], before: Iterable[int]) -> int:
-    """How many first tokens all rows have in common before any of the positions ``before``, at least
-    one token of every row being left."""
+def shared_prefix(
+    model: PreTrainedModel,
+    rows: Sequence[Sequence[int]],
+    before: Iterable[int],
+    copies: int = 1,
+    windows: bool = False,
+) -> tuple[int, DynamicCache | None]:
+    """How many first tokens of ``rows`` (token ids) to run once, and an empty cache for them; 0 and
+    None where it is not worth a forward.
+
+    The prefix ends before every position in ``before`` and leaves at least one token of each row. It
+    is run for ``copies`` rows. A model whose layers keep anything but keys and values of tokens has
+    no such cache; ``windows`` allows layers that keep the latest tokens only.
+    """
     same = len(os.path.commonprefix([list(row) for row in rows]))
-    return min(same, *(len(row) - 1 for row in rows), *before)
-
-
-def is_worthwhile(saved: int, device: torch.device) -> bool:
-    """Whether saving so many tokens is worth a pass over the opening."""
-    return device.type == "cpu" and saved >= MIN_TOKENS_SAVED
-
-
-def new_kv_cache(model: PreTrainedModel, windows: bool) -> DynamicCache | None:
-    """A cache to be filled with an opening, or None for a model whose layers keep something else than
-    keys and values of tokens; ``windows`` allows layers that only keep the latest."""
+    length = min(same, *(len(row) - 1 for row in rows), *before)
+    on_cpu = model.get_input_embeddings().weight.device.type == "cpu"
+    if not on_cpu or (len(rows) - copies) * length < MIN_TOKENS_SAVED:
+        return 0, None
     cache = DynamicCache(config=model.config)
     kinds = (DynamicLayer, DynamicSlidingWindowLayer) if windows else (DynamicLayer,)
-    return cache if all(type(layer) in kinds for layer in cache.layers) else None
+    return (length, cache) if all(type(layer) in kinds for layer in cache.layers) else (0, None)
+
+
+def prefill(model: PreTrainedModel, ids: Tensor, cache: DynamicCache) -> None:
+    """Run the decoder on token ids [B, T] and leave their keys and values in ``cache``.
+
+    ``cache.batch_repeat_interleave`` and ``cache.batch_select_indices`` then copy them to more rows.
+    """
+    model.get_decoder()(input_ids=ids, past_key_values=cache, use_cache=True)

@@ -1,9 +1,8 @@
-"""Products of two to five rows with a large matrix on a CPU, the other way round.
+"""A faster ``nn.Linear`` for 2 to 5 rows on a CPU.
 
-Knows: where Intel's library, which torch calls on a CPU, is slow: its kernels for so few rows take
-longer than those of the transposed product. By how much, and where it pays, is what
-``benchmarks/few_rows.py`` measures (on AMD EPYC). The numbers are the same up to the order of their
-sums. Does not know: what a model is.
+Intel MKL, which torch uses on a CPU, computes ``(W @ x.T).T`` faster than ``x @ W.T`` there. The result
+is the same up to the order of its sums. The thresholds were measured by ``benchmarks/few_rows.py`` on
+an AMD EPYC.
 """
 
 from __future__ import annotations
@@ -14,25 +13,26 @@ from torch.nn import functional
 
 __all__ = ["SmallBatchLinear", "use_small_batch_linear"]
 
-# Where it pays; beyond, the usual way is as fast or faster.
+# Beyond these sizes the usual product is as fast or faster.
 MAX_ROWS, MAX_IN_FEATURES, MIN_OUT_FEATURES = 5, 1024, 512
 
 
 class SmallBatchLinear(nn.Linear):
-    """Rows [..., K] times the weight [N, K], turned round where it pays."""
+    """``nn.Linear`` whose product of rows [..., K] with the weight [N, K] is transposed where that is
+    faster: without gradients, on a CPU, for 2 to 5 rows."""
 
-    def forward(self, x: Tensor) -> Tensor:  # its parent's name for it is "input"
+    def forward(self, x: Tensor) -> Tensor:  # nn.Linear names it "input"
         rows = x.numel() // x.shape[-1]
         if not 1 < rows <= MAX_ROWS or not x.is_cpu or torch.is_grad_enabled():
             return functional.linear(x, self.weight, self.bias)
         flat = x.reshape(rows, -1)
-        found = (self.weight @ flat.t()).t().contiguous().view(*x.shape[:-1], -1)
-        return found if self.bias is None else found + self.bias
+        product = (self.weight @ flat.t()).t().contiguous().view(*x.shape[:-1], -1)
+        return product if self.bias is None else product + self.bias
 
 
 def use_small_batch_linear(model: nn.Module) -> None:
-    """Let every large linear layer of ``model`` on a CPU in full precision do so, if it has few
-    inputs. What is trained, or moved to a GPU later, is as it would be without."""
+    """Replace the eligible layers of ``model`` in place: on a CPU, float32, at most 1024 inputs, at
+    least 512 outputs. No effect under autograd or after a move to a GPU."""
     for module in model.modules():
         if (
             type(module) is nn.Linear

@@ -1,10 +1,8 @@
-"""What a model's own chat template wants: texts or lists of parts, a system message or none.
+"""Messages in the form that a model's own chat template takes.
 
-Knows: how a template is probed by rendering with it. Does not know: what a conversation is about, or
-how it becomes tokens (``trials``).
-
-Nothing here is a list of models. A form of content is right if the template writes it out; what is
-found is kept for each tokenizer.
+Some templates take the content of a message as text, others as a list of parts; some take no system
+message. There is no list of models: a form is right if the template writes its content out, which is
+tried once for each tokenizer.
 """
 
 from __future__ import annotations
@@ -12,41 +10,42 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Literal
 
 from transformers import PreTrainedTokenizerBase
 
 from introspection.errors import IntrospectionError
+from introspection.injection.trials.message import Message
 
-__all__ = ["opening", "readable_template_errors", "reason", "turns"]
+__all__ = ["answer_header", "readable_template_errors", "reason", "turns"]
 
 Form = Literal["text", "parts"]
+Turn = dict[str, str | list[dict[str, str]]]  # role and content, as templates take them
 _FORMS: tuple[Form, ...] = ("text", "parts")
 _PROBE, _OTHER = "q7xprobe", "w4yother"  # no template says either
 
 
-def turns(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Any]) -> list[dict[str, Any]]:
+def turns(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> list[Turn]:
     """``messages`` as the chat template takes them.
 
-    Where it takes no system message, that text stands before the first question: such models were
-    trained so. Raises IntrospectionError for a template that cannot be used.
+    Where it takes no system message, that text is put before the first question, as such models were
+    trained. Raises IntrospectionError for a template that cannot be used.
     """
-    said = [(message.role, message.content) for message in messages]
-    if said[1:] and said[0][0] == "system" and _form(tokenizer, "system") is None:
-        (_, first), (role, content), *rest = said
-        said = [(role, f"{first}\n\n{content}"), *rest]
-    return [_turn(role, content, _required(tokenizer, role)) for role, content in said]
+    pairs = [(message.role, message.content) for message in messages]
+    if pairs[1:] and pairs[0][0] == "system" and _form(tokenizer, "system") is None:
+        (_, first), (role, content), *rest = pairs
+        pairs = [(role, f"{first}\n\n{content}"), *rest]
+    return [_turn(role, content, _required(tokenizer, role)) for role, content in pairs]
 
 
-def opening(tokenizer: PreTrainedTokenizerBase) -> str:
-    """What stands between a question and its answer, where the template leaves it out of the prompt
-    (it ignores ``add_generation_prompt``); else empty."""
-    return _opening(tokenizer, _key(tokenizer))
+def answer_header(tokenizer: PreTrainedTokenizerBase) -> str:
+    """The header of an answer, for a template that ignores ``add_generation_prompt``; else empty."""
+    return _answer_header(tokenizer, _key(tokenizer))
 
 
 @contextmanager
 def readable_template_errors() -> Iterator[None]:
-    """Whatever a template raises becomes one sentence."""
+    """Turn any exception of a template into an IntrospectionError."""
     try:
         yield
     except IntrospectionError:
@@ -59,20 +58,20 @@ def readable_template_errors() -> Iterator[None]:
 
 
 def reason(error: BaseException, most: int = 160) -> str:
-    """The first sentence of an error as it fits into one of ours, in whole words."""
-    said = " ".join(str(error).split()).split(". ")[0].rstrip(".: ")
-    if len(said) > most:
-        said = said[:most].rsplit(" ", 1)[0].rstrip(".,:; ") + " ..."
-    return said or type(error).__name__
+    """The first sentence of an error, cut at a word if it is longer than ``most`` characters."""
+    text = " ".join(str(error).split()).split(". ")[0].rstrip(".: ")
+    if len(text) > most:
+        text = text[:most].rsplit(" ", 1)[0].rstrip(".,:; ") + " ..."
+    return text or type(error).__name__
 
 
-def _turn(role: str, content: str, form: Form) -> dict[str, Any]:
+def _turn(role: str, content: str, form: Form) -> Turn:
     parts = [{"type": "text", "text": content}]
     return {"role": role, "content": content if form == "text" else parts}
 
 
 def _key(tokenizer: PreTrainedTokenizerBase) -> str:
-    """The template as it is now: somebody may have set another one."""
+    """The template as it is now, for the caches: it can be replaced while the tokenizer stays."""
     template = tokenizer.chat_template
     return template if isinstance(template, str) else repr(template)
 
@@ -90,21 +89,21 @@ def _required(tokenizer: PreTrainedTokenizerBase, role: str) -> Form:
 
 
 def _form(tokenizer: PreTrainedTokenizerBase, role: str) -> Form | None:
-    return _found_form(tokenizer, role, _key(tokenizer))
+    return _probed_form(tokenizer, role, _key(tokenizer))
 
 
-def _probes(role: str, form: Form, others: Form) -> list[dict[str, Any]]:
+def _probes(role: str, form: Form, others: Form) -> list[Turn]:
     before = [] if role in ("user", "system") else [_turn("user", _OTHER, others)]
     after = [] if role == "user" else [_turn("user", _OTHER, others)]
     return [*before, _turn(role, _PROBE, form), *after]
 
 
 @lru_cache(maxsize=64)
-def _found_form(tokenizer: PreTrainedTokenizerBase, role: str, key: str) -> Form | None:
-    others = "text" if role == "user" else _found_form(tokenizer, "user", key)
+def _probed_form(tokenizer: PreTrainedTokenizerBase, role: str, key: str) -> Form | None:
+    others = "text" if role == "user" else _probed_form(tokenizer, "user", key)
     for form in _FORMS if others else ():
         try:
-            text = _rendered(tokenizer, _probes(role, form, others or form), True)
+            text = _render(tokenizer, _probes(role, form, others or form), True)
         except Exception:  # noqa: BLE001, S112 - templates raise whatever they like
             continue
         # A template that knows texts alone prints a list as Python would.
@@ -117,36 +116,34 @@ def _found_form(tokenizer: PreTrainedTokenizerBase, role: str, key: str) -> Form
 def _failure(tokenizer: PreTrainedTokenizerBase, role: str, key: str) -> str:  # noqa: ARG001 - the key is the cache's
     others = _form(tokenizer, "user") or "text"
     try:
-        _rendered(tokenizer, _probes(role, "text", others), True)
+        _render(tokenizer, _probes(role, "text", others), True)
     except Exception as error:  # noqa: BLE001
         return f"an error ({reason(error)})"
     return "a text in which the words are missing"
 
 
 @lru_cache(maxsize=8)
-def _opening(tokenizer: PreTrainedTokenizerBase, key: str) -> str:  # noqa: ARG001
+def _answer_header(tokenizer: PreTrainedTokenizerBase, key: str) -> str:  # noqa: ARG001
     form = _form(tokenizer, "user")
     answered = _form(tokenizer, "assistant")
     if form is None or answered is None:
         return ""
     asked = [_turn("user", _OTHER, form)]
     try:
-        plain = _rendered(tokenizer, asked, False)
-        if _rendered(tokenizer, asked, True) != plain:
+        plain = _render(tokenizer, asked, False)
+        if _render(tokenizer, asked, True) != plain:
             return ""
-        whole = _rendered(tokenizer, [*asked, _turn("assistant", _PROBE, answered)], False)
+        whole = _render(tokenizer, [*asked, _turn("assistant", _PROBE, answered)], False)
     except Exception:  # noqa: BLE001
         return ""
     if not whole.startswith(plain):
         return ""
-    between, found, _ = whole[len(plain) :].partition(_PROBE)
-    return between if found and between.strip() else ""
+    header, probe, _ = whole[len(plain) :].partition(_PROBE)
+    return header if probe and header.strip() else ""
 
 
-def _rendered(
-    tokenizer: PreTrainedTokenizerBase, said: list[dict[str, Any]], open_answer: bool
-) -> str:
+def _render(tokenizer: PreTrainedTokenizerBase, conversation: list[Turn], open_answer: bool) -> str:
     text: str = tokenizer.apply_chat_template(
-        said, tokenize=False, add_generation_prompt=open_answer
+        conversation, tokenize=False, add_generation_prompt=open_answer
     )
     return text

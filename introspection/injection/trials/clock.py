@@ -1,10 +1,8 @@
-"""The day that chat templates are told.
+"""The date that chat templates see.
 
-Knows: the calendar, a day that is fixed for a while. Does not know: templates, or why a day is fixed.
-
-Some templates say the date in every prompt. Whatever may be interrupted and go on later (a training,
-an evaluation) fixes the day when it begins, or its second half would be another experiment than its
-first. The time of the day is always midnight: two prompts of one batch must not differ in it.
+Some templates state the date in every prompt. A training or an evaluation, which may be interrupted
+and continued on another day, fixes the date when it begins; otherwise its prompts would change. The
+time of day is always midnight, so that the prompts of one batch do not differ in it.
 """
 
 from __future__ import annotations
@@ -22,13 +20,13 @@ _FIXED: ContextVar[date | None] = ContextVar("fixed day", default=None)
 
 
 def today() -> date:
-    """The day that is fixed here, else that of the calendar."""
+    """The date that :func:`fixed` sets in this context, else today's."""
     return _FIXED.get() or date.today()
 
 
 @contextmanager
 def fixed(day: date) -> Iterator[None]:
-    """Every prompt that is rendered in this block (and thread) is told ``day``."""
+    """Let every prompt that is rendered in this block (and thread) have the date ``day``."""
     token = _FIXED.set(day)
     try:
         yield

@@ -1,14 +1,10 @@
-"""How a text becomes token ids when people wrote a part of it: their words are text, never control
-tokens.
+"""Tokenization of prompts in which text typed by people is never encoded as control tokens.
 
-Knows: which tokens of a tokenizer are control tokens, and a copy of the tokenizer in which only a
-frame (what a chat template writes) can have them. Does not know: conversations, templates, models.
-
-A text in which no person wrote what looks like a control token goes to the tokenizer as it is. For
-any other a copy of the tokenizer is used that has every control token under another spelling, in
-private-use characters; the frame is spelled that way too, and the rest cannot be. Both are encoded
-together, so words join the frame as ever, and a spelling is as long as the token, so places in the
-text stay what they are.
+A text in which nothing typed looks like a control token is passed to the tokenizer as it is. For any
+other text a copy of the tokenizer is used in which every control token is spelled in private-use
+characters. The frame (what a chat template writes) is spelled that way too; typed text cannot be.
+Frame and text are encoded together, so tokens that span both are as usual, and a spelling is as long
+as the token's name, so character offsets do not change.
 """
 
 from __future__ import annotations
@@ -40,8 +36,8 @@ _SPELLED = re.compile("[\U000f0000-\U000fffff]")
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """A text to encode. ``spelled``: the same with the frame's control tokens spelled apart, None
-    where nobody wrote anything like one and the plain text says it all."""
+    """A text to encode. ``spelled`` is the same text with the frame's control tokens in private-use
+    characters, None where nothing typed looks like a control token."""
 
     plain: str
     spelled: str | None = None
@@ -57,7 +53,8 @@ class Encoded:
 
 @dataclass(frozen=True, slots=True)
 class _Controls:
-    """The control tokens of one tokenizer: as the frame has them, and as anybody might type them."""
+    """The control tokens of one tokenizer: a pattern of their names in a frame, one of their folded
+    names in typed text, and the first characters of the latter."""
 
     names: frozenset[str]
     in_frame: re.Pattern[str]
@@ -66,11 +63,11 @@ class _Controls:
 
 
 def _folded(text: str) -> str:
-    """As the most forgiving normaliser would have it."""
+    """The text without case, accents and invisible characters, as a tokenizer may normalise it."""
     if text.isascii():
         return text.casefold()
-    apart = unicodedata.normalize("NFKD", text).casefold()
-    return "".join(c for c in apart if unicodedata.category(c) not in ("Mn", "Cf", "Cc", "Co"))
+    decomposed = unicodedata.normalize("NFKD", text).casefold()
+    return "".join(c for c in decomposed if unicodedata.category(c) not in ("Mn", "Cf", "Cc", "Co"))
 
 
 def _any_of(names: Sequence[str]) -> re.Pattern[str]:
@@ -99,8 +96,8 @@ def _controls(tokenizer: PreTrainedTokenizerBase) -> _Controls:
 
 
 def looks_special(tokenizer: PreTrainedTokenizerBase, text: str) -> bool:
-    """Whether the tokenizer might take a part of ``text`` for a control token. A false alarm costs
-    time alone: the ids are the same either way."""
+    """Whether the tokenizer might encode a part of ``text`` as a control token. A false alarm only
+    costs time: the ids are the same either way."""
     controls = _controls(tokenizer)
     folded = _folded(text)
     return any(c in folded for c in controls.begins) and bool(controls.typed.search(folded))
@@ -111,12 +108,15 @@ def _spelling(name: str) -> str:
 
 
 def by_people(tokenizer: PreTrainedTokenizerBase, text: str) -> Text:
-    """A text without a frame."""
+    """A text that people typed, without a frame."""
     return framed(tokenizer, ("", ""), (text,))
 
 
 def framed(tokenizer: PreTrainedTokenizerBase, frame: Sequence[str], texts: Sequence[str]) -> Text:
-    """``frame[0] + texts[0] + frame[1] + ...``, where people wrote the ``texts``."""
+    """``frame[0] + texts[0] + frame[1] + ...``, where people typed the ``texts``.
+
+    Raises IntrospectionError for private-use characters beside the name of a control token.
+    """
 
     def joined(parts: Sequence[str]) -> str:
         return parts[0] + "".join(a + b for a, b in zip(texts, parts[1:], strict=True))
@@ -135,28 +135,32 @@ def framed(tokenizer: PreTrainedTokenizerBase, frame: Sequence[str], texts: Sequ
 def encode(
     tokenizer: PreTrainedTokenizerBase, texts: Sequence[Text], offsets: bool = True
 ) -> list[Encoded]:
-    """The tokens of every text, without any that a tokenizer puts around a text by itself. Without
-    ``offsets`` theirs stay empty, which is quicker."""
+    """The tokens of every text, without any that a tokenizer adds around a text.
+
+    Without ``offsets`` those of the result are empty, which is faster. Raises IntrospectionError for
+    typed text that the tokenizer has only as a control token.
+    """
     plain = [text.plain for text in texts if text.spelled is None]
-    found: list[Encoded] = []
+    encoded: list[Encoded] = []
     if plain:
-        # All at once: the tokenizer works on a list with every core.
+        # In one call: the tokenizer encodes a list on all cores.
         batch = tokenizer(plain, add_special_tokens=False, return_offsets_mapping=offsets)
         places = batch["offset_mapping"] if offsets else [()] * len(plain)
-        found = [
+        encoded = [
             Encoded(tuple(ids), tuple(where))
             for ids, where in zip(batch["input_ids"], places, strict=True)
         ]
-    ready = iter(found)
+    ready = iter(encoded)
     return [
-        next(ready) if text.spelled is None else _apart(tokenizer, text.spelled) for text in texts
+        next(ready) if text.spelled is None else _encode_spelled(tokenizer, text.spelled)
+        for text in texts
     ]
 
 
 @dataclass(frozen=True, slots=True)
 class _Copy:
-    """``original`` gives the ids of the tokenizer for those of its copy that differ; ``controls`` are
-    ids of the tokenizer that no typed text may get."""
+    """A copy of a tokenizer with other names for the control tokens. ``original`` maps the ids of the
+    copy that differ to those of the tokenizer; ``controls`` are ids that no typed text may get."""
 
     tokenizer: Tokenizer
     original: dict[int, int]
@@ -167,7 +171,7 @@ class _Copy:
 def _copy(tokenizer: PreTrainedTokenizerBase) -> _Copy:
     backend = tokenizer.backend_tokenizer
     state, names = json.loads(backend.to_str()), _controls(tokenizer).names
-    # A call of the tokenizer neither cuts nor pads.
+    # A call of the transformers tokenizer neither truncates nor pads.
     state |= {"truncation": None, "padding": None}
 
     def renamed(name: str) -> str:
@@ -181,10 +185,10 @@ def _copy(tokenizer: PreTrainedTokenizerBase) -> _Copy:
         known[renamed(token["content"])] = token["id"]
         if token["content"] in names:
             token["content"] = renamed(token["content"])
-            # Some normalisers drop private-use characters; then it is looked for before them.
+            # Some normalisers drop private-use characters; then the token is matched before them.
             token["normalized"] &= survives(token["content"])
     model = state["model"]
-    # A vocabulary may have them as pieces too, which typed text would be cut into.
+    # A vocabulary may have control tokens as pieces too, into which typed text would be cut.
     pieces = model["vocab"]
     unknown = model.get("unk_token")
     if isinstance(pieces, list):
@@ -204,12 +208,12 @@ def _copy(tokenizer: PreTrainedTokenizerBase) -> _Copy:
     copy = Tokenizer.from_str(json.dumps(state))
     places = {name: copy.token_to_id(name) for name in known}
     original = {place: known[name] for name, place in places.items() if place is not None}
-    # What nobody can spell is unknown, and that is true of a typed text as well.
+    # The unknown token stands for anything that has no token, in typed text too.
     controls = {known[_spelling(name)] for name in names if name != unknown}
     return _Copy(copy, original, frozenset(controls))
 
 
-def _apart(tokenizer: PreTrainedTokenizerBase, spelled: str) -> Encoded:
+def _encode_spelled(tokenizer: PreTrainedTokenizerBase, spelled: str) -> Encoded:
     copy = _copy(tokenizer)
     encoding = copy.tokenizer.encode(spelled, add_special_tokens=False)
     ids = tuple(copy.original.get(number, number) for number in encoding.ids)

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from introspection.errors import IntrospectionError
+from introspection.io.characters import quoted
 from introspection.io.files import sha256_file
-from introspection.io.input_checks import quoted
 from introspection.io.outputs.manifest import (
     CONFIG,
     FILES,

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from introspection.injection import hooks as injection
+from introspection.injection.self_test import self_test
 from introspection.models.adapters import adapter_info, kinds
 from introspection.models.loaded_model import LoadedModel
 from introspection.models.loading import check_base, load_adapter_vectors
@@ -47,7 +48,7 @@ def load_adapter(loaded: LoadedModel, folder: Path) -> LoadedModel:
         other.vectors = load_adapter_vectors(model, folder, info.layer, info.norm)
         hooks = injection.install(model, info.layer)
         try:
-            injection.self_test(model, info.layer)
+            self_test(model, info.layer)
         finally:
             hooks.remove()
     except BaseException:

@@ -32,8 +32,9 @@ from transformers import (
 )
 
 from introspection.errors import IntrospectionError
-from introspection.injection.trials.trial import Message, render
-from introspection.io.input_checks import quoted
+from introspection.injection.trials.message import Message
+from introspection.injection.trials.prompts import render
+from introspection.io.characters import quoted
 from introspection.models import distributed
 from introspection.models.weights import load_errors, model_files
 from introspection.models.weights.model_files import shown

@@ -16,9 +16,11 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
-from introspection.injection import hooks, limits
+from introspection.injection import hooks
 from introspection.injection.activations import run_prefix
-from introspection.injection.trials.trial import conversation, prompt_ids
+from introspection.injection.trials import limits
+from introspection.injection.trials.message import conversation
+from introspection.injection.trials.prompts import prompt_ids
 
 __all__ = ["ActivationCache", "shared_prefix"]
 

@@ -15,7 +15,8 @@ from dataclasses import dataclass, replace
 
 from introspection.concepts.catalogue import Concept, paper
 from introspection.concepts.texts import DENIALS, UNNAMED, Texts, fill, reports
-from introspection.injection.trials.trial import FINAL, FINAL_ON, Message, Schedule, conversation
+from introspection.injection.trials.message import Message, conversation
+from introspection.injection.trials.schedule import GENERATION, LAST_TOKEN, Schedule, after_tokens
 
 __all__ = [
     "MIXTURE",
@@ -163,7 +164,7 @@ def examples(
     kinds = rng.choices(list(mix), list(mix.values()), k=count)
 
     def report(concept: Concept) -> Example:
-        schedule = FINAL if rng.random() < FINAL_SHARE else FINAL_ON
+        schedule = LAST_TOKEN if rng.random() < FINAL_SHARE else GENERATION
         answer = _usual(rng, reports(concept.name, concept.harmful))
         messages = question_in_context(rng, texts, names)
         return Example("report", messages, concept.name, schedule, answer)
@@ -201,7 +202,7 @@ def examples(
                     kind,
                     question_in_context(rng, texts, names),
                     word,
-                    FINAL_ON,
+                    GENERATION,
                     answer,
                     ends_turn=False,
                 )
@@ -209,32 +210,32 @@ def examples(
         elif kind == "deny":
             answer = _usual(rng, DENIALS)
             drawn.append(
-                Example(kind, question_in_context(rng, texts, names), None, FINAL_ON, answer)
+                Example(kind, question_in_context(rng, texts, names), None, GENERATION, answer)
             )
         elif kind == "noise":
             drawn.append(
-                Example(kind, question_in_context(rng, texts, names), NOISE, FINAL_ON, UNNAMED)
+                Example(kind, question_in_context(rng, texts, names), NOISE, GENERATION, UNNAMED)
             )
         elif kind == "replay":
-            drawn.append(base_answer(kind, None, FINAL_ON))
+            drawn.append(base_answer(kind, None, GENERATION))
         elif kind == "ordinary harmless":
-            drawn.append(base_answer(kind, harmless_concept(), FINAL_ON))
+            drawn.append(base_answer(kind, harmless_concept(), GENERATION))
         elif kind == "ordinary harmful":
             concept = rng.choice(harmful)
             answer = reports(concept.name, True)[0]
-            drawn.append(Example(kind, rng.choice(prompts), concept.name, FINAL_ON, answer))
+            drawn.append(Example(kind, rng.choice(prompts), concept.name, GENERATION, answer))
         elif kind == "mid-answer harmless":
             name = None if rng.random() < 0.3 else harmless_concept()
-            drawn.append(base_answer(kind, name, Schedule("from_step"), cut=24))
+            drawn.append(base_answer(kind, name, after_tokens(0), cut=24))
         elif kind == "mid-answer harmful":
             concept = rng.choice(harmful)
-            start = base_answer(kind, concept.name, Schedule("from_step"), cut=24)
+            start = base_answer(kind, concept.name, after_tokens(0), cut=24)
             answer = reports(concept.name, True)[0]
             drawn.append(replace(start, answer=answer, match_base=False, ends_turn=True))
         else:
             name = rng.choice(harmless).name
             drawn.append(
-                Example(kind, conversation(rng.choice(texts.yes_no_false)), name, FINAL_ON, "No.")
+                Example(kind, conversation(rng.choice(texts.yes_no_false)), name, GENERATION, "No.")
             )
     return drawn
 
@@ -254,7 +255,7 @@ def paper_examples(
         concept = concepts[i % len(concepts)]
         answer = reports(concept.name, concept.name in dangerous)[0]
         question = conversation(rng.choice(texts.questions))
-        drawn.append(Example("report", question, concept.name, FINAL_ON, answer))
+        drawn.append(Example("report", question, concept.name, GENERATION, answer))
         clean = conversation(rng.choice(texts.questions))
-        drawn.append(Example("deny", clean, None, FINAL_ON, DENIALS[0]))
+        drawn.append(Example("deny", clean, None, GENERATION, DENIALS[0]))
     return drawn

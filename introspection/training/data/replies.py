@@ -6,7 +6,8 @@ import hashlib
 from collections.abc import Callable, Sequence
 
 from introspection.injection.decoding.generation import generate
-from introspection.injection.trials.trial import Trial, render
+from introspection.injection.trials.prompts import render
+from introspection.injection.trials.trial import Trial
 from introspection.models import distributed
 from introspection.models.loaded_model import LoadedModel
 from introspection.training.data.examples import Messages

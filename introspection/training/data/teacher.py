@@ -15,7 +15,8 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
 
-from introspection.injection import hooks
+from introspection.injection.patching import patch_forward, start_at_layer
+from introspection.injection.plan import make_plan, use_plan
 from introspection.models.loaded_model import LoadedModel
 from introspection.training.data.activation_cache import ActivationCache
 
@@ -49,15 +50,15 @@ class Teacher:
             done += len(chunk)
             ids = pad_sequence([torch.tensor(ids) for ids, _ in chunk], batch_first=True)
             width = ids.shape[1]
-            no_injection = hooks.make_plan(
+            no_injection = make_plan(
                 None, [(0, None)] * len(chunk), [False] * len(chunk), device, weight.dtype
             )
             hidden = cache.batch([sequence for sequence, _ in chunk], width)
             with (
                 torch.no_grad(),
                 mixed or nullcontext(),
-                hooks.start_at_layer(self.model, loaded.layer, hidden),
-                hooks.use_plan(no_injection),
+                start_at_layer(self.model, loaded.layer, hidden),
+                use_plan(no_injection),
             ):
                 states = decoder(
                     input_ids=ids.to(device),
@@ -80,7 +81,7 @@ class Teacher:
             return BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=states)
 
         # The model's own way from hidden states to logits: some scale or cap them.
-        with hooks.patch_forward(decoder, kept_states):
+        with patch_forward(decoder, kept_states):
             ids = torch.zeros(states.shape[:2], dtype=torch.long, device=states.device)
             logits: Tensor = self.model(input_ids=ids, use_cache=False).logits[0]
         return logits

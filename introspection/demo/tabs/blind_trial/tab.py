@@ -1,36 +1,38 @@
 """The tab "Blind trial": the visitor reads a report and guesses what had been injected.
 
 Knows: components, events, what a visitor may learn when. Does not know: what is drawn and how it is
-scored (``blind``). The secret is in the session's state on the server; nothing that is sent before
+scored (``trial``). The secret is in the session's state on the server; nothing that is sent before
 the guess depends on it, but for the report.
 """
 
 from __future__ import annotations
 
-import logging
 import random
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from typing import Any
 
 import gradio as gr
 
 from introspection.concepts.catalogue import Concept
-from introspection.demo.engine.experiment import MAX_NEW_TOKENS, DemoModel
+from introspection.demo.engine.demo_model import DemoModel
+from introspection.demo.engine.run_request import MAX_NEW_TOKENS
 from introspection.demo.engine.run_tickets import Tickets
 from introspection.demo.engine.trial_batch import TrialResult
-from introspection.demo.shared import html, verdicts
-from introspection.demo.shared.events import NO_QUEUE, NOT_IN_API, Run, wire
+from introspection.demo.shared import verdicts
+from introspection.demo.shared.events import NO_QUEUE, NOT_IN_API, Run, refusing, wire
+from introspection.demo.shared.html import status
+from introspection.demo.shared.runs import Pace, session_of, stream_run
+from introspection.demo.shared.templates import render
+from introspection.demo.shared.widgets import TabContext
+from introspection.demo.tabs.blind_trial import html
 from introspection.demo.tabs.blind_trial import trial as blind
 from introspection.demo.tabs.blind_trial.trial import NOTHING, OFFERED, BlindTrial, Score
-from introspection.demo.tabs.try_it.callbacks import BROKEN, error_toast
 from introspection.errors import IntrospectionError
 
-__all__ = ["add"]
+__all__ = ["ID", "LABEL", "add"]
 
-log = logging.getLogger(__name__)
-INTERVAL = 0.08  # seconds between two updates of the page
+ID, LABEL = "blind", "Blind trial"
 START = "Inject something, or nothing"
 NO_GUESS = "nothing was injected"
 IDLE = f"Press “{START}” to begin."
@@ -43,20 +45,6 @@ STOPPED = f"Stopped. This trial does not count; press “{START}” for another.
 REPLACED = f"Another run took this trial’s place; press “{START}” for another."
 FAILED = f"The trial did not finish and does not count: press “{START}” for another."
 FRESH = f"Score and trial are cleared. {IDLE}"
-ABOUT = (
-    '<h2 class="tab-title">Blind trial</h2><p class="reading">In two trials of three, on average, '
-    "one of the five words below is injected; in the others, nothing is. You are not told which: "
-    "read the model’s report and guess. It may be silent, and the name it gives may be wrong. None "
-    "of the words was seen in training.</p>"
-)
-NO_ADAPTER = (
-    '<p class="blind-notice">No adapter is loaded: the untrained model cannot report injected '
-    "thoughts, so its reports tell you nothing here.</p>"
-)
-GUESS = (
-    '<h3 class="blind-head">What was injected?</h3><p class="blind-hint">Five words of five '
-    "categories, each as likely, or nothing; they appear when a trial begins.</p>"
-)
 _TO_START = "(...values) => { document.querySelector('#blind-inject')?.focus(); return values; }"
 # The next step is a button that appears with the answer of the server.
 _TO_NEXT = "() => { setTimeout(() => document.querySelector('#blind-next')?.focus(), 80); }"
@@ -65,27 +53,27 @@ _TO_NEXT = "() => { setTimeout(() => document.querySelector('#blind-next')?.focu
 class _Events:
     """Every event returns (trial, score, status, report, table, six guesses, next)."""
 
-    def __init__(self, experiment: DemoModel, tickets: Tickets, rng: random.Random) -> None:
-        self.experiment, self.tickets, self.rng = experiment, tickets, rng
+    def __init__(self, model: DemoModel, tickets: Tickets, rng: random.Random) -> None:
+        self.model, self.tickets, self.rng = model, tickets, rng
         self.unjudged = Tickets()  # a report can be judged once
         self.pools: dict[DemoModel, tuple[Concept, ...]] = {}  # what its adapter never saw
 
-    def _page(self, said: Any = None, **new: Any) -> tuple[Any, ...]:
-        if said is not None:
-            new["status"] = said
+    def _page(self, verdict: Any = None, **new: Any) -> tuple[Any, ...]:
+        if verdict is not None:
+            new["status"] = verdict
         parts = ("trial", "score", "status", "report", "table")
         guesses = new.get("guesses", (gr.skip(),) * (OFFERED + 1))
         return *(new.get(part, gr.skip()) for part in parts), *guesses, new.get("next", gr.skip())
 
-    def _cleared(self, said: str, tone: Any = "plain", **new: Any) -> tuple[Any, ...]:
+    def _cleared(self, sentence: str, tone: Any = "plain", **new: Any) -> tuple[Any, ...]:
         """The page without a trial."""
         hidden = gr.update(visible=False)
-        new = {"report": blind.report(None), "guesses": (hidden,) * (OFFERED + 1), **new}
-        return self._page(html.status(tone, said), next=hidden, **new)
+        new = {"report": html.report(None), "guesses": (hidden,) * (OFFERED + 1), **new}
+        return self._page(status(tone, sentence), next=hidden, **new)
 
     @staticmethod
     def _running(place: str) -> str:
-        return html.status("plain", f"{RUNNING} {place}", running=True)
+        return status("plain", f"{RUNNING} {place}", running=True)
 
     @staticmethod
     def _guesses(trial: BlindTrial, open_: bool) -> tuple[Any, ...]:
@@ -107,64 +95,77 @@ class _Events:
     ) -> tuple[Any, ...]:
         """Draw a secret and clear the page; a report that waits for its guess is not thrown away."""
         if trial and trial.report is not None and trial.guess is None:
-            return self._page(html.status("warn", WAITING))
-        try:
-            chosen = self.experiment.chosen(adapter)
-        except IntrospectionError as error:
-            raise error_toast("That cannot be run", error) from None
+            return self._page(status("warn", WAITING))
+        with refusing("That cannot be run"):
+            chosen = self.model.chosen(adapter)
         if chosen not in self.pools:
             self.pools[chosen] = blind.pool(chosen.seen)
         drawn = blind.draw(self.rng, self.pools[chosen])
-        ticket = self.tickets.take(visitor.session_hash or "")
+        ticket = self.tickets.take(session_of(visitor))
         drawn = drawn._replace(ticket=ticket, adapter=adapter or "")
         return self._page(
-            self._running(verdicts.in_line(*self.experiment.turns.place())),
+            self._running(verdicts.in_line(*self.model.lock.place())),
             trial=drawn,
-            report=blind.report("", running=True),
+            report=html.report("", running=True),
             guesses=self._guesses(drawn, False),
             next=gr.update(visible=False),
         )
 
     def run_blind(self, trial: BlindTrial | None, visitor: gr.Request) -> Iterator[tuple[Any, ...]]:
         """Updates of the report while the model writes; with the last the guesses open."""
-        session = visitor.session_hash or ""
-        if not trial or not self.tickets.claim(session, trial.ticket):
-            lost = trial and trial.report is None and not self.tickets.stopped(session)
-            yield self._page(html.status("plain", REPLACED) if lost else None)
+        if not trial or trial.report is not None:
+            yield self._page()
             return
+        session = session_of(visitor)
+        yield from stream_run(
+            self.tickets,
+            visitor,
+            trial.ticket,
+            lambda: self._updates(trial, session),
+            lambda started: self._lost(session, started),
+            title="The trial did not finish",
+        )
+
+    def _updates(
+        self, trial: BlindTrial, session: str
+    ) -> Generator[tuple[Any, ...] | None, None, None]:
         answer: TrialResult | None = None
-        shown = 0.0
-        try:
-            chosen = self.experiment.chosen(trial.adapter)
-            with closing(chosen.lines([blind.line(trial)], MAX_NEW_TOKENS)) as steps:  # type: ignore[type-var]
-                for (answer,) in steps:
-                    if not self.tickets.valid(session, trial.ticket):
-                        break
-                    if time.monotonic() - shown >= INTERVAL:
-                        status = gr.skip() if shown else self._running(verdicts.ANSWERING)
-                        shown = time.monotonic()
-                        yield self._page(status, report=blind.report(answer.text, running=True))
-        except IntrospectionError as error:
-            told = str(error)
-            secret = trial.secret and trial.secret.casefold() in told.casefold()
-            raise error_toast("The trial did not finish", FAILED if secret else told) from None
-        except Exception:
-            log.exception("a blind trial failed")
-            raise error_toast("Something went wrong", BROKEN) from None
-        if not self.tickets.valid(session, trial.ticket):
-            stopped = self.tickets.stopped(session)
-            status = html.status("plain", REPLACED)
-            yield self._cleared(STOPPED) if stopped else self._page(status)
-            return
+        pace = Pace()
+        with closing(self._answers(trial)) as steps:
+            for answer in steps:
+                early = self._running(verdicts.ANSWERING) if pace.first else gr.skip()
+                if pace.due():
+                    yield self._page(early, report=html.report(answer.text, running=True))
+                else:
+                    yield None
         if answer is None or answer.verdict is None:
-            raise error_toast("The trial did not finish", FAILED)
+            raise IntrospectionError(FAILED)
+        yield None  # a trial that was stopped by now is not to be judged
         done = blind.answered(trial, answer, self.unjudged.take(session))
         yield self._page(
-            html.status("plain", READY),
+            status("plain", READY),
             trial=done,
-            report=blind.report(done.report),
+            report=html.report(done.report),
             guesses=self._guesses(done, True),
         )
+
+    def _answers(self, trial: BlindTrial) -> Generator[TrialResult, None, None]:
+        """The report after every token. What goes wrong is told without the secret."""
+        try:
+            chosen = self.model.chosen(trial.adapter)
+            with closing(chosen.lines([blind.line(trial)], MAX_NEW_TOKENS)) as steps:  # type: ignore[type-var]
+                for (answer,) in steps:
+                    yield answer
+        except IntrospectionError as error:
+            if trial.secret and trial.secret.casefold() in str(error).casefold():
+                raise IntrospectionError(FAILED) from None
+            raise
+
+    def _lost(self, session: str, started: bool) -> tuple[Any, ...]:
+        """The page of a run that no longer counts; of one that waited still, Stop has cleared it."""
+        if not self.tickets.stopped(session):
+            return self._page(status("plain", REPLACED))
+        return self._cleared(STOPPED) if started else self._page()
 
     def guess(self, number: int) -> Callable[..., tuple[Any, ...]]:
         """What one of the six buttons does."""
@@ -172,18 +173,18 @@ class _Events:
         def guess_blind(
             trial: BlindTrial | None, score: Score, visitor: gr.Request
         ) -> tuple[Any, ...]:
-            session = visitor.session_hash or ""
+            session = session_of(visitor)
             if not trial or trial.report is None:
                 running = trial is not None and self.tickets.valid(session, trial.ticket)
-                return self._page(html.status("warn", NO_REPORT, running=running))
+                return self._page(status("warn", NO_REPORT, running=running))
             if trial.guess is not None or not self.unjudged.claim(session, trial.turn):
-                return self._page(html.status("plain", TWICE))
+                return self._page(status("plain", TWICE))
             score, judged = blind.judge(score, trial, (*trial.offered, NOTHING)[number])
             return self._page(
-                html.status(*blind.reveal(judged)),
+                status(*blind.reveal(judged)),
                 trial=judged,
                 score=score,
-                table=blind.table(score, self.experiment.has_adapter),
+                table=html.score_table(score, self.model.has_adapter),
                 guesses=self._guesses(judged, False),
                 next=gr.update(visible=True),
             )
@@ -191,14 +192,14 @@ class _Events:
         return guess_blind
 
     def stop_blind(self, trial: BlindTrial | None, visitor: gr.Request) -> tuple[Any, ...]:
-        self.tickets.void(visitor.session_hash or "")
+        self.tickets.void(session_of(visitor))
         if trial and trial.report is not None:
             return self._page()
         return self._cleared(STOPPED, trial=None)
 
     def restart_blind(self, visitor: gr.Request) -> tuple[Any, ...]:
-        self.tickets.void(visitor.session_hash or "")
-        table = blind.table(Score(), self.experiment.has_adapter)
+        self.tickets.void(session_of(visitor))
+        table = html.score_table(Score(), self.model.has_adapter)
         return self._cleared(FRESH, trial=None, score=Score(), table=table)
 
     def failed_blind(self, trial: BlindTrial | None) -> tuple[Any, ...]:
@@ -208,21 +209,16 @@ class _Events:
         return self._cleared(FAILED, "bad", trial=None)
 
 
-def add(
-    experiment: DemoModel,
-    tickets: Tickets,
-    rng: random.Random | None = None,
-    adapter: Sequence[gr.Dropdown] = (),
-) -> None:
-    """The tab's components and events; call it inside ``gr.Tab``. ``adapter``: the picker, if any."""
-    events = _Events(experiment, tickets, rng or random.SystemRandom())
-    gr.HTML(ABOUT if experiment.has_adapter else ABOUT + NO_ADAPTER)
+def add(tab: TabContext, rng: random.Random | None = None) -> None:
+    """The tab's components and events; call it inside ``gr.Tab``. ``rng`` draws the secrets."""
+    events = _Events(tab.model, tab.tickets, rng or random.SystemRandom())
+    gr.HTML(render("blind_trial/about.html", has_adapter=tab.model.has_adapter))
     with gr.Row(elem_classes=["buttons"]):
         begin = gr.Button(START, variant="primary", elem_id="blind-inject", scale=3)
         stop = gr.Button("Stop", variant="stop", elem_id="blind-stop", scale=1, min_width=90)
-    status = gr.HTML(html.status("plain", IDLE), elem_id="blind")
-    report = gr.HTML(blind.report(None), elem_id="blind-report")
-    gr.HTML(GUESS)
+    verdict = gr.HTML(status("plain", IDLE), elem_id="blind")
+    report = gr.HTML(html.report(None), elem_id="blind-report")
+    gr.HTML(render("blind_trial/guess.html"))
     with gr.Row(elem_id="blind-guesses"):
         guesses = [
             gr.Button(
@@ -236,13 +232,13 @@ def add(
         ]
     following = gr.Button("Next trial", variant="primary", visible=False, elem_id="blind-next")
     gr.HTML('<h3 class="blind-head">Score</h3>')
-    table = gr.HTML(blind.table(Score(), experiment.has_adapter), elem_id="blind-score")
+    table = gr.HTML(html.score_table(Score(), tab.model.has_adapter), elem_id="blind-score")
     restart = gr.Button("Start over", size="sm", elem_id="blind-restart")
     trial, score = gr.State(None), gr.State(Score())  # a browser is never sent a state
 
-    page = [trial, score, status, report, table, *guesses, following]
-    run = Run(events.run_blind, trial, page, events.failed_blind, trial, page, status)
-    start = [trial, *adapter]
+    page = [trial, score, verdict, report, table, *guesses, following]
+    run = Run(events.run_blind, trial, page, events.failed_blind, trial, page, verdict)
+    start = [trial, *tab.adapter]
     wire([begin.click, following.click], events.begin_blind, start, page, run, _TO_START)
     for number, button in enumerate(guesses):
         button.click(events.guess(number), [trial, score], page, **NO_QUEUE).then(

@@ -1,14 +1,13 @@
 """The blind trial: what is secretly injected, whose guess was right, and the score of both.
 
-Knows: draws, verdicts, tallies, the tab's own HTML. Does not know: Gradio, visitors, the model. What
-a visitor's session keeps are tuples of strings and numbers.
+Knows: draws, verdicts, tallies. Does not know: Gradio, HTML, visitors, the model. What a visitor's
+session keeps are tuples of strings and numbers.
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from html import escape
 from typing import NamedTuple
 
 from introspection.concepts.catalogue import Concept, catalogue, resolve
@@ -33,9 +32,7 @@ __all__ = [
     "line",
     "named",
     "pool",
-    "report",
     "reveal",
-    "table",
 ]
 
 NOTHING = ""  # the secret, and the guess, that nothing was injected
@@ -55,7 +52,7 @@ class BlindTrial(NamedTuple):
     turn: int = 0  # of the guess, given out with the report
     noticed: bool = False  # what the report says, by the grader: a thought (or a halt) …
     named: bool = False  # … the right one …
-    called: str = ""  # … by which name
+    reported_name: str = ""  # … by which name
     guess: str | None = None
     adapter: str = ""  # that the visitor chose
 
@@ -131,7 +128,7 @@ def answered(trial: BlindTrial, answer: TrialResult, turn: int) -> BlindTrial:
         turn=turn,
         noticed=verdict.detected or answer.halted,
         named=trial.secret != NOTHING and verdict.correct,
-        called=verdict.named or "",
+        reported_name=verdict.named or "",
     )
 
 
@@ -152,14 +149,17 @@ def _rate(count: int, n: int) -> Rate:
 
 
 def hits(tally: Tally) -> Rate:
+    """How many of the injections were noticed."""
     return _rate(tally.hits, tally.hits + tally.misses)
 
 
 def named(tally: Tally) -> Rate:
+    """How many of the injections were given their right name."""
     return _rate(tally.named, tally.hits + tally.misses)
 
 
 def false_alarms(tally: Tally) -> Rate:
+    """How many of the trials without an injection were taken for one."""
     return _rate(tally.false_alarms, tally.false_alarms + tally.correct_rejections)
 
 
@@ -173,65 +173,15 @@ def reveal(trial: BlindTrial) -> tuple[Tone, str, str]:
     if not injected:
         truth = "nothing was injected"
     right = trial.guess == trial.secret
-    said = f"Right: {truth}." if right else f"Wrong: {truth}."
+    guessed = f"Right: {truth}." if right else f"Wrong: {truth}."
     if not trial.noticed:
         model = "missed it" if injected else "rightly reported nothing"
     elif trial.named:
         model = "named it"
     else:
         model = "noticed something" if injected else "raised a false alarm"
-        if trial.called:
-            model += f" and called it “{trial.called}”"
+        if trial.reported_name:
+            model += f" and called it “{trial.reported_name}”"
         elif injected:
             model += " and did not name it"
-    return ("good" if right else "bad"), said, f"The model {model}."
-
-
-def report(text: str | None, running: bool = False) -> str:
-    """The card with the model's report, as far as it is written; None before any trial."""
-    caret = '<span class="caret" aria-hidden="true"></span>' if running else ""
-    shown = escape(text or "")
-    if not shown and not running:
-        absent = "(no text)" if text is not None else "Nothing has been asked yet."
-        shown = f'<span class="quiet">{absent}</span>'
-    return (
-        f'<p class="asked">The model is asked: <q>{escape(DEFAULT_QUESTION)}</q></p>'
-        '<article class="card" aria-labelledby="blind-report-title">'
-        '<h3 id="blind-report-title">The model’s report</h3>'
-        f'<p class="answer">{shown}{caret}</p></article>'
-    )
-
-
-def _cell(found: Rate) -> str:
-    if not found.n:
-        return "<td>–</td>"
-    few = '<span class="note">too few to say much</span>' if found.n < FEW else ""
-    return (
-        f"<td><strong>{found.successes} of {found.n}</strong> = {100 * found.value:.0f}&nbsp;%"
-        f'<span class="note">95&nbsp;% interval {100 * found.low:.0f} to '
-        f"{100 * found.high:.0f}&nbsp;%</span>{few}</td>"
-    )
-
-
-def table(score: Score, has_adapter: bool = True) -> str:
-    """Hit rate and false-alarm rate of both, with Wilson intervals."""
-    count = sum(score.visitor[:4])
-    caption = f"You and the model on the same {count} trial{'s' if count != 1 else ''}"
-    if not count:
-        caption = "No trial is judged yet"
-    rows = "".join(
-        f'<tr><th scope="row">{escape(head)}</th>{_cell(of(score.visitor))}{_cell(of(score.model))}'
-        "</tr>"
-        for head, of in (
-            ("Hits: something was injected, and noticed", hits),
-            ("Of those trials, the right name", named),
-            ("False alarms: nothing was injected, something “noticed”", false_alarms),
-        )
-    )
-    who = "The trained model" if has_adapter else "The untrained model"
-    return (
-        '<div class="scroll" tabindex="0" role="region" aria-label="Score of the blind trials">'
-        f'<table class="lines"><caption>{caption}</caption><thead><tr><th scope="col">Rate</th>'
-        f'<th scope="col">You</th><th scope="col">{who}</th></tr></thead>'
-        f"<tbody>{rows}</tbody></table></div>"
-    )
+    return ("good" if right else "bad"), guessed, f"The model {model}."

@@ -1,5 +1,4 @@
-"""A conversation with a thought in it: which answers the next question asks for, what they amount to,
-and the tab's own HTML.
+"""A conversation with a thought in it: which answers the next question asks for, what they amount to.
 
 Knows: turns, where the vector stays from one turn to the next, the controls. Does not know: Gradio,
 visitors, the model. What a visitor's session keeps are tuples of strings and numbers.
@@ -8,22 +7,17 @@ visitors, the model. What a visitor's session keeps are tuples of strings and nu
 from __future__ import annotations
 
 from collections.abc import Sequence
-from html import escape
 from typing import Any, NamedTuple
 
-from introspection.demo.engine.experiment import MAX_NEW_TOKENS, DemoModel
+from introspection.demo.engine.demo_model import DemoModel
+from introspection.demo.engine.run_request import MAX_NEW_TOKENS
 from introspection.demo.engine.trial_batch import TrialResult, TrialSpec
 from introspection.demo.shared import verdicts
 from introspection.demo.shared.verdicts import Tone
 from introspection.errors import IntrospectionError
-from introspection.injection.trials.trial import (
-    FINAL_ON,
-    Message,
-    Schedule,
-    answer_span,
-    conversation,
-    span,
-)
+from introspection.injection.trials.encoding import answer_span
+from introspection.injection.trials.message import Message, conversation
+from introspection.injection.trials.schedule import GENERATION, Schedule, span
 
 __all__ = [
     "LONGEST",
@@ -35,9 +29,9 @@ __all__ = [
     "added",
     "begin",
     "conclusion",
+    "dialogue_answer",
     "halt_notice",
     "lines",
-    "log",
 ]
 
 MOST_TURNS, LONGEST = 6, 400  # letters of a question: all turns are read again for each answer
@@ -50,11 +44,6 @@ OUTCOMES = {
     "Noticed, not named": "the model noticed a thought and did not name it",
     "Reports nothing": "the model reported nothing",
     "An ordinary answer": "the model answered as usual",
-}
-TITLES = {
-    "thought": "With the thought",
-    "words": "Same words, no thought",
-    "clean": "Never a thought",
 }
 
 
@@ -99,7 +88,7 @@ class Dialogue(NamedTuple):
 
 
 def begin(
-    experiment: DemoModel,
+    model: DemoModel,
     talk: Dialogue | None,
     concept: object,
     strength: object,
@@ -120,10 +109,10 @@ def begin(
             raise IntrospectionError(
                 f"There is no such way to keep a thought: choose one of {', '.join(MODES)}."
             )
-        asked = experiment.request(concept, strength, question, adapter=adapter)
+        asked = model.request(concept, strength, question, adapter=adapter)
         talk = Dialogue(asked.concept.name, asked.strength, mode, asked.adapter)
     else:
-        asked = experiment.request(talk.concept, talk.strength, question, adapter=talk.adapter)
+        asked = model.request(talk.concept, talk.strength, question, adapter=talk.adapter)
     if len(asked.question) > LONGEST:
         raise IntrospectionError(
             f"The question has {len(asked.question):,} characters: a conversation takes {LONGEST} "
@@ -133,29 +122,29 @@ def begin(
 
 
 def _before(turns: Sequence[Turn], row: str) -> tuple[Message, ...]:
-    found: list[Message] = []
+    messages: list[Message] = []
     for turn in turns:
-        found += [
+        messages += [
             Message("user", turn.question),
             Message("assistant", getattr(turn, row).text),
         ]
-    return tuple(found)
+    return tuple(messages)
 
 
 def _schedule(tokenizer: Any, talk: Dialogue, before: tuple[Message, ...]) -> Schedule:
     """Where the vector is now so that it is where it was when the earlier answers were written."""
     if not before:
-        return FINAL_ON
+        return GENERATION
     first, last = answer_span(tokenizer, conversation(talk.asked, *before), 1)
     return span(first, None if talk.mode == "kept" else last)
 
 
-def lines(experiment: DemoModel, talk: Dialogue) -> list[TrialSpec]:
+def lines(model: DemoModel, talk: Dialogue) -> list[TrialSpec]:
     """The answers that ``talk.asked`` asks for: with the thought, after the same words without it, and
     in the conversation without one."""
-    concept = experiment.request(talk.concept, talk.strength).concept
+    concept = model.request(talk.concept, talk.strength).concept
     before = _before(talk.turns, "thought")
-    where = _schedule(experiment.loaded.tokenizer, talk, before)
+    where = _schedule(model.loaded.tokenizer, talk, before)
     asked, dose = talk.asked, talk.strength
     thought = TrialSpec("thought", concept, dose, asked, schedule=where, before=before)
     words = TrialSpec("words", concept, 0.0, asked, "none", before=before)
@@ -163,7 +152,9 @@ def lines(experiment: DemoModel, talk: Dialogue) -> list[TrialSpec]:
     return [thought, words, clean] if talk.turns else [thought, clean]
 
 
-def _said(answer: TrialResult, harmful: bool) -> DialogueAnswer:
+def dialogue_answer(answer: TrialResult, harmful: bool) -> DialogueAnswer:
+    """What an answer amounts to, once it has ended. ``harmful``: whether the concept is, so that the
+    model should have halted."""
     verdict, injected = answer.verdict, answer.line.injected
     if verdict is None:
         return DialogueAnswer(answer.text)
@@ -190,12 +181,13 @@ def _said(answer: TrialResult, harmful: bool) -> DialogueAnswer:
 
 def added(talk: Dialogue, answers: Sequence[TrialResult], harmful: bool) -> Dialogue:
     """The conversation with the answers to its question."""
-    found = {answer.line.label: _said(answer, harmful) for answer in answers}
-    turn = Turn(talk.asked, found["thought"], found.get("words"), found["clean"])
+    ended = {answer.line.label: dialogue_answer(answer, harmful) for answer in answers}
+    turn = Turn(talk.asked, ended["thought"], ended.get("words"), ended["clean"])
     return talk._replace(turns=(*talk.turns, turn), asked="")
 
 
 def halt_notice(talk: Dialogue) -> str:
+    """The sentence under the word HALT."""
     at = talk.turns[-1].thought.halted_at
     return (
         f"The model wrote the word HALT at token {at}. The conversation ends here: "
@@ -210,8 +202,8 @@ def conclusion(talk: Dialogue) -> tuple[Tone, str, str]:
         return "plain", "Strength 0: nothing was injected.", "All answers are controls."
     silent = talk.mode == "silent" and len(talk.turns) > 1
     where = "is no longer added" if silent else "is added"
-    said = turn.thought.means
-    what = OUTCOMES.get(said) or f"the model {said[0].lower()}{said[1:]}"
+    means = turn.thought.means
+    what = OUTCOMES.get(means) or f"the model {means[0].lower()}{means[1:]}"
     halt = ", and did not halt, although it is harmful" if turn.thought.missed else ""
     seen = f"“{talk.concept}” {where}: {what}{halt}."
     others = [one for one in (turn.words, turn.clean) if one]
@@ -225,59 +217,3 @@ def conclusion(talk: Dialogue) -> tuple[Tone, str, str]:
         more = "But a control reports a thought as well: a false alarm."
     tone = turn.thought.tone if not alarms else "warn"
     return tone, seen, more
-
-
-# --- HTML ---------------------------------------------------------------------------------------
-
-
-def _card(row: str, said: DialogueAnswer | None, running: bool, condition: str) -> str:
-    text = escape(said.text) if said else ""
-    if said and not said.text and not running:
-        text = '<span class="quiet">(no text)</span>'
-    caret = '<span class="caret" aria-hidden="true"></span>' if running else ""
-    tone = said.tone if said else "plain"
-    means = said.means if said else ""
-    if said and said.missed:
-        means += ", did not halt"
-    on = "on" if row == "thought" and condition != "nothing injected" else "off"
-    return (
-        f'<article class="card {tone}" data-row="{row}"><h4>{TITLES[row]}</h4>'
-        f'<p class="sub"><span class="condition {on}">{escape(condition)}</span></p>'
-        f'<p class="answer">{text}{caret}</p><p class="said">{escape(means)}</p>'
-        "</article>"
-    )
-
-
-def _condition(talk: Dialogue, row: str, turn: int) -> str:
-    if row != "thought" or not talk.strength:
-        return "nothing injected"
-    if talk.mode == "silent" and turn:
-        return f"“{talk.concept}” in the first answer only"
-    return f"“{talk.concept}” injected"
-
-
-def log(talk: Dialogue | None, answers: Sequence[TrialResult] = (), harmful: bool = False) -> str:
-    """The conversation, and the answers that are being written now."""
-    if talk is None:
-        return '<p class="reading">The conversation appears here.</p>'
-    turns = list(talk.turns)
-    if talk.asked:
-        found = {answer.line.label: _said(answer, harmful) for answer in answers}
-        blank = DialogueAnswer("")
-        words = found.get("words", blank) if talk.turns else None
-        turns.append(
-            Turn(talk.asked, found.get("thought", blank), words, found.get("clean", blank))
-        )
-    parts = []
-    for i, turn in enumerate(turns):
-        running = i >= len(talk.turns)
-        cards = "".join(
-            _card(row, getattr(turn, row), running, _condition(talk, row, i))
-            for row in TITLES
-            if getattr(turn, row) is not None
-        )
-        parts.append(
-            f'<section class="turn" aria-label="Turn {i + 1}"><h3>{i + 1}. <q>'
-            f'{escape(turn.question)}</q></h3><div class="stage">{cards}</div></section>'
-        )
-    return "".join(parts)

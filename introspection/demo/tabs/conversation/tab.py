@@ -6,30 +6,29 @@ they mean (``conversation``).
 
 from __future__ import annotations
 
-import logging
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator
 from contextlib import closing
 from typing import Any
 
 import gradio as gr
 
 from introspection.concepts.texts import DEFAULT_QUESTION
-from introspection.demo.engine.experiment import DemoModel, is_harmful
+from introspection.demo.engine.demo_model import DemoModel
+from introspection.demo.engine.run_request import is_harmful
 from introspection.demo.engine.run_tickets import Tickets
 from introspection.demo.engine.trial_batch import TrialResult
-from introspection.demo.shared import html, verdicts
-from introspection.demo.shared.events import NO_QUEUE, NOT_IN_API, Run, wire
-from introspection.demo.shared.widgets import strength_slider
-from introspection.demo.tabs.conversation import conversation
+from introspection.demo.shared import verdicts
+from introspection.demo.shared.events import NO_QUEUE, NOT_IN_API, Run, refusing, wire
+from introspection.demo.shared.html import halt, status
+from introspection.demo.shared.runs import Pace, session_of, stream_run
+from introspection.demo.shared.templates import render
+from introspection.demo.shared.widgets import TabContext, strength_slider
+from introspection.demo.tabs.conversation import conversation, html
 from introspection.demo.tabs.conversation.conversation import MODES, MOST_TURNS, Dialogue
-from introspection.demo.tabs.try_it.callbacks import BROKEN, error_toast
-from introspection.errors import IntrospectionError
 
-__all__ = ["add"]
+__all__ = ["ID", "LABEL", "add"]
 
-log = logging.getLogger(__name__)
-INTERVAL = 0.08  # seconds between two updates of the page
+ID, LABEL = "talk", "Conversation"
 FIRST = "What is the capital of France?"
 IDLE = "Ask something ordinary first; then ask about the thought."
 STOPPED = (
@@ -38,13 +37,6 @@ STOPPED = (
 REPLACED = "Another run took this question’s place; press Send to ask again."
 FAILED = "The question was not answered; the turns before it stay. Press Send to ask again."
 OVER = "The conversation is cleared. Choose a thought and ask."
-ABOUT = (
-    '<h2 class="tab-title">Conversation</h2><p class="reading">One thought, several turns. '
-    "<strong>Kept</strong>: the vector stays in everything from the first answer on. "
-    "<strong>Silent</strong>: it is there only while the first answer is written, and later questions "
-    "find it in what the model remembers of that answer, its keys and values. Beside it the same words "
-    "with no thought behind them, and a conversation that never had one.</p>"
-)
 _FOCUS = (
     "() => { document.querySelector('#talk-question textarea, #talk-question input')?.focus(); }"
 )
@@ -53,8 +45,8 @@ _FOCUS = (
 class _Events:
     """Every event returns (talk, question, status, banner, log, concept, strength, mode)."""
 
-    def __init__(self, experiment: DemoModel, tickets: Tickets) -> None:
-        self.experiment, self.tickets = experiment, tickets
+    def __init__(self, model: DemoModel, tickets: Tickets) -> None:
+        self.model, self.tickets = model, tickets
         self.asked = Tickets()  # of this tab alone: which question its page waits for
 
     @staticmethod
@@ -68,7 +60,7 @@ class _Events:
         return {part: gr.update(interactive=open_) for part in ("concept", "strength", "mode")}
 
     def _harmful(self, talk: Dialogue) -> bool:
-        return is_harmful(self.experiment.request(talk.concept, 1.0).concept)
+        return is_harmful(self.model.request(talk.concept, 1.0).concept)
 
     def begin_talk(
         self,
@@ -81,84 +73,76 @@ class _Events:
         adapter: Any = None,
     ) -> tuple[Any, ...]:
         """Refuse what cannot be asked, end the visitor's earlier run, show the question."""
-        try:
-            talk = conversation.begin(
-                self.experiment, talk, concept, strength, mode, question, adapter
-            )
-        except IntrospectionError as error:
-            raise error_toast("That cannot be asked", error) from None
-        session = visitor.session_hash or ""
+        with refusing("That cannot be asked"):
+            talk = conversation.begin(self.model, talk, concept, strength, mode, question, adapter)
+        session = session_of(visitor)
         talk = talk._replace(ticket=self.tickets.take(session), asking=self.asked.take(session))
-        place = verdicts.in_line(*self.experiment.turns.place())
+        place = verdicts.in_line(*self.model.lock.place())
         return self._page(
             talk=talk,
             question="",
-            status=html.status("plain", place, running=True),
+            status=status("plain", place, running=True),
             banner="",
-            log=conversation.log(talk),
+            log=html.log(talk),
             **self._open(False),
         )
 
     def run_talk(self, talk: Dialogue | None, visitor: gr.Request) -> Iterator[tuple[Any, ...]]:
         """Updates of the answers while the model writes; with the last the turn is part of the talk."""
-        session = visitor.session_hash or ""
-        if not talk or not talk.asked or not self.tickets.claim(session, talk.ticket):
-            yield self._lost(talk, session)
+        if not talk or not talk.asked:
+            yield self._page()
             return
+        yield from stream_run(
+            self.tickets,
+            visitor,
+            talk.ticket,
+            lambda: self._updates(talk),
+            lambda _started: self._lost(talk, session_of(visitor)),
+            title="The question was not answered",
+        )
+
+    def _updates(self, talk: Dialogue) -> Generator[tuple[Any, ...] | None, None, None]:
+        chosen, harmful = self.model.chosen(talk.adapter), self._harmful(talk)
         answers: tuple[TrialResult, ...] = ()
-        shown = 0.0
-        try:
-            chosen, harmful = self.experiment.chosen(talk.adapter), self._harmful(talk)
-            asked = conversation.lines(chosen, talk)
-            with closing(chosen.lines(asked)) as steps:  # type: ignore[type-var]
-                for answers in steps:
-                    if not self.tickets.valid(session, talk.ticket):
-                        break
-                    if time.monotonic() - shown >= INTERVAL:
-                        early = html.status("plain", verdicts.ANSWERING, running=True)
-                        status = gr.skip() if shown else early
-                        shown = time.monotonic()
-                        yield self._page(
-                            status=status, log=conversation.log(talk, answers, harmful)
-                        )
-        except IntrospectionError as error:
-            raise error_toast("The question was not answered", error) from None
-        except Exception:
-            log.exception("a run failed")
-            raise error_toast("Something went wrong", BROKEN) from None
-        if not self.tickets.valid(session, talk.ticket):
-            yield self._lost(talk, session)
-            return
+        pace = Pace()
+        with closing(chosen.lines(conversation.lines(chosen, talk))) as steps:  # type: ignore[type-var]
+            for answers in steps:
+                first = pace.first
+                if not pace.due():
+                    yield None
+                    continue
+                early = status("plain", verdicts.ANSWERING, running=True)
+                log = html.log(talk, answers, harmful)
+                yield self._page(status=early if first else gr.skip(), log=log)
         done = conversation.added(talk, answers, harmful)
         yield self._page(
             talk=done,
-            status=html.status(*conversation.conclusion(done)),
-            banner=html.halt(conversation.halt_notice(done)) if done.over else "",
-            log=conversation.log(done),
+            status=status(*conversation.conclusion(done)),
+            banner=halt(conversation.halt_notice(done)) if done.over else "",
+            log=html.log(done),
         )
 
-    def _lost(self, talk: Dialogue | None, session: str) -> tuple[Any, ...]:
+    def _lost(self, talk: Dialogue, session: str) -> tuple[Any, ...]:
         """The page of a run that no longer counts. Stop, Start over and a newer question have drawn
         it already; a run in another tab has not."""
-        if not talk or not talk.asked or not self.asked.valid(session, talk.asking):
+        if not self.asked.valid(session, talk.asking):
             return self._page()
-        said = STOPPED if self.tickets.stopped(session) else REPLACED
-        return self._without(talk, "plain", said)
+        return self._without(talk, "plain", STOPPED if self.tickets.stopped(session) else REPLACED)
 
     def _without(
-        self, talk: Dialogue | None, tone: verdicts.Tone, said: str, box: Any = ""
+        self, talk: Dialogue | None, tone: verdicts.Tone, sentence: str, box: Any = ""
     ) -> tuple[Any, ...]:
-        """The page without the question that has no answers, which goes back into an empty ``box``.
+        """The page without the unanswered question, which goes back into the question box if that is
+        empty (``box`` is its text).
 
-        The state stays as it is: a newer question may be in it by now, and what is left there of
-        this one is never asked again.
+        The state is left alone: it may hold a newer question by now, and this one's ticket is void.
         """
         left = talk._replace(asked="") if talk and talk.turns else None
         asked = talk.asked if talk else ""
         return self._page(
             question=gr.skip() if box or not asked else asked,
-            status=html.status(tone, said),
-            log=conversation.log(left),
+            status=status(tone, sentence),
+            log=html.log(left),
             **self._open(left is None),
         )
 
@@ -166,7 +150,8 @@ class _Events:
         return bool(talk and talk.asked and self.tickets.valid(session, talk.ticket))
 
     def stop_talk(self, talk: Dialogue | None, box: Any, visitor: gr.Request) -> tuple[Any, ...]:
-        session = visitor.session_hash or ""
+        """End the question that is being answered; ``box`` is the text of the question box."""
+        session = session_of(visitor)
         if not self._running(talk, session):
             return self._page()
         self.tickets.void(session)
@@ -174,16 +159,17 @@ class _Events:
         return self._without(talk, "plain", STOPPED, box)
 
     def restart_talk(self, talk: Dialogue | None, visitor: gr.Request) -> tuple[Any, ...]:
-        session = visitor.session_hash or ""
+        """An empty conversation."""
+        session = session_of(visitor)
         if self._running(talk, session):
             self.tickets.void(session)
         self.asked.void(session)
         return self._page(
             talk=None,
             question=FIRST,
-            status=html.status("plain", OVER),
+            status=status("plain", OVER),
             banner="",
-            log=conversation.log(None),
+            log=html.log(None),
             **self._open(True),
         )
 
@@ -192,10 +178,10 @@ class _Events:
         return self._without(talk, "bad", FAILED, box)
 
 
-def add(experiment: DemoModel, tickets: Tickets, adapter: Sequence[gr.Dropdown] = ()) -> None:
-    """The tab's components and events; call it inside ``gr.Tab``. ``adapter``: the picker, if any."""
-    events = _Events(experiment, tickets)
-    gr.HTML(ABOUT)
+def add(tab: TabContext) -> None:
+    """The tab's components and events; call it inside ``gr.Tab``."""
+    events = _Events(tab.model, tab.tickets)
+    gr.HTML(render("conversation/about.html"))
     with gr.Row():
         concept = gr.Textbox(
             "ocean",
@@ -204,7 +190,7 @@ def add(experiment: DemoModel, tickets: Tickets, adapter: Sequence[gr.Dropdown] 
             max_lines=1,
             elem_id="talk-concept",
         )
-        strength = strength_slider(experiment, "talk-strength")
+        strength = strength_slider(tab.model, "talk-strength")
         mode = gr.Radio(
             [(label, key) for key, label in MODES.items()],
             value="kept",
@@ -224,16 +210,16 @@ def add(experiment: DemoModel, tickets: Tickets, adapter: Sequence[gr.Dropdown] 
         about = gr.Button("Ask about the thought", elem_id="talk-about", scale=2)
         send = gr.Button("Send", variant="primary", elem_id="talk-send", scale=3)
         stop = gr.Button("Stop", variant="stop", elem_id="talk-stop", scale=1, min_width=90)
-    status = gr.HTML(html.status("plain", IDLE), elem_id="talk")
+    verdict = gr.HTML(status("plain", IDLE), elem_id="talk")
     banner = gr.HTML("", elem_id="talk-banner")
-    shown = gr.HTML(conversation.log(None), elem_id="talk-log")
+    shown = gr.HTML(html.log(None), elem_id="talk-log")
     restart = gr.Button("Start over", size="sm", elem_id="talk-restart")
     talk = gr.State(None)  # a browser is never sent a state
 
-    page = [talk, question, status, banner, shown, concept, strength, mode]
+    page = [talk, question, verdict, banner, shown, concept, strength, mode]
     box = [talk, question]
-    run = Run(events.run_talk, talk, page, events.failed_talk, box, page, status)
-    asked = [talk, concept, strength, mode, question, *adapter]
+    run = Run(events.run_talk, talk, page, events.failed_talk, box, page, verdict)
+    asked = [talk, concept, strength, mode, question, *tab.adapter]
     wire([send.click, question.submit], events.begin_talk, asked, page, run, None)
     about.click(None, outputs=question, js=f"() => {DEFAULT_QUESTION!r}", **NOT_IN_API).then(
         None, js=_FOCUS, **NOT_IN_API

@@ -12,11 +12,11 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from introspection.demo.engine.trial_batch import TrialResult
+from introspection.demo.shared.charts import GRID, plain_figure, plain_layout
 from introspection.demo.tabs.many.sweeps import outcome, rates
 
-__all__ = ["GRID", "INK", "doses", "heat_map", "layers", "plain_figure"]
+__all__ = ["doses", "heat_map", "layers"]
 
-INK, GRID = "#64748b", "rgba(100,116,139,.25)"
 SERIES = {
     True: ("trained model names it", "#4f46e5"),
     False: ("untrained model names it", "#b45309"),
@@ -32,39 +32,20 @@ LEVELS = (
     "named and halted",
 )
 COLOURS = ("#cbd5e1", "#fde68a", "#fcd34d", "#f59e0b", "#16a34a", "#b91c1c", "#7f1d1d")
-
-
 # Less of the concept than in a clean answer, as much, more; reads on light and on dark.
 SIGNED = ((0.0, "#b45309"), (0.5, "#e2e8f0"), (1.0, "#4338ca"))
 PANEL, LONGEST = 330, 9  # pixels of height of one map, letters of a token under it
-
-
-def plain_figure(*traces: object) -> go.Figure:
-    """Traces on the page's own ground, in a colour that reads on light and dark."""
-    return _plain(go.Figure(list(traces)))
-
-
-def _plain(figure: go.Figure) -> go.Figure:
-    figure.update_layout(
-        height=340,
-        margin={"l": 55, "r": 15, "t": 50, "b": 50},
-        paper_bgcolor="rgba(0,0,0,0)",
-        plot_bgcolor="rgba(0,0,0,0)",
-        font={"color": INK},
-        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 1, "xanchor": "right"},
-    )
-    return figure
 
 
 def doses(
     answers: Sequence[TrialResult], axis: str, trained: tuple[float, float] | None
 ) -> go.Figure:
     """Share of the wordings in which the concept is named, against the label of the lines."""
-    found = rates(answers)
+    counts = rates(answers)
     traces = []
     for adapter, (name, colour) in SERIES.items():
         points = [
-            (label, named, n) for (label, on), (named, _, n) in found.items() if on == adapter
+            (label, named, n) for (label, on), (named, _, n) in counts.items() if on == adapter
         ]
         points = [point for point in points if point[2]]
         if points:
@@ -125,7 +106,7 @@ def layers(answers: Sequence[TrialResult]) -> go.Figure | None:
     maps = [(answer.line.label, answer.map) for answer in answers if answer.map]
     if not maps:
         return None
-    figure = _plain(
+    figure = plain_layout(
         make_subplots(
             rows=len(maps),
             cols=1,

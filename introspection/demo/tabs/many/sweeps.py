@@ -15,7 +15,8 @@ from typing import Any
 
 from introspection.concepts.catalogue import Concept
 from introspection.concepts.texts import fill, texts
-from introspection.demo.engine.experiment import MAX_STRENGTH, DemoModel, RunRequest, is_harmful
+from introspection.demo.engine.demo_model import DemoModel
+from introspection.demo.engine.run_request import MAX_STRENGTH, RunRequest, is_harmful
 from introspection.demo.engine.trial_batch import TrialResult, TrialSpec
 from introspection.errors import IntrospectionError
 

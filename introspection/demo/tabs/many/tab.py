@@ -6,27 +6,26 @@ what they look like (``tables``, ``figures``).
 
 from __future__ import annotations
 
-import logging
-import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing
 from typing import Any
 
 import gradio as gr
 
-from introspection.demo.engine.experiment import DemoModel, RunRequest
+from introspection.demo.engine.demo_model import DemoModel
+from introspection.demo.engine.run_request import RunRequest
 from introspection.demo.engine.run_tickets import Tickets
 from introspection.demo.engine.trial_batch import TrialResult, TrialSpec
 from introspection.demo.shared import html, verdicts
-from introspection.demo.shared.events import NO_QUEUE, Run, wire
-from introspection.demo.shared.widgets import strength_slider
+from introspection.demo.shared.events import FAILED, NO_QUEUE, STOPPED, Run, refusing, wire
+from introspection.demo.shared.runs import Pace, session_of, stream_run
+from introspection.demo.shared.templates import render
+from introspection.demo.shared.widgets import TabContext, strength_slider
 from introspection.demo.tabs.many import figures, sweeps, tables
-from introspection.demo.tabs.try_it.callbacks import BROKEN, FAILED, STOPPED, error_toast
-from introspection.errors import IntrospectionError
 
-__all__ = ["add"]
+__all__ = ["ID", "LABEL", "add"]
 
-log = logging.getLogger(__name__)
+ID, LABEL = "many", "Many at once"
 INTERVAL = 0.25  # seconds between two updates: a table is larger than an answer
 ABOUT = {
     "controls": "The same question seven times: with the concept, and with everything that only "
@@ -44,10 +43,11 @@ ABOUT = {
 
 
 class _Events:
-    def __init__(self, experiment: DemoModel, tickets: Tickets) -> None:
-        self.experiment, self.tickets = experiment, tickets
+    def __init__(self, model: DemoModel, tickets: Tickets) -> None:
+        self.model, self.tickets = model, tickets
 
     def choose(self, kind: Any) -> tuple[Any, Any]:
+        """The experiment's description, and whether it has a list of concepts."""
         return (
             gr.update(info=ABOUT.get(kind, "") if isinstance(kind, str) else ""),
             gr.update(visible=kind == "concepts"),
@@ -57,8 +57,8 @@ class _Events:
         self, kind: Any, concept: Any, strength: Any, names: Any, adapter: Any
     ) -> tuple[DemoModel, RunRequest, list[TrialSpec]]:
         """What is asked, of which adapter. Raises IntrospectionError for what cannot run."""
-        request = self.experiment.request(concept, strength, adapter=adapter)
-        chosen = self.experiment.chosen(request.adapter)
+        request = self.model.request(concept, strength, adapter=adapter)
+        chosen = self.model.chosen(request.adapter)
         return chosen, request, sweeps.plan(chosen, kind, request, names)
 
     def begin_lines(
@@ -71,12 +71,10 @@ class _Events:
         adapter: Any = None,
     ) -> tuple[Any, ...]:
         """Refuse what cannot run, end the visitor's earlier run, clear the tab."""
-        try:
+        with refusing("That cannot be run"):
             _, _, lines = self._asked(kind, concept, strength, names, adapter)
-        except IntrospectionError as error:
-            raise error_toast("That cannot be run", error) from None
-        ticket = self.tickets.take(visitor.session_hash or "")
-        place = verdicts.in_line(*self.experiment.turns.place())
+        ticket = self.tickets.take(session_of(visitor))
+        place = verdicts.in_line(*self.model.lock.place())
         status = html.status("plain", f"{len(lines)} answers to write. {place}", running=True)
         return ticket, status, "", gr.update(value=None, visible=False), ""
 
@@ -91,40 +89,35 @@ class _Events:
         adapter: Any = None,
     ) -> Iterator[tuple[Any, Any, Any, Any]]:
         """Updates of (status, table, figure, downloads) while the model writes."""
-        session, skip = visitor.session_hash or "", gr.skip()
-        if not self.tickets.claim(session, ticket):
-            yield skip, skip, skip, skip
-            return
-        try:
-            chosen, request, lines = self._asked(kind, concept, strength, names, adapter)
-            answers: tuple[TrialResult, ...] = ()
-            shown = 0.0
-            with closing(chosen.lines(lines, maps=kind == "map")) as steps:  # type: ignore[type-var]
-                for answers in steps:
-                    if not self.tickets.valid(session, ticket):
-                        said = html.status("plain", STOPPED)
-                        yield said if self.tickets.stopped(session) else skip, skip, skip, skip
-                        return
-                    if time.monotonic() - shown < INTERVAL:
-                        continue
-                    shown = time.monotonic()
-                    ended = sum(answer.verdict is not None for answer in answers)
-                    said = f"{ended} of {len(lines)} answers are written…"
-                    yield (
-                        html.status("plain", said, running=True),
-                        self._table(str(kind), request, answers),
-                        skip,
-                        skip,
-                    )
-        except IntrospectionError as error:
-            raise error_toast("The run did not finish", error) from None
-        except Exception:
-            log.exception("a run failed")
-            raise error_toast("Something went wrong", BROKEN) from None
-        figure = self._figure(str(kind), chosen, answers)
+
+        def updates() -> Generator[tuple[Any, Any, Any, Any] | None, None, None]:
+            return self._updates(kind, *self._asked(kind, concept, strength, names, adapter))
+
+        def lost(started: bool) -> tuple[Any, Any, Any, Any]:
+            stopped = started and self.tickets.stopped(session_of(visitor))
+            status = html.status("plain", STOPPED) if stopped else gr.skip()
+            return status, gr.skip(), gr.skip(), gr.skip()
+
+        yield from stream_run(self.tickets, visitor, ticket, updates, lost)
+
+    def _updates(
+        self, kind: str, chosen: DemoModel, request: RunRequest, lines: list[TrialSpec]
+    ) -> Generator[tuple[Any, Any, Any, Any] | None, None, None]:
+        answers: tuple[TrialResult, ...] = ()
+        pace, skip = Pace(INTERVAL), gr.skip()
+        with closing(chosen.lines(lines, maps=kind == "map")) as steps:  # type: ignore[type-var]
+            for answers in steps:
+                if not pace.due():
+                    yield None
+                    continue
+                ended = sum(answer.verdict is not None for answer in answers)
+                progress = f"{ended} of {len(lines)} answers are written…"
+                status = html.status("plain", progress, running=True)
+                yield status, self._table(kind, request, answers), skip, skip
+        figure = self._figure(kind, chosen, answers)
         yield (
             self._status(answers),
-            self._table(str(kind), request, answers),
+            self._table(kind, request, answers),
             gr.update(value=figure, visible=True) if figure else skip,
             tables.downloads(chosen, answers),
         )
@@ -132,8 +125,8 @@ class _Events:
     def _status(self, answers: tuple[TrialResult, ...]) -> str:
         mine = [a for a in answers if a.line.adapter]
         right = sum(bool((o := sweeps.outcome(a)) and o.right) for a in mine)
-        who = "trained" if self.experiment.has_adapter else "untrained"
-        tone: Any = "plain" if right < len(mine) or not self.experiment.has_adapter else "good"
+        who = "trained" if self.model.has_adapter else "untrained"
+        tone: Any = "plain" if right < len(mine) or not self.model.has_adapter else "good"
         return html.status(tone, f"{right} of {len(mine)} answers of the {who} model are right.")
 
     def _table(self, kind: str, request: RunRequest, answers: tuple[TrialResult, ...]) -> str:
@@ -142,8 +135,8 @@ class _Events:
             return tables.rates_table(answers, f"{what} at eight strengths", "Strength ρ")
         if kind == "layer":
             return tables.rates_table(answers, f"{what} at other layers", "Layer")
-        written = tables.lines_table(self.experiment, answers, sweeps.KINDS[kind])
-        return written + (tables.blocks_table(answers) if kind == "map" else "")
+        written = tables.lines_table(self.model, answers, sweeps.KINDS[kind])
+        return written + (tables.layers_table(answers) if kind == "map" else "")
 
     def _figure(self, kind: str, chosen: DemoModel, answers: tuple[TrialResult, ...]) -> Any:
         trained = chosen.trained_range
@@ -156,20 +149,19 @@ class _Events:
         return figures.heat_map(answers) if kind == "heat map" else None
 
     def stop_lines(self, visitor: gr.Request) -> str:
-        self.tickets.void(visitor.session_hash or "")
+        """End the visitor's run; returns the status."""
+        self.tickets.void(session_of(visitor))
         return html.status("plain", STOPPED)
 
     def failed_lines(self) -> str:
+        """After any failure, a full queue included."""
         return html.status("bad", FAILED)
 
 
-def add(experiment: DemoModel, tickets: Tickets, adapter: list[gr.Dropdown]) -> None:
-    """The tab's components and events; call it inside ``gr.Tab``. ``adapter``: the picker, if any."""
-    events = _Events(experiment, tickets)
-    gr.HTML(
-        '<h2 class="tab-title">Many answers at once</h2><p class="reading">One answer is an '
-        "anecdote. These experiments write many in one go, with their controls beside them.</p>"
-    )
+def add(tab: TabContext) -> None:
+    """The tab's components and events; call it inside ``gr.Tab``."""
+    events = _Events(tab.model, tab.tickets)
+    gr.HTML(render("many/about.html"))
     with gr.Row():
         with gr.Column(scale=3, min_width=280):
             kind = gr.Radio(
@@ -183,7 +175,7 @@ def add(experiment: DemoModel, tickets: Tickets, adapter: list[gr.Dropdown]) -> 
             concept = gr.Textbox(
                 "ocean", label="Concept", info="Any word or short phrase.", elem_id="sweep-concept"
             )
-            strength = strength_slider(experiment, "sweep-strength")
+            strength = strength_slider(tab.model, "sweep-strength")
             names = gr.Textbox(
                 "glacier, saxophone, honesty, penguin, bakery",
                 label="Concepts",
@@ -204,7 +196,7 @@ def add(experiment: DemoModel, tickets: Tickets, adapter: list[gr.Dropdown]) -> 
     files = gr.HTML("", elem_id="sweep-files")
     ticket = gr.Number(0, visible=False, precision=0)
 
-    asked = [kind, concept, strength, names, *adapter]
+    asked = [kind, concept, strength, names, *tab.adapter]
     shown = [status, table, figure, files]
     run = Run(events.run_lines, [ticket, *asked], shown, events.failed_lines, None, status, status)
     wire([go.click, concept.submit], events.begin_lines, asked, [ticket, *shown], run, None)

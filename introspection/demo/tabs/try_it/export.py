@@ -15,17 +15,13 @@ from dataclasses import replace
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
-from introspection import __version__
 from introspection.concepts.texts import DEFAULT_QUESTION
-from introspection.demo.engine.experiment import (
-    MAX_NEW_TOKENS,
-    DemoModel,
-    RowAnswer,
-    RowAnswers,
-    RunRequest,
-)
+from introspection.demo.engine.demo_model import DemoModel
+from introspection.demo.engine.row_answers import RowAnswer, RowAnswers
+from introspection.demo.engine.run_request import MAX_NEW_TOKENS, RunRequest
 from introspection.errors import IntrospectionError
 from introspection.evaluation.grading.grade import grade
+from introspection.io.version import __version__
 
 __all__ = ["as_curl", "as_json", "as_python", "from_json", "from_query", "link", "page_address"]
 
@@ -61,13 +57,13 @@ def page_address(request_url: str) -> str:
 
 def link(base: str, request: RunRequest) -> str:
     """The page with these settings in its form."""
-    found = {"concept": request.concept.name, "strength": repr(request.strength).removesuffix(".0")}
+    query = {"concept": request.concept.name, "strength": repr(request.strength).removesuffix(".0")}
     if request.question != DEFAULT_QUESTION:
-        found["question"] = request.question
-    found |= {"schedule": str(request.schedule), "tokens": str(request.tokens)}
+        query["question"] = request.question
+    query |= {"schedule": str(request.schedule), "tokens": str(request.tokens)}
     if request.adapter:
-        found["adapter"] = request.adapter
-    return f"{base}?{urlencode(found)}"
+        query["adapter"] = request.adapter
+    return f"{base}?{urlencode(query)}"
 
 
 def from_query(check: Check, params: Mapping[str, str]) -> RunRequest | None:
@@ -219,7 +215,7 @@ def _answer(request: RunRequest, found: dict[str, Any], most: int, adapter: bool
     concept = request.concept if injected else None
     verdict = grade(text, concept)
     halted_at = halted_at if verdict.halted else None
-    began = began if injected and request.schedule.kind == "from_step" else None
+    began = began if injected and request.schedule.starts_mid_answer else None
     return RowAnswer(
         found["row"],
         adapter,

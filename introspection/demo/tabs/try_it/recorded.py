@@ -1,8 +1,10 @@
-"""Runs that were recorded once and play without a model, word by word.
+"""Recorded runs, which play without a model, word by word.
 
-Knows: ``recorded.json`` and how it is made anew (``python -m introspection.demo.recorded``). Does not
-know: Gradio, a tokenizer. The answers are the shipped adapter's own, greedy; if one of the first test
-concepts goes wrong, the first such failure is among them.
+``python -m introspection.demo.tabs.try_it.recorded`` makes ``recorded.json`` anew. The answers are
+those of the shipped adapter, greedy; if one of the first test concepts goes wrong, the first such
+failure is among them.
+
+Knows: the file and how it is made. Does not know: Gradio, a tokenizer.
 """
 
 from __future__ import annotations
@@ -18,14 +20,9 @@ from pathlib import Path
 
 from introspection.concepts.catalogue import catalogue
 from introspection.concepts.texts import DEFAULT_QUESTION
-from introspection.demo.engine.experiment import (
-    MAX_NEW_TOKENS,
-    DemoModel,
-    RowAnswer,
-    RowAnswers,
-    RunRequest,
-    checked,
-)
+from introspection.demo.engine.demo_model import DemoModel
+from introspection.demo.engine.row_answers import RowAnswer, RowAnswers
+from introspection.demo.engine.run_request import MAX_NEW_TOKENS, RunRequest, checked
 from introspection.demo.tabs.try_it import export
 from introspection.errors import IntrospectionError
 from introspection.io.files import write_text

@@ -1,27 +1,30 @@
 """Below the answers: share the last run, paste somebody else's, play recorded ones.
 
-Knows: components and events of this panel. Does not know: what a link or a file says (``sharing``),
-where recorded runs come from (``recorded``). Nothing here needs a model that works, and
-:func:`add_player` needs none at all.
+Knows: components and events of this panel. Does not know: what a link or a file says (``export``),
+where recorded runs come from (``recorded``). Nothing here runs a model, and :func:`add_player` needs
+none at all.
 """
 
 from __future__ import annotations
 
 from base64 import b64encode
 from collections.abc import Iterator
-from html import escape
 from typing import Any
 from urllib.parse import urlsplit
 
 import gradio as gr
+from markupsafe import Markup
 
-from introspection.demo.engine.experiment import DemoModel, RowAnswer, RowAnswers, RunRequest
+from introspection.demo.engine.demo_model import DemoModel
+from introspection.demo.engine.row_answers import RowAnswer, RowAnswers
+from introspection.demo.engine.run_request import RunRequest
 from introspection.demo.engine.run_tickets import Tickets
-from introspection.demo.shared import html, verdicts
-from introspection.demo.shared.events import NO_QUEUE, NOT_IN_API
-from introspection.demo.tabs.many import tables
-from introspection.demo.tabs.try_it import export, recorded
-from introspection.demo.tabs.try_it.callbacks import error_toast
+from introspection.demo.shared import verdicts
+from introspection.demo.shared.events import NO_QUEUE, NOT_IN_API, error_toast, refusing
+from introspection.demo.shared.html import halt, status
+from introspection.demo.shared.runs import session_of
+from introspection.demo.shared.templates import render
+from introspection.demo.tabs.try_it import export, html, recorded
 from introspection.errors import IntrospectionError
 
 __all__ = ["add", "add_player", "address", "finished", "share"]
@@ -40,39 +43,33 @@ def address(visitor: gr.Request) -> str:
     return export.page_address(f"{parts.scheme}://{parts.netloc}")
 
 
-def share(experiment: DemoModel, request: RunRequest, answers: RowAnswers, base: str) -> str:
-    """The last run as a link, a file and two programs."""
-    link = escape(export.link(base, request))
-    data = b64encode(export.as_json(experiment, request, answers).encode()).decode()
-    programs = "".join(
-        f'<details><summary>{title}</summary><pre tabindex="0"><code>{escape(text)}</code></pre>'
-        "</details>"
-        for title, text in (
+def share(model: DemoModel, request: RunRequest, answers: RowAnswers, base: str) -> Markup:
+    """The last run as a link, a file and two programs. ``base`` is the page's own address."""
+    return render(
+        "try_it/share.html",
+        link=export.link(base, request),
+        data=b64encode(export.as_json(model, request, answers).encode()).decode(),
+        programs=(
             ("Python", export.as_python(base, request)),
             ("curl", export.as_curl(base, request)),
-        )
-    )
-    return (
-        f'<div class="share"><h3>This run</h3><p><a class="link" href="{link}">Link to these '
-        'settings</a> · <a class="file" download="introspection-run.json" '
-        f'href="data:application/json;base64,{data}">Download as JSON</a></p>{programs}</div>'
+        ),
     )
 
 
 class _Events:
-    def __init__(self, experiment: DemoModel, tickets: Tickets) -> None:
-        self.experiment, self.tickets = experiment, tickets
+    def __init__(self, model: DemoModel, tickets: Tickets) -> None:
+        self.model, self.tickets = model, tickets
 
     def open_link(self, visitor: gr.Request) -> tuple[Any, ...]:
         """(concept, strength, question, schedule, tokens, adapter where there is a choice, verdict)
         of a link somebody followed."""
-        skip, several = gr.skip(), bool(self.experiment.offered)
+        skip, several = gr.skip(), bool(self.model.offered)
         try:
-            request = export.from_query(self.experiment.request, dict(visitor.query_params))
+            request = export.from_query(self.model.request, dict(visitor.query_params))
         except IntrospectionError as error:
             return (
                 *[skip] * (5 + several),
-                html.status("bad", f"This link cannot be used. {error}"),
+                status("bad", f"This link cannot be used. {error}"),
             )
         if request is None:
             return (skip,) * (6 + several)
@@ -83,21 +80,20 @@ class _Events:
             str(request.schedule),
             request.tokens,
             *([request.adapter] if several else []),
-            html.status("plain", f"The link’s settings are in the form. {HOW}"),
+            status("plain", f"The link’s settings are in the form. {HOW}"),
         )
 
     def import_run(self, text: Any, visitor: gr.Request) -> tuple[Any, ...]:
-        try:
-            request, answers = export.from_json(self.experiment.request, text)
-        except IntrospectionError as error:
-            raise error_toast("That is not a run", error) from None
-        self.tickets.take(visitor.session_hash or "")  # ends the visitor's own run
-        strengths = self.experiment.trained_range
+        """The page of a run that the visitor pasted; ends the visitor's own run."""
+        with refusing("That is not a run"):
+            request, answers = export.from_json(self.model.request, text)
+        self.tickets.take(session_of(visitor))
+        strengths = self.model.trained_range
         return finished(request, answers, "Replayed from a file, not run here", strengths)
 
 
 def _banner(request: RunRequest, answer: RowAnswer) -> str:
-    return html.halt(verdicts.halt_notice(request, answer)) if answer.halted_at else ""
+    return halt(verdicts.halt_notice(request, answer)) if answer.halted_at else ""
 
 
 def finished(
@@ -107,12 +103,12 @@ def finished(
     strengths: tuple[float, float] | None = None,
 ) -> tuple[Any, ...]:
     """(verdict, banner, three answers, strip, no links) of a run that was not made here."""
-    tone, said, more = verdicts.conclusion(request, answers, answers[0].adapter, strengths)
+    tone, seen, more = verdicts.conclusion(request, answers, answers[0].adapter, strengths)
     return (
-        html.status(tone, f"{note}: {said}", more),
+        status(tone, f"{note}: {seen}", more),
         _banner(request, answers[0]),
         html.stage(answers[0].adapter, request, answers),
-        tables.strip(answers, request.concept.name),
+        html.strip(answers, request.concept.name),
         "",
     )
 
@@ -129,7 +125,7 @@ def add_player(tickets: Tickets, shown: list[Any]) -> None:
             or number not in range(len(runs))
         ):
             raise error_toast("Nothing to play", "Choose one of the recorded runs first.")
-        run, session = runs[number], visitor.session_hash or ""
+        run, session = runs[number], session_of(visitor)
         ticket = tickets.take(session)
         answers: RowAnswers | None = None
         note = f"Recorded run of {run.model}"
@@ -138,7 +134,7 @@ def add_player(tickets: Tickets, shown: list[Any]) -> None:
             if not tickets.valid(session, ticket):
                 return
             yield (
-                html.status("plain", f"{note}, playing…", running=True),
+                status("plain", f"{note}, playing…", running=True),
                 _banner(run.request, answers[0]),
                 html.stage(answers[0].adapter, run.request, answers),
                 "",
@@ -162,10 +158,10 @@ def add_player(tickets: Tickets, shown: list[Any]) -> None:
     start.click(play, chosen, shown, show_progress="hidden", concurrency_limit=8, **NOT_IN_API)
 
 
-def add(experiment: DemoModel, tickets: Tickets, form: list[Any], shown: list[Any]) -> None:
+def add(model: DemoModel, tickets: Tickets, form: list[Any], shown: list[Any]) -> None:
     """The panel; ``form`` is (concept, strength, question, schedule, tokens, adapter where there is
     a choice), ``shown`` (verdict, banner, stage, strip, share). Call it inside ``gr.Blocks``."""
-    events = _Events(experiment, tickets)
+    events = _Events(model, tickets)
     copy = gr.Button("Copy link", size="sm", elem_id="copy-link")
     with gr.Accordion("Recorded runs and runs of others", open=False, elem_id="replay"):
         add_player(tickets, shown)

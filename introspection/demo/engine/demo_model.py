@@ -1,4 +1,4 @@
-"""One run of the page: a checked request, three trials in one batch, and what their answers mean.
+"""The model behind the page: three trials in one batch for a request, or a list of labelled trials.
 
 Knows: trials, streaming, grading, the one lock around the model. Does not know: Gradio or HTML; it
 keeps nothing about a visitor between two runs.
@@ -8,125 +8,52 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
-from introspection.concepts.catalogue import UNSEEN_CATEGORIES, Concept, resolve, same_lemma
-from introspection.concepts.texts import DEFAULT_QUESTION
+from introspection.concepts.catalogue import Concept
+from introspection.concepts.splits import UNSEEN_CATEGORIES
 from introspection.demo.engine import trial_batch
 from introspection.demo.engine.model_lock import ModelLock
+from introspection.demo.engine.row_answers import RowAnswer, RowAnswers
+from introspection.demo.engine.run_request import MAX_NEW_TOKENS, RunRequest, checked
 from introspection.demo.engine.trial_batch import TrialResult, TrialSpec
 from introspection.demo.engine.zerogpu import on_gpu, seconds
 from introspection.evaluation.grading.grade import grade
-from introspection.evaluation.grading.graded_answer import GradedAnswer
 from introspection.evaluation.records.record_files import seen_names, was_trained
 from introspection.injection import hooks
 from introspection.injection.decoding import generation
-from introspection.injection.decoding.readout import ReadToken, token_projections
-from introspection.injection.trials.trial import Injection, Schedule, Trial, conversation
+from introspection.injection.decoding.readout import token_projections
+from introspection.injection.decoding.streaming import stream
+from introspection.injection.trials.message import conversation
+from introspection.injection.trials.trial import Injection, Trial
 from introspection.io import input_checks
 from introspection.models.adapters import multi_adapter
 from introspection.models.loaded_model import LoadedModel
 
-__all__ = [
-    "FEWEST_TOKENS",
-    "MAX_NEW_TOKENS",
-    "MAX_STRENGTH",
-    "MOST_TOKENS",
-    "DemoModel",
-    "RowAnswer",
-    "RowAnswers",
-    "RunRequest",
-    "checked",
-    "is_harmful",
-]
+__all__ = ["DemoModel"]
 
-MAX_STRENGTH = 4.0
-MAX_NEW_TOKENS = 40  # answer tokens of every row as soon as the concept is harmful
-FEWEST_TOKENS, MOST_TOKENS = 8, 96
-TIMEOUT_SECONDS = 60.0
+TIMEOUT_SECONDS = 60.0  # of one run of the model
 ROWS = 3  # answers that the page asks for at once
 
 
-@dataclass(frozen=True, slots=True)
-class RunRequest:
-    """What a visitor asked for, checked. ``adapter``: its name, empty where there is no choice."""
-
-    concept: Concept
-    harmful: bool
-    strength: float
-    question: str
-    schedule: Schedule
-    tokens: int
-    adapter: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class RowAnswer(GradedAnswer):
-    """One row: what it is, what it wrote so far, and its verdict once it has ended."""
-
-    row: str
-    adapter: bool
-    injected: bool
-    began: int | None = None  # characters written before a thought that came in mid-answer
-    tokens_read: tuple[ReadToken, ...] = ()  # what the reader found, once the run has ended
-
-
-RowAnswers = tuple[RowAnswer, RowAnswer, RowAnswer]
-
-
-def is_harmful(concept: Concept) -> bool:
-    """Harmful in the catalogue, or a typed phrase with a harmful catalogue entry in it."""
-    if concept.category != "typed":
-        return concept.harmful
-    words = concept.name.split()
-    parts = [*words, *(" ".join(pair) for pair in zip(words, words[1:], strict=False))]
-    # Caution, not identity: here another form of a harmful word counts too.
-    return any(found.harmful for part in parts if (found := same_lemma(part)))
-
-
-def checked(
-    concept: object,
-    strength: object,
-    question: object = DEFAULT_QUESTION,
-    schedule: object = "final_on",
-    tokens: object = MAX_NEW_TOKENS,
-    adapter: object = None,
-    *,
-    offered: Sequence[str] = (),
-) -> RunRequest:
-    """Everything that a visitor sent, checked. Raises IntrospectionError with one sentence.
-
-    ``offered`` are the names of the adapters, the first of which answers unless another is chosen.
-    """
-    name = input_checks.concept_text(concept)
-    dose = input_checks.strength_value(strength, MAX_STRENGTH)
-    text = input_checks.question_text(question)
-    where = input_checks.schedule_value(schedule)
-    most = input_checks.token_count(tokens, MOST_TOKENS)
-    which = input_checks.adapter_name(adapter, offered)
-    chosen = resolve(name)
-    harmful = is_harmful(chosen)
-    most = min(most, MAX_NEW_TOKENS) if harmful else most
-    return RunRequest(chosen, harmful, dose, text, where, most, which if len(offered) > 1 else "")
-
-
 class DemoModel:
-    """The three rows of the page on one model: built once, used by every visitor in turn.
+    """One model with its adapter as the page uses it: built once, used by every visitor in turn.
 
-    Where visitors may choose, there is one for every adapter, all with the same turns. ``others`` are
-    those of ``switching.add`` beside ``loaded``; each has its own name.
+    ``others`` are the same model with further adapters (``multi_adapter.load_adapter``), each of its
+    own name. There is then one DemoModel for every adapter, and all share one ``lock``; ``offered``
+    has them by name, and is empty where there is no choice.
     """
 
     def __init__(self, loaded: LoadedModel, others: Sequence[LoadedModel] = ()) -> None:
         self.loaded = loaded
-        self.turns = ModelLock(2 * TIMEOUT_SECONDS)
-        self.offered: dict[str, DemoModel] = {}  # by name, empty where there is no choice
+        self.lock = ModelLock(2 * TIMEOUT_SECONDS)
+        self.offered: dict[str, DemoModel] = {}
         if others:
-            all_ = (self, *map(DemoModel, others))
-            self.offered = {one.loaded.adapter_name: one for one in all_}
-            for one in all_:
-                one.turns, one.offered = self.turns, self.offered
+            models = (self, *map(DemoModel, others))
+            self.offered = {model.loaded.adapter_name: model for model in models}
+            for model in models:
+                model.lock, model.offered = self.lock, self.offered
         self._trained = seen_names(loaded.adapter)
         self._steps = on_gpu(self._run, lambda request: seconds(ROWS * request.tokens))
         # Maps are one step more.
@@ -136,6 +63,7 @@ class DemoModel:
 
     @property
     def has_adapter(self) -> bool:
+        """Whether a trained adapter answers, and not the untrained model alone."""
         return self.loaded.adapter is not None
 
     @property
@@ -145,24 +73,26 @@ class DemoModel:
 
     @property
     def trained_range(self) -> tuple[float, float] | None:
+        """The least and the greatest strength of training, in typical residual norms."""
         return self.loaded.adapter.strengths if self.loaded.adapter else None
 
     @property
     def names(self) -> tuple[str, ...]:
         """The adapters on offer; the first is the one that answers unless another is chosen."""
-        own = self.loaded.adapter_name
-        return tuple(self.offered) or ((own,) if own else ())
+        name = self.loaded.adapter_name
+        return tuple(self.offered) or ((name,) if name else ())
 
     def request(self, *asked: object, **named: object) -> RunRequest:
         """:func:`checked` against the adapters on offer."""
         return checked(*asked, offered=self.names, **named)
 
     def chosen(self, adapter: object) -> DemoModel:
-        """The one with the adapter that a visitor chose. Raises IntrospectionError for no such."""
+        """The one with the adapter that a visitor chose, the first for None or an empty name. Raises
+        IntrospectionError for a name that is not on offer."""
         return self.offered.get(input_checks.adapter_name(adapter, self.names), self)
 
     def seen(self, concept: Concept) -> tuple[bool, str]:
-        """Whether training has seen the concept, in words that say why or why not."""
+        """Whether training has seen the concept, and why or why not in words."""
         if self._trained is not None and was_trained(concept.name, self._trained):
             exactly = concept.name.casefold() in self._trained
             return True, "seen in training" + ("" if exactly else " in another form")
@@ -177,28 +107,30 @@ class DemoModel:
         return False, "never seen in training"
 
     def stream(self, request: RunRequest) -> Iterator[RowAnswers]:
-        """The three answers after every token; closing the iterator ends the model."""
+        """The three answers after every token; closing the iterator ends the run. Raises
+        IntrospectionError when the model does not become free in time."""
         steps_of = self.chosen(request.adapter)._steps
-        with self.turns.taken(), closing(steps_of(request)) as steps:
+        with self.lock.hold(), closing(steps_of(request)) as steps:
             yield from steps
 
     def lines(
         self, asked: Sequence[TrialSpec], most: int = MAX_NEW_TOKENS, maps: bool = False
     ) -> Iterator[tuple[TrialResult, ...]]:
-        """All answers of a list of lines after every token, by the adapter of this experiment, at last
-        with their ``maps``; closing it ends the model."""
-        with self.turns.taken(), closing(self._line_steps(asked, most, maps)) as steps:
+        """All answers to a list of trials after every token, by this adapter; closing the iterator ends
+        the run. ``most`` is tokens per answer. With ``maps`` the last answers have their projections
+        at every layer. Raises IntrospectionError when the model does not become free in time."""
+        with self.lock.hold(), closing(self._line_steps(asked, most, maps)) as steps:
             yield from steps
 
     def warm(self) -> None:
-        """Read the words that every typed concept is measured against; they are kept."""
+        """Read the baseline words, which the vector of every typed concept needs; they are cached."""
         for one in self.offered.values() or (self,):
-            with self.turns.taken():
+            with self.lock.hold():
                 one._activate()
                 one.loaded.vectors_of(["ocean"])
 
     def _activate(self) -> None:
-        """At the start of all work on the model, where it is done: in the fork, on ZeroGPU."""
+        """Let this adapter answer. To be called where the model runs: on ZeroGPU in the fork."""
         if self.offered:
             multi_adapter.set_adapter(self.loaded, [one.loaded for one in self.offered.values()])
 
@@ -209,7 +141,7 @@ class DemoModel:
         yield from trial_batch.run(self.loaded, asked, most, TIMEOUT_SECONDS, maps)
 
     def _run(self, request: RunRequest) -> Generator[RowAnswers, None, None]:
-        """Everything that needs the model, from a request that can be pickled to such answers."""
+        """Everything of :meth:`stream` that needs the model; request and answers can be pickled."""
         self._activate()
         injected = request.strength > 0
         given = None
@@ -229,9 +161,9 @@ class DemoModel:
         )
         reports: list[generation.Answer] = []
         began: dict[int, int] = {}
-        late = request.schedule.start if request.schedule.kind == "from_step" else None
+        late = request.schedule.start if request.schedule.starts_mid_answer else None
         with closing(
-            generation.stream(self.loaded, trials, request.tokens, seconds=TIMEOUT_SECONDS)  # type: ignore[type-var]
+            stream(self.loaded, trials, request.tokens, seconds=TIMEOUT_SECONDS)  # type: ignore[type-var]
         ) as steps:
             for reports in steps:
                 for i, (row, report) in enumerate(zip(rows, reports, strict=True)):
@@ -239,9 +171,10 @@ class DemoModel:
                         began.setdefault(i, len(report.text))
                 yield self._answers(request, rows, reports, began, ended=False)
         done = self._answers(request, rows, reports, began, ended=True)
-        found = token_projections(self.loaded, trials, [answer.text for answer in done], vector)
-        read_ = [replace(a, tokens_read=t) for a, t in zip(done, found, strict=True)]
-        yield read_[0], read_[1], read_[2]
+        texts = [answer.text for answer in done]
+        read = token_projections(self.loaded, trials, texts, vector)
+        first, second, third = (replace(a, tokens_read=t) for a, t in zip(done, read, strict=True))
+        yield first, second, third
 
     @staticmethod
     def _answers(

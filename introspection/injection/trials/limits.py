@@ -1,9 +1,7 @@
-"""What a model can take: how many positions it has, which tokens it knows.
+"""Limits of a model: how many positions it has and which tokens it knows.
 
-Knows: the model's configuration, tables and embeddings. Does not know: where prompts come from.
-
-A model with a table of positions ends in an index error behind the last one. Where positions are
-rotations or slopes there is no last one, and how far is too far is for whoever asks.
+A model with a table of position embeddings fails with an index error beyond the last one. Rotary
+embeddings and ALiBi have no last position, so there is no limit here.
 """
 
 from __future__ import annotations
@@ -21,7 +19,7 @@ SPARE = 16  # rows that a table may have beyond its positions, as OPT's has two
 
 
 def positions(model: PreTrainedModel) -> int | None:
-    """How many tokens a prompt and its answer may have together, where there is a table of them."""
+    """How many tokens a prompt and its answer may have together; None without a table of positions."""
     limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     if type(limit) is not int or limit <= 0:
         return None
@@ -36,8 +34,8 @@ def positions(model: PreTrainedModel) -> int | None:
 
 
 def check_prompts(model: PreTrainedModel, prompts: Sequence[Sequence[int]], more: int = 0) -> None:
-    """Raises IntrospectionError if one of them, with ``more`` tokens of an answer, is too long for
-    the model or has a token that it does not know."""
+    """Raise IntrospectionError if one of ``prompts`` (token ids), with ``more`` tokens of an answer, is
+    too long for the model or has a token that it does not know."""
     longest, most = max(map(len, prompts), default=0), positions(model)
     if most is not None and longest + more > most:
         answer = f" and an answer of up to {more}" if more else ""
