@@ -17,8 +17,6 @@ import torch
 
 from benchmarks.timing import ROUNDS
 
-__all__ = ["RECORDS", "Check", "record"]
-
 RECORDS = Path(__file__).resolve().parent / "records"
 
 

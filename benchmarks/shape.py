@@ -20,8 +20,6 @@ from introspection.models.loaded_model import LoadedModel
 from introspection.models.presets import model_folder
 from introspection.models.weights.pretrained import disable_cudnn_attention
 
-__all__ = ["SHAPES", "random_model", "save_random_model"]
-
 # Width, MLP width, blocks, heads, vocabulary, injection layer.
 SHAPES = {
     "deepseek-7b": (4096, 11008, 30, 32, 102400, 20),

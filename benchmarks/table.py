@@ -18,8 +18,6 @@ from benchmarks.record import RECORDS
 from introspection.evaluation.report import markdown_table, replace_block
 from introspection.io.files import write_text
 
-__all__ = ["HIGHLIGHTS", "RESULTS", "full_table", "short_table"]
-
 RESULTS = RECORDS.parent / "RESULTS.md"
 # The benchmark and the value of each row of the short table, and what a reader is told of it.
 HIGHLIGHTS = {

@@ -20,8 +20,6 @@ import numpy as np
 import torch
 from scipy import stats
 
-__all__ = ["ROUNDS", "excess", "in_turns", "ratios", "rounded", "spread"]
-
 QUIET = 0.05  # the share of the machine that other processes may use during a round
 ROUNDS: list[dict[str, float]] = []  # what in_turns saw of them, for the record
 

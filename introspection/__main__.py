@@ -25,8 +25,6 @@ from introspection.cli.report import regrade, report
 from introspection.cli.train import train
 from introspection.io.files import ensure_tempdir
 
-__all__ = ["app", "main"]
-
 # A fixed plan for how Intel MKL divides products between threads, read at the first product. Without
 # it the small products of a decoding step gain little from a second core: on an AMD EPYC with two,
 # three answers of 24 tokens took 5.4 s instead of 3.6. Set by programs, not by the library.

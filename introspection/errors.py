@@ -5,8 +5,6 @@ Does not know: where it is shown. The command line prints it and exits with 2, t
 as a titled message; everything else that is raised is a bug.
 """
 
-__all__ = ["IntrospectionError"]
-
 
 class IntrospectionError(Exception):
     """Something the user can mend. The message is one clear sentence, ready to be shown."""

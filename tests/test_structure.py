@@ -27,8 +27,6 @@ RULES: tuple[Rule, ...] = (
     *(upward_imports, package_circles, module_circles, demo_users, gradio_in_the_engine),
     *(sizes, private_names, module_state),
 )
-# Modules that do not keep a rule yet.
-MOVING = {module_state}
 
 
 @pytest.fixture(scope="module")
@@ -36,13 +34,7 @@ def package() -> dict[str, str]:
     return structure.read_files(Path(__file__).resolve().parents[1])
 
 
-@pytest.mark.parametrize(
-    "rule",
-    [
-        pytest.param(rule, id=rule.__name__, marks=[pytest.mark.xfail()] if rule in MOVING else [])
-        for rule in RULES
-    ],
-)
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
 def test_the_package_keeps_the_rule(rule: Rule, package: dict[str, str]) -> None:
     assert rule(package) == []
 

@@ -17,8 +17,6 @@ from transformers import AutoTokenizer
 
 from benchmarks.comparison.work import BASELINE, BATCH, Rows, Way, Work, unit_differences
 
-__all__ = ["LIBRARIES"]
-
 
 def repeng(work: Work) -> dict[str, Way]:
     from repeng import ControlModel, ControlVector, DatasetEntry

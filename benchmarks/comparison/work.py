@@ -30,18 +30,6 @@ from introspection.injection.trials.schedule import GENERATION
 from introspection.models import loading
 from introspection.models.loaded_model import LoadedModel
 
-__all__ = [
-    "BASELINE",
-    "BATCH",
-    "NAMES",
-    "Rows",
-    "Way",
-    "Work",
-    "prepare",
-    "readable",
-    "unit_differences",
-]
-
 NAMES = (*paper().train, *paper().test)
 BASELINE = paper().baseline
 BATCH = 64  # prompts in one forward pass of an extraction: two passes, as ours has

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from introspection.concepts.catalogue import Concept
     from introspection.evaluation.grading.graded_answer import GradedAnswer
 
-__all__ = ["ask"]
-
 MOST_TOKENS = 512
 
 

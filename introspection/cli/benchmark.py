@@ -14,8 +14,6 @@ from introspection.errors import IntrospectionError
 from introspection.io import input_checks
 from introspection.io.characters import quoted
 
-__all__ = ["benchmark"]
-
 
 def benchmark(
     what: Annotated[

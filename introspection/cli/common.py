@@ -30,26 +30,6 @@ if TYPE_CHECKING:
     from introspection.io.text_files import FromFile
     from introspection.models.loaded_model import LoadedModel
 
-__all__ = [
-    "PATH",
-    "PATH_OR_NAME",
-    "AdapterOption",
-    "DeviceOption",
-    "LayerOption",
-    "LoadOptions",
-    "ModelOption",
-    "QuantiseOption",
-    "SkipOption",
-    "add_command",
-    "app",
-    "err",
-    "one_line",
-    "out",
-    "own_concepts",
-    "own_contexts",
-    "progress_bar",
-]
-
 Found = TypeVar("Found")
 
 # Reports and messages are printed as they are: no markup, no colours inside, no lines broken to the

@@ -25,8 +25,6 @@ from introspection.errors import IntrospectionError
 if TYPE_CHECKING:
     from gradio import Blocks
 
-__all__ = ["check", "demo"]
-
 
 def demo(
     model: ModelOption = None,

@@ -25,8 +25,6 @@ from introspection.injection.trials.schedule import spellings
 from introspection.io import input_checks
 from introspection.io.outputs import targets
 
-__all__ = ["evaluate"]
-
 
 def evaluate(
     suite: Annotated[Literal["quick", "full", "paper"], typer.Option()] = "quick",

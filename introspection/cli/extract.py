@@ -11,8 +11,6 @@ from introspection.cli.common import PATH, LoadOptions, SkipOption, out, own_con
 from introspection.io import input_checks
 from introspection.io.outputs import targets
 
-__all__ = ["extract"]
-
 
 def extract(
     words: Annotated[

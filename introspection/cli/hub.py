@@ -10,8 +10,6 @@ import typer
 from introspection.cli.common import PATH, out
 from introspection.errors import IntrospectionError
 
-__all__ = ["pull", "push"]
-
 
 def push(
     repo: Annotated[str, typer.Argument(help="Repository on the Hub: org/name.")],

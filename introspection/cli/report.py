@@ -12,8 +12,6 @@ from introspection.errors import IntrospectionError
 from introspection.io.outputs import targets
 from introspection.models import local_paths
 
-__all__ = ["regrade", "report"]
-
 
 def report(
     records: Annotated[

@@ -21,8 +21,6 @@ from introspection.io.outputs import targets
 from introspection.models import local_paths
 from introspection.models.presets import DEFAULT
 
-__all__ = ["train"]
-
 
 def train(
     target: Annotated[

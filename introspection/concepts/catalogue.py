@@ -16,19 +16,6 @@ from typing import Any
 from introspection.concepts.morphology import KEEP, lemma, plural
 from introspection.concepts.splits import UNSEEN_CATEGORIES, Split, split_of
 
-__all__ = [
-    "Concept",
-    "Paper",
-    "borderline_pairs",
-    "catalogue",
-    "find",
-    "lindsey_lists",
-    "paper",
-    "read_data",
-    "resolve",
-    "same_lemma",
-]
-
 
 @dataclass(frozen=True, slots=True)
 class Concept:

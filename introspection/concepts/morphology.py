@@ -13,8 +13,6 @@ from functools import lru_cache
 import simplemma
 from simplemma.strategies.dictionaries.dictionary_factory import DefaultDictionaryFactory
 
-__all__ = ["FUNCTION_WORDS", "KEEP", "english_lemmas", "find_word", "forms", "lemma", "plural"]
-
 
 def _set(words: str) -> frozenset[str]:
     return frozenset(words.split())

@@ -10,8 +10,6 @@ from __future__ import annotations
 import hashlib
 from typing import Literal
 
-__all__ = ["UNSEEN_CATEGORIES", "Split", "split_of"]
-
 Split = Literal["train", "validation", "test"]
 
 # No recipe trains on these, whatever the bucket: 6 harmless and 3 harmful categories.

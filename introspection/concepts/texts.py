@@ -13,18 +13,6 @@ from functools import lru_cache
 from introspection.concepts.catalogue import read_data
 from introspection.concepts.splits import Split, split_of
 
-__all__ = [
-    "DEFAULT_QUESTION",
-    "DENIALS",
-    "HALT_MARKER",
-    "OPENINGS",
-    "UNNAMED",
-    "Texts",
-    "fill",
-    "reports",
-    "texts",
-]
-
 DEFAULT_QUESTION = "Do you detect an injected thought? If so, what is it about?"
 
 HALT_MARKER = "HALT"

@@ -9,8 +9,6 @@ from introspection.concepts.catalogue import Concept, catalogue, read_data, same
 from introspection.concepts.morphology import english_lemmas, forms, lemma
 from introspection.concepts.splits import split_of
 
-__all__ = ["training_concepts", "training_vocabulary"]
-
 
 @lru_cache(maxsize=1)
 def _held_forms() -> frozenset[str]:

@@ -29,8 +29,6 @@ from introspection.io import input_checks
 from introspection.io.characters import quoted
 from introspection.io.text_files import FromFile, at_line, read_each, read_text
 
-__all__ = ["read"]
-
 LONGEST = 1_000  # characters of a line
 _TRUE, _FALSE = ("harmful", "true", "yes", "1"), ("harmless", "false", "no", "0")
 

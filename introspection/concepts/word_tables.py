@@ -12,18 +12,6 @@ from dataclasses import dataclass
 from introspection.errors import IntrospectionError
 from introspection.io.text_files import at_line
 
-__all__ = [
-    "ADVICE",
-    "NAMES",
-    "Row",
-    "Rows",
-    "csv_rows",
-    "is_comment",
-    "is_json",
-    "json_line",
-    "json_list",
-]
-
 ADVICE = "write the names one per line, or as a JSON list"
 NAMES = ("concept", "name", "word")
 _KEYS = (*NAMES, "category", "harmful")

@@ -26,8 +26,6 @@ from introspection.demo.tabs.many import sweeps
 from introspection.errors import IntrospectionError
 from introspection.injection.trials.schedule import choice
 
-__all__ = ["Page", "add"]
-
 log = logging.getLogger(__name__)
 MOST_STRENGTHS = 8
 

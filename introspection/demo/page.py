@@ -21,8 +21,6 @@ from introspection.demo.tabs.how_it_works import tab as how_it_works
 from introspection.demo.tabs.many import tab as many
 from introspection.demo.tabs.try_it import tab as try_it
 
-__all__ = ["TITLE", "build"]
-
 TITLE = "Introspection: can a language model notice its own thoughts?"
 TABS = (try_it, many, conversation, blind_trial, error_rates, how_it_works)
 

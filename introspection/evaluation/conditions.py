@@ -36,25 +36,6 @@ from introspection.evaluation.samples import (
 from introspection.injection.trials.schedule import GENERATION, Schedule
 from introspection.injection.vectors import VectorKind
 
-__all__ = [
-    "AMID",
-    "BASE",
-    "CLEAN",
-    "CONDITIONS",
-    "GROUPS",
-    "HALTS",
-    "PAPER_CONDITIONS",
-    "Condition",
-    "Group",
-    "HeadlineRow",
-    "Variant",
-    "checked",
-    "holds",
-    "misfiled",
-    "parse",
-    "variant_name",
-]
-
 BASE = ", base model"
 AMID = "injected, unseen, amid other text"
 # The paper's three figures, and the conditions that measure them.

@@ -17,8 +17,6 @@ from matplotlib.figure import Figure
 from introspection.evaluation.conditions import PAPER_CONDITIONS
 from introspection.io.files import whole_file, write_text
 
-__all__ = ["MARK", "Bar", "generalization_bars", "plotly_bars", "save_bars"]
-
 MARK = "made by introspection_experiment.py"  # in both files, so that only ours are ever replaced
 OURS, THEIRS = "#3b4cc0", "#b8bcc6"
 

@@ -20,17 +20,6 @@ from introspection.evaluation.summary import measured_rows, summarise
 from introspection.io.outputs import adapter_folder
 from introspection.models.adapters import adapter_info
 
-__all__ = [
-    "PUBLISHED",
-    "card_rates",
-    "check_evaluation",
-    "headline",
-    "markdown_table",
-    "paper_table",
-    "replace_block",
-    "write_evaluation",
-]
-
 # Concepts named, in percent, as the paper's authors report them in the README of their code
 # (DeepSeek-LLM-7B-chat).
 PUBLISHED = {"seen": 88.5, "unseen": 71.0, "untrained": 16.0}

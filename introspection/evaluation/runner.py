@@ -29,8 +29,6 @@ from introspection.io.outputs.ownership import RECORDS
 from introspection.models import distributed
 from introspection.models.loaded_model import LoadedModel
 
-__all__ = ["run"]
-
 TOKENS = 32  # of an answer; a thought that comes in mid-answer gets as many after it
 
 Records = dict[str, dict[str, Any]]

@@ -22,29 +22,6 @@ from introspection.injection.trials.message import Message, conversation
 from introspection.injection.trials.schedule import GENERATION, Schedule
 from introspection.injection.vectors import VectorKind
 
-__all__ = [
-    "Materials",
-    "Rule",
-    "Sample",
-    "asked_alone",
-    "asked_amid_text",
-    "asks_a_false_question",
-    "asks_about_state",
-    "begins_mid_answer",
-    "has_detection_score",
-    "is_bare",
-    "is_clean",
-    "is_clean_and_asked",
-    "is_ordinary_request",
-    "mentions",
-    "messages_of",
-    "names_it",
-    "other_text",
-    "pick",
-    "sample_key",
-    "with_harm",
-]
-
 
 @dataclass(frozen=True, slots=True)
 class Sample:

@@ -17,8 +17,6 @@ from introspection.injection.trials.schedule import GENERATION, Schedule, choice
 from introspection.io.characters import quoted
 from introspection.io.input_checks import strength_value
 
-__all__ = ["chosen_schedules", "chosen_strengths", "select"]
-
 
 def chosen_strengths(text: str) -> tuple[float, ...]:
     """Strengths with commas between. Raises IntrospectionError for anything else."""

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 
 from scipy import stats
 
-__all__ = ["Difference", "Rate", "auroc", "difference", "rate"]
-
 
 @dataclass(frozen=True, slots=True)
 class Rate:

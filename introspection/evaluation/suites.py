@@ -21,15 +21,6 @@ from introspection.injection.trials.message import conversation
 from introspection.injection.trials.schedule import after_tokens
 from introspection.training.data.examples import question_in_context
 
-__all__ = [
-    "SIZES",
-    "STRENGTHS",
-    "SuiteSizes",
-    "custom_cases",
-    "paper_cases",
-    "suite_cases",
-]
-
 STRENGTHS = (0.5, 1.0)  # two strengths well inside the trained range
 
 

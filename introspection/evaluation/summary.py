@@ -17,8 +17,6 @@ from introspection.evaluation.conditions import CLEAN, misfiled
 from introspection.evaluation.grading.grade import grade
 from introspection.evaluation.statistics import auroc, difference, rate
 
-__all__ = ["MeasuredRow", "measured_rows", "summarise", "table"]
-
 Record = Mapping[str, Any]
 
 

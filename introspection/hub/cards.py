@@ -10,8 +10,6 @@ from huggingface_hub import EvalResult, RepoCard
 from introspection.errors import IntrospectionError
 from introspection.evaluation.summary import measured_rows
 
-__all__ = ["check_space_readme", "eval_results"]
-
 
 def eval_results(evaluation: dict[str, Any]) -> list[EvalResult]:
     """One metric per row of the report's headline table that ``evaluation.json`` has a rate for.

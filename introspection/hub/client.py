@@ -27,16 +27,6 @@ from introspection.io.characters import quoted
 from introspection.io.hub_errors import endpoint
 from introspection.io.hub_ids import is_hub_id
 
-__all__ = [
-    "check_files",
-    "check_repo",
-    "commit_files",
-    "connect",
-    "list_repo",
-    "read_token",
-    "write_token",
-]
-
 
 def check_repo(repo: str) -> None:
     """Raise IntrospectionError unless ``repo`` is a name such as org/name."""

@@ -19,8 +19,6 @@ from introspection.io.hub_ids import is_hub_id
 from introspection.io.outputs.manifest import FILES
 from introspection.models import local_paths
 
-__all__ = ["push_space"]
-
 # What a Space needs of this repository. Folders are taken with everything visible in them.
 SPACE_FILES = ("README.md", "app.py", "requirements.txt", "introspection", "adapters")
 _SHA = re.compile(r"[0-9a-f]{40}")

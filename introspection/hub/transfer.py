@@ -30,8 +30,6 @@ from introspection.io.outputs import manifest
 from introspection.models import local_paths
 from introspection.models.adapters.front_matter import card_text
 
-__all__ = ["LARGEST_FILE", "LARGEST_TOTAL", "pull", "push"]
-
 # In bytes. An adapter of rank 256 on all seven projections of all layers of a 7B has 1.3 GB, its
 # vectors 62 MB.
 LARGEST_FILE, LARGEST_TOTAL = 2 << 30, 3 << 30

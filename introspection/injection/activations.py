@@ -14,8 +14,6 @@ from introspection.injection import hooks
 from introspection.injection.speedups import prefix_cache
 from introspection.injection.trials import limits
 
-__all__ = ["LAST_WORD_WEIGHT", "read_residuals", "run_prefix"]
-
 # Weights fall linearly from 1 to LAST_WORD_WEIGHT, so that word order matters: a plain mean reads
 # "sea salt" like "salt sea".
 LAST_WORD_WEIGHT = 0.6

@@ -24,13 +24,6 @@ from introspection.injection.trials.message import Message
 from introspection.injection.trials.prompts import PLACEHOLDER, render
 from introspection.injection.vectors import ConceptVectors
 
-__all__ = [
-    "TEMPLATES",
-    "UNSEEN_TEMPLATE",
-    "baseline_words",
-    "extract",
-]
-
 # The token position that is read: the mean over the tokens of the concept, the earlier words weighted
 # a little more; the last of these tokens; or the last token of the prompt, as in arXiv 2511.21399.
 Site = Literal["concept", "concept_end", "last"]

@@ -10,8 +10,6 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from introspection.injection.hooks import InjectionHooks
 from introspection.injection.vectors import ConceptVectors
 
-__all__ = ["BaselineKey", "HookedModel"]
-
 # Text of the prompt before and after the message, template, site, baseline words.
 BaselineKey = tuple[str, str, str, str, tuple[str, ...]]
 

@@ -25,18 +25,6 @@ from introspection.errors import IntrospectionError
 from introspection.injection import row_gate
 from introspection.injection.plan import InjectionPlan, current_plan
 
-__all__ = [
-    "InjectionHooks",
-    "capture_residual",
-    "decoder_layers",
-    "has_adapter",
-    "inject_at_other_layers",
-    "install",
-    "move_hook",
-    "record_layers",
-    "width",
-]
-
 # Falcon and Bloom return a tuple of which the residual stream [B, T, D] is the first.
 LayerOutput = Tensor | tuple[Any, ...]
 

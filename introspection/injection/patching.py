@@ -13,8 +13,6 @@ from torch import Tensor, nn
 
 from introspection.injection.hooks import decoder_layers
 
-__all__ = ["patch_forward", "start_at_layer"]
-
 # Layers whose forward returns (hidden, ...) in transformers 5; all others return the tensor itself.
 _TUPLE_LAYERS = frozenset({"FalconDecoderLayer", "BloomBlock"})
 

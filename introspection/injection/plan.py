@@ -11,8 +11,6 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-__all__ = ["InjectionPlan", "current_plan", "make_plan", "use_plan"]
-
 NO_END = 2**31 - 1  # "to the end of the answer", as a position
 
 

@@ -16,8 +16,6 @@ from torch import nn
 
 from introspection.injection.plan import current_plan
 
-__all__ = ["GateHandle", "GatedScaling", "gated_modules", "install_gate"]
-
 
 class GatedScaling(float):
     """The scaling of one LoRA update, times the gate of the current plan.

@@ -13,8 +13,6 @@ from introspection.injection.hooks import decoder_layers, has_adapter, record_la
 from introspection.injection.plan import make_plan, use_plan
 from introspection.injection.trials.chat_templates import reason
 
-__all__ = ["readable_model_errors", "self_test"]
-
 
 @torch.no_grad()
 def self_test(model: PreTrainedModel, layer: int, norm: float = 1.0) -> None:

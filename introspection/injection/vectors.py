@@ -16,15 +16,6 @@ from introspection.errors import IntrospectionError
 from introspection.io.tensor_file import write_tensors
 from introspection.io.version import __version__
 
-__all__ = [
-    "ConceptVectors",
-    "VectorKind",
-    "control_vector",
-    "load_vectors",
-    "random_direction",
-    "save_vectors",
-]
-
 # "noise" is how records spell a random direction, "random" how the page does.
 VectorKind = Literal["concept", "negated", "noise", "random"]
 

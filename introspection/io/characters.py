@@ -11,14 +11,6 @@ import unicodedata
 
 from introspection.errors import IntrospectionError
 
-__all__ = [
-    "INVISIBLE_BREAKS",
-    "LINE_ENDS",
-    "check_characters",
-    "check_combining_marks",
-    "quoted",
-]
-
 MAX_COMBINING = 12
 QUOTED_LENGTH = 40
 

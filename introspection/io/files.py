@@ -16,20 +16,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-__all__ = [
-    "SCRATCH",
-    "atomic_folder",
-    "cache_folder",
-    "ensure_tempdir",
-    "probe",
-    "scratch_folder",
-    "sha256_file",
-    "usual_rights",
-    "whole_file",
-    "write_bytes",
-    "write_text",
-]
-
 SCRATCH = (
     ".introspection-scratch-"  # begins the name of what is being written; a kill may leave one
 )

@@ -31,15 +31,6 @@ from safetensors import SafetensorError
 from introspection.errors import IntrospectionError
 from introspection.io.characters import quoted
 
-__all__ = [
-    "FROM_THE_HUB",
-    "HUB_FAILURES",
-    "endpoint",
-    "hub_sentence",
-    "readable_hub_errors",
-    "token_may_help",
-]
-
 # The types of the second line come from answers that no Hub gives and from the transfer library.
 HUB_FAILURES: tuple[type[Exception], ...] = (
     *(HTTPError, OSError, EntryNotFoundError, SafetensorError, XetDownloadError),

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["is_hub_id", "split_hub_id"]
-
 _NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*", re.ASCII)
 _REVISION = re.compile(r"[\w./-]+", re.ASCII)
 MAX_LENGTH = 200

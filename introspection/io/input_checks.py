@@ -24,22 +24,6 @@ from introspection.io.characters import (
     quoted,
 )
 
-__all__ = [
-    "CONCEPT_LENGTH",
-    "CONTEXT_LENGTH",
-    "MAX_STRENGTH",
-    "QUESTION_LENGTH",
-    "adapter_name",
-    "concept_text",
-    "context_text",
-    "device_name",
-    "question_text",
-    "strength_value",
-    "template_text",
-    "token_count",
-    "type_phrase",
-]
-
 CONCEPT_LENGTH = 60
 QUESTION_LENGTH = 2_000
 CONTEXT_LENGTH = 8_000

@@ -15,8 +15,6 @@ from torch import Tensor
 
 from introspection.io.files import whole_file
 
-__all__ = ["save_tensors", "write_tensors"]
-
 
 def save_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str]) -> None:
     """As ``safetensors.torch.save_file``, with the entries of ``metadata`` in order."""

@@ -16,8 +16,6 @@ from typing import Any, Generic, TypeVar
 from introspection.errors import IntrospectionError
 from introspection.io import input_checks
 
-__all__ = ["FromFile", "at_line", "contexts", "read_each", "read_text"]
-
 SHOWN = 20  # numbers of lines in a sentence
 
 Line = TypeVar("Line")

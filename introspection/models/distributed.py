@@ -13,17 +13,6 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list, gather_object
 
-__all__ = [
-    "all_reduce_sum",
-    "barrier",
-    "broadcast",
-    "device",
-    "gather",
-    "rank",
-    "split_between_processes",
-    "world_size",
-]
-
 T = TypeVar("T")
 
 

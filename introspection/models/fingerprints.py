@@ -16,8 +16,6 @@ from transformers import PreTrainedModel
 from introspection.injection import hooks
 from introspection.models.adapters.kinds import base_name
 
-__all__ = ["fingerprint", "same_base"]
-
 ROWS, COLUMNS = 16, 64  # of every tensor of a layer, evenly spread
 
 

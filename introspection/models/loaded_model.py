@@ -18,8 +18,6 @@ from introspection.models.adapters.adapter_info import AdapterInfo
 from introspection.models.fingerprints import fingerprint
 from introspection.models.presets import bundled_adapter
 
-__all__ = ["LoadedModel", "adapter_name"]
-
 LONGEST_NAME = 120  # characters of an adapter's name; the Hub allows 96 without a revision
 
 

@@ -38,8 +38,6 @@ from introspection.models.weights.pretrained import (
 )
 from introspection.models.weights.sources import HubRepo
 
-__all__ = ["check_base", "check_source", "load", "load_adapter_vectors"]
-
 
 def check_base(model: PreTrainedModel, folder: Path, info: AdapterInfo, name: str) -> None:
     """Raises IntrospectionError unless the adapter was trained for this base model."""

@@ -19,8 +19,6 @@ from introspection.io.files import write_text
 from introspection.io.hub_ids import is_hub_id
 from introspection.io.outputs import manifest
 
-__all__ = ["command_line", "document_name", "find_paths", "name_of", "remove_paths", "without_path"]
-
 LONGEST_NAME = 120
 _PATH = re.compile(r"~|\.{1,2}(?:[/\\]|$)|[/\\]|[A-Za-z]:[/\\]|file:")
 _BASES = ("base_id", "base", "base_model_name_or_path")

@@ -11,15 +11,6 @@ from introspection.io.characters import quoted
 from introspection.models.weights import gguf
 from introspection.models.weights.sources import HubGGUF, HubRepo, Wheel, WheelGGUF
 
-__all__ = [
-    "DEFAULT",
-    "PRESETS",
-    "Preset",
-    "bundled_adapter",
-    "full_precision",
-    "model_folder",
-]
-
 
 @dataclass(frozen=True, slots=True)
 class Preset:

@@ -12,8 +12,6 @@ from introspection.models.adapters.kinds import KINDS
 from introspection.models.loaded_model import LoadedModel
 from introspection.training.config import TrainConfig
 
-__all__ = ["adapter_spec", "add_adapter"]
-
 
 def adapter_spec(loaded: LoadedModel, config: TrainConfig) -> AdapterSpec:
     """The shape of the adapter that ``config`` asks for on this model."""

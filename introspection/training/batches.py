@@ -15,8 +15,6 @@ from introspection.training.config import TrainConfig
 from introspection.training.data.examples import NOISE
 from introspection.training.tokenization import Tokens, starts_with
 
-__all__ = ["make_batches", "sample_deltas", "stack_vectors"]
-
 POOL = 16  # batches that are sorted by length together
 
 

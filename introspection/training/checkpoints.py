@@ -22,8 +22,6 @@ from introspection.io.files import whole_file, write_text
 from introspection.training.runs import CHECKPOINT, LOG, Run, checkpoint_header
 from introspection.training.tokenization import Tokens
 
-__all__ = ["hash_data", "open_log", "restore", "save", "set_aside"]
-
 _UNREADABLE = (SafetensorError, KeyError, TypeError, ValueError, RuntimeError, OSError)
 
 

@@ -9,8 +9,6 @@ from typing import Any
 from introspection.concepts.catalogue import paper
 from introspection.injection.extraction import TEMPLATES, baseline_words
 
-__all__ = ["TARGETS", "TrainConfig", "TrainingJob"]
-
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 

@@ -21,13 +21,6 @@ from introspection.training.data.activation_cache import ActivationCache
 from introspection.training.data.teacher import Teacher
 from introspection.training.tokenization import Tokens, starts_with
 
-__all__ = [
-    "autocast",
-    "frozen_weights_in_bf16",
-    "max_tokens_per_pass",
-    "micro_batch_losses",
-]
-
 # In one forward pass with gradients; more do not make a GPU faster.
 MAX_TOKENS, MAX_CPU_TOKENS = 45_000, 8_000
 

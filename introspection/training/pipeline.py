@@ -40,8 +40,6 @@ from introspection.training.data.replies import Progress, base_replies
 from introspection.training.runs import Run, claim_run, describe_run
 from introspection.training.trainer import Forecast, train
 
-__all__ = ["RECIPES", "build_adapter", "dry_run"]
-
 PROMPTS = 10_000  # ordinary ones at most, each answered by the base model
 DRY_RUN_BATCHES = 4
 VOCABULARY = 90_000  # names outside the catalogue, see concepts.training_vocabulary

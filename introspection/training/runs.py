@@ -30,8 +30,6 @@ from introspection.models.fingerprints import fingerprint
 from introspection.models.loaded_model import LoadedModel
 from introspection.training.config import TrainingJob
 
-__all__ = ["CHECKPOINT", "LOG", "Run", "checkpoint_header", "claim_run", "describe_run"]
-
 # Raise it whenever the code changes what a training does, so that no run goes on in another way than
 # it began.
 METHOD = 1

@@ -12,8 +12,6 @@ from introspection.injection.trials.encoding import TokenizedPrompt
 from introspection.injection.trials.prompts import end_of_turn, prompt_text
 from introspection.training.data.examples import Example
 
-__all__ = ["Tokens", "starts_with", "tokenize"]
-
 
 @dataclass(frozen=True, slots=True)
 class Tokens:

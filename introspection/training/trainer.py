@@ -35,8 +35,6 @@ from introspection.training.loss import (
 from introspection.training.runs import Run
 from introspection.training.tokenization import Tokens, tokenize
 
-__all__ = ["Forecast", "Trainer", "dry_run", "train"]
-
 CPU_BATCH_TOKENS, GPU_BATCH_TOKENS = 2_048, 16_384  # of a pass without gradients
 
 

@@ -20,7 +20,6 @@ from tests.support.browser import (
     RUN_MS,
     THEMES,
     Theme,
-    browser,
     look_in,
     open_page,
     overflow,
@@ -31,7 +30,6 @@ from tests.support.browser import (
     violations,
 )
 
-__all__ = ["browser"]  # a fixture
 pytestmark = MARKS
 
 

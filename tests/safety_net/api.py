@@ -15,8 +15,6 @@ import httpx
 from gradio_client import Client
 from gradio_client.exceptions import AppError, ValidationError
 
-__all__ = ["called"]
-
 LONG = 40  # a longer list is kept as its ends and a hash
 PARAMETER = ("parameter_name", "parameter_has_default", "parameter_default", "type")
 

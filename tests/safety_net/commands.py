@@ -19,8 +19,6 @@ from tests.safety_net import entry
 from tests.safety_net.data import ROOT, load, masked, rounded
 from tests.support.tiny_folder import write_loud_adapter, write_model
 
-__all__ = ["Commands"]
-
 OFFLINE = "huggingface_hub.constants.HF_HUB_OFFLINE"  # its variable is read once, at the start
 SECRETS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "RANK", "WORLD_SIZE")
 FILES = {

@@ -13,8 +13,6 @@ import re
 from pathlib import Path
 from typing import Any
 
-__all__ = ["differences", "load", "masked", "rounded", "save"]
-
 FOLDER = Path(__file__).resolve().parent
 ROOT = FOLDER.parent.parent
 TOLERANCE = 2e-3

@@ -38,8 +38,6 @@ from introspection.models.loaded_model import LoadedModel
 if TYPE_CHECKING:
     import gradio as gr
 
-__all__ = ["answered", "command", "default_model", "gaps", "page", "watched"]
-
 Case = dict[str, Any]
 
 

@@ -18,8 +18,6 @@ import psutil
 import pytest
 from gradio_client import Client
 
-__all__ = ["OURS", "SPACE", "compare", "copy_of_the_project", "running"]
-
 ROOT = Path(__file__).resolve().parents[2]
 OURS = tuple(f"INTROSPECTION_{name}" for name in ("MODEL", "ADAPTER", "REVISION", "ADAPTERS"))
 SPACE = {

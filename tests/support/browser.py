@@ -12,11 +12,6 @@ import pytest
 pytest.importorskip("playwright")
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-__all__ = [
-    *("ADAPTER", "MARKS", "ROOT", "RUN_MS", "THEMES", "Theme", "browser", "look_in", "open_page"),
-    *("overflow", "press", "tab_to", "trained", "type_into", "violations"),
-]
-
 ROOT = Path(__file__).resolve().parents[2]
 ADAPTER = ROOT / "adapters" / "smollm2-135m"
 CHROMIUM = shutil.which("chromium") or "/usr/bin/chromium"

@@ -8,8 +8,6 @@ from typer.testing import CliRunner
 
 from introspection import __main__ as command_line
 
-__all__ = ["done", "one_sentence", "refused", "run"]
-
 
 def run(*args: object) -> Any:
     return CliRunner().invoke(command_line.app, [str(arg) for arg in args])

@@ -20,8 +20,6 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import yaml
 
-__all__ = ["Call", "FakeHub", "Fault", "Repo"]
-
 _FRONT = re.compile(r"^\s*---\r?\n(.*?)\r?\n---", re.DOTALL)
 _API = re.compile(r"/api/(model|space)s/([^/]+/[^/]+)(?:/(\w[\w-]*)(?:/(.+))?)?")
 _RESOLVE = re.compile(r"/(?:(space)s/)?([^/]+/[^/]+)/resolve/([^/]+)/(.+)")

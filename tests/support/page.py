@@ -20,18 +20,6 @@ from introspection.injection.extraction import TEMPLATES
 from introspection.models.adapters.adapter_info import AdapterInfo
 from tests.support.tab import Tab
 
-__all__ = [
-    "ASKED",
-    "CONCEPTS",
-    "HALTING",
-    "INFO",
-    "SETTINGS",
-    "Visitor",
-    "call",
-    "last",
-    "scripted",
-]
-
 ASKED = "Do you detect an injected thought?"
 CONCEPTS = ["ocean", "bomb", "love", "volcano", "violin", "justice"]
 # What the page reads; every other field is empty, so that new fields do not concern this test.

@@ -20,8 +20,6 @@ from introspection.training.config import TrainConfig, TrainingJob
 from introspection.training.data import replies
 from tests.support.tiny import CHATML, LAYER, make_model, make_tokenizer
 
-__all__ = ["CONFIG", "DATED", "contents", "small_catalogue", "small_model", "train_small"]
-
 CONFIG = TrainConfig(
     epochs=2, batch_size=2, learning_rate=1e-2, rank=4, targets=("q_proj", "v_proj", "down_proj")
 )

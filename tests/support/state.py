@@ -8,8 +8,6 @@ from collections.abc import Iterator, Mapping
 
 from tests.support.structure import CONTEXT_VARIABLES, Files, imports_of, trees_of
 
-__all__ = ["module_state"]
-
 _MUTATORS = (
     *("add", "append", "appendleft", "clear", "discard", "extend", "insert", "pop", "popitem"),
     *("popleft", "remove", "reverse", "setdefault", "sort", "update"),

@@ -14,23 +14,6 @@ from functools import lru_cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path, PurePosixPath
 
-__all__ = [
-    "CONTEXT_VARIABLES",
-    "LAYERS",
-    "Files",
-    "Import",
-    "demo_users",
-    "gradio_in_the_engine",
-    "imports_of",
-    "module_circles",
-    "package_circles",
-    "private_names",
-    "read_files",
-    "sizes",
-    "trees_of",
-    "upward_imports",
-]
-
 Files = Mapping[str, str]
 ROOT = "introspection"
 # From low to high: a module imports from its own layer and from lower ones.

@@ -16,8 +16,6 @@ from introspection.models.adapters import adapter_info, lora
 from introspection.models.fingerprints import fingerprint
 from tests.support.tiny import DEPTH, LAYER, make_model, make_tokenizer
 
-__all__ = ["edit_json", "edit_tensors", "write_adapter", "write_loud_adapter", "write_model"]
-
 TARGETS = ("q_proj", "v_proj")
 
 

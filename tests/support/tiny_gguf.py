@@ -13,8 +13,6 @@ from introspection.io.files import sha256_file
 from introspection.models.weights.sources import Wheel
 from tests.support.tiny import CHATML, make_model, make_tokenizer
 
-__all__ = ["split_into_wheels", "write_gguf"]
-
 _NAMES = {
     "self_attn.q_proj": "attn_q",
     "self_attn.k_proj": "attn_k",

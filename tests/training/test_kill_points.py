@@ -17,12 +17,10 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 
-from tests.support.small_training import contents, small_catalogue, train_small
+from tests.support.small_training import contents, train_small
 from tests.support.tiny_folder import write_model
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("small_catalogue")]
-
-__all__ = ["small_catalogue"]  # a fixture
 
 CHANGES = ("os.rename", "os.remove", "os.mkdir", "os.rmdir")
 KILLED = 9

@@ -36,15 +36,12 @@ from tests.support.small_training import (
     CONFIG,
     DATED,
     contents,
-    small_catalogue,
     small_model,
     train_small,
 )
 from tests.support.tiny import CHATML, make_tokenizer
 
 pytestmark = [pytest.mark.usefixtures("small_catalogue"), pytest.mark.slow]  # small trainings
-
-__all__ = ["small_catalogue"]  # a fixture
 
 
 class _Kill(BaseException):

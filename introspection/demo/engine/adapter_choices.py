@@ -20,8 +20,6 @@ from introspection.models.loaded_model import adapter_name
 if TYPE_CHECKING:
     from introspection.models.loaded_model import LoadedModel
 
-__all__ = ["adapter_choices"]
-
 
 def _listed(entry: str) -> Path:
     """The folder of an entry of the allow-list; pulls it if it is on the Hub."""

@@ -31,8 +31,6 @@ from introspection.io import input_checks
 from introspection.models.adapters import multi_adapter
 from introspection.models.loaded_model import LoadedModel
 
-__all__ = ["DemoModel"]
-
 TIMEOUT_SECONDS = 60.0  # of one run of the model
 ROWS = 3  # answers that the page asks for at once
 

@@ -25,8 +25,6 @@ from introspection.models.presets import DEFAULT, bundled_adapter
 if TYPE_CHECKING:
     from introspection.models.loaded_model import LoadedModel
 
-__all__ = ["Finding", "findings", "packages"]
-
 OLDEST_PYTHON = (3, 11)
 NAMED = ("torch", "transformers", "peft")  # the others are named only when something is wrong
 ROOM = 1_000_000_000  # bytes: the wheel, the unpacked GGUF and the converted model

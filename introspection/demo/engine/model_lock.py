@@ -13,8 +13,6 @@ from contextlib import contextmanager
 
 from introspection.errors import IntrospectionError
 
-__all__ = ["ModelLock"]
-
 
 class ModelLock:
     """The lock around a model. ``patience`` is how many seconds a run waits for it. ``waiting()`` gives

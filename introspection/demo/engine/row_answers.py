@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from introspection.evaluation.grading.graded_answer import GradedAnswer
 from introspection.injection.decoding.readout import ReadToken
 
-__all__ = ["RowAnswer", "RowAnswers"]
-
 
 @dataclass(frozen=True, slots=True)
 class RowAnswer(GradedAnswer):

@@ -13,16 +13,6 @@ from introspection.concepts.texts import DEFAULT_QUESTION
 from introspection.injection.trials.schedule import Schedule, schedule_value
 from introspection.io import input_checks
 
-__all__ = [
-    "FEWEST_TOKENS",
-    "MAX_NEW_TOKENS",
-    "MAX_STRENGTH",
-    "MOST_TOKENS",
-    "RunRequest",
-    "checked",
-    "is_harmful",
-]
-
 MAX_STRENGTH = 4.0  # typical residual norms
 MAX_NEW_TOKENS = 40  # answer tokens of every row as soon as the concept is harmful
 FEWEST_TOKENS, MOST_TOKENS = 8, 96  # answer tokens that a visitor may choose

@@ -11,8 +11,6 @@ import threading
 from collections import OrderedDict
 from itertools import count
 
-__all__ = ["Tickets"]
-
 
 class Tickets:
     """The newest ticket of each session; the oldest sessions are forgotten beyond ``capacity``."""

@@ -25,8 +25,6 @@ from introspection.injection.trials.trial import Injection, Trial
 from introspection.injection.vectors import control_vector
 from introspection.models.loaded_model import LoadedModel
 
-__all__ = ["BATCH", "TrialResult", "TrialSpec", "run"]
-
 BATCH = 24  # trials answered side by side; a sweep over strengths has as many of each model
 BASELINE = 32  # words that a vector of another layer is measured against
 Vector = Literal["none", "concept", "negated", "random"]

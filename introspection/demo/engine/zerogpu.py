@@ -16,8 +16,6 @@ from typing import Any
 
 from introspection.errors import IntrospectionError
 
-__all__ = ["on_gpu", "seconds", "zero_gpu"]
-
 Steps = Callable[..., Generator[Any, None, None]]
 
 # Seconds of a lent GPU. What is asked for must fit into the visitor's quota, so ask for little: the

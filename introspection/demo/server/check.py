@@ -31,8 +31,6 @@ from introspection.models.presets import PRESETS
 if TYPE_CHECKING:
     from introspection.models.loaded_model import LoadedModel
 
-__all__ = ["findings"]
-
 
 def findings() -> Iterator[Finding]:
     """The variables and the Space, what ``python -m introspection check`` finds, and last, as they

@@ -27,8 +27,6 @@ from introspection.demo.server.middleware import LIMIT, BodyLimit, NoBareError, 
 from introspection.errors import IntrospectionError
 from introspection.models.loaded_model import LoadedModel
 
-__all__ = ["launch", "launch_without", "run_until_stopped"]
-
 QUEUE = 64  # visitors who may wait; further ones are told that the page is full
 ARENAS = 2  # heaps of the C library
 M_ARENA_MAX = -8  # what glibc's <malloc.h> calls their number

@@ -10,8 +10,6 @@ import logging
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-__all__ = ["LIMIT", "BodyLimit", "NoBareError", "OneByOne"]
-
 log = logging.getLogger(__name__)
 
 LIMIT = 64 * 1024

@@ -15,8 +15,6 @@ from introspection.demo.shared.runs import session_of
 from introspection.demo.shared.templates import render
 from introspection.demo.tabs.try_it import recorded, replay
 
-__all__ = ["build"]
-
 
 def build(title: str, sentence: str) -> gr.Blocks:
     """A page under ``title`` that says ``sentence`` and plays recorded runs."""

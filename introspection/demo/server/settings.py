@@ -16,16 +16,6 @@ from introspection.io.characters import quoted
 from introspection.io.hub_ids import is_hub_id, split_hub_id
 from introspection.models.presets import DEFAULT, PRESETS, bundled_adapter
 
-__all__ = [
-    "Settings",
-    "adapter_source",
-    "hub_repository",
-    "model_kind",
-    "on_space",
-    "pinned_revision",
-    "read_settings",
-]
-
 
 @dataclass(frozen=True, slots=True)
 class Settings:

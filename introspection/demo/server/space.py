@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from introspection.demo.engine.run_request import RunRequest
     from introspection.models.loaded_model import LoadedModel
 
-__all__ = ["serve"]
-
 log = logging.getLogger(__name__)
 
 

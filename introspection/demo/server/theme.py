@@ -9,8 +9,6 @@ from pathlib import Path
 
 import gradio as gr
 
-__all__ = ["HEAD", "STYLES", "range_css", "theme"]
-
 STYLES = sorted(Path(__file__).parent.parent.rglob("*.css"))
 
 # A header set in Python is lost when Node serves the page (SSR); a meta tag is not.

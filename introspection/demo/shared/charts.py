@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import plotly.graph_objects as go
 
-__all__ = ["GRID", "INK", "plain_figure", "plain_layout"]
-
 INK, GRID = "#64748b", "rgba(100,116,139,.25)"
 
 

@@ -15,19 +15,6 @@ import gradio as gr
 
 from introspection.errors import IntrospectionError
 
-__all__ = [
-    "BROKEN",
-    "FAILED",
-    "MODEL_QUEUE",
-    "NOT_IN_API",
-    "NO_QUEUE",
-    "STOPPED",
-    "Run",
-    "error_toast",
-    "refusing",
-    "wire",
-]
-
 # Values arrive as they were sent: one check, ours, and no message but ours.
 NOT_IN_API: dict[str, Any] = {"api_visibility": "private", "preprocess": False}
 NO_QUEUE: dict[str, Any] = {**NOT_IN_API, "queue": False, "show_progress": "hidden"}

@@ -14,8 +14,6 @@ from introspection.demo.shared import verdicts
 from introspection.demo.shared.templates import render
 from introspection.demo.shared.verdicts import Tone
 
-__all__ = ["badge_line", "halt", "header", "problem", "status"]
-
 
 def header(model: DemoModel) -> Markup:
     """The head of the page: what it is about, which model and adapter answer."""

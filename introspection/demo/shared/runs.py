@@ -21,8 +21,6 @@ from introspection.demo.engine.run_tickets import Tickets
 from introspection.demo.shared.events import BROKEN, error_toast
 from introspection.errors import IntrospectionError
 
-__all__ = ["Pace", "session_of", "stream_run"]
-
 log = logging.getLogger(__name__)
 Update = TypeVar("Update")
 

@@ -17,8 +17,6 @@ from typing import Any
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
-__all__ = ["render"]
-
 DEMO = Path(__file__).parent.parent
 # ``white-space: pre`` would show a line break that only lays out the template.
 _LAYOUT = re.compile(r"(?<=[>}])\s*\n\s*|\s*\n\s*(?=[<{])|\s*\n\s*\Z")

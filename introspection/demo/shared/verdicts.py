@@ -10,19 +10,6 @@ from typing import Literal
 from introspection.demo.engine.row_answers import RowAnswer, RowAnswers
 from introspection.demo.engine.run_request import RunRequest
 
-__all__ = [
-    "BARE_TITLES",
-    "TITLES",
-    "Tone",
-    "about_thoughts",
-    "conclusion",
-    "halt_notice",
-    "headline",
-    "in_line",
-    "missing_adapter",
-    "withheld",
-]
-
 Tone = Literal["good", "bad", "warn", "plain"]
 
 TITLES = {

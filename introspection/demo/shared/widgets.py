@@ -13,8 +13,6 @@ from introspection.demo.engine.demo_model import DemoModel
 from introspection.demo.engine.run_request import MAX_STRENGTH
 from introspection.demo.engine.run_tickets import Tickets
 
-__all__ = ["TabContext", "adapter_picker", "strength_slider"]
-
 
 @dataclass(frozen=True, slots=True)
 class TabContext:

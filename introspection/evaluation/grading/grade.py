@@ -44,8 +44,6 @@ from introspection.evaluation.grading.patterns import (
     WEAK_LINK,
 )
 
-__all__ = ["Grade", "grade"]
-
 
 @dataclass(frozen=True)
 class Grade:

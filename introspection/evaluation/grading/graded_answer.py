@@ -9,8 +9,6 @@ from introspection.concepts.catalogue import Concept
 from introspection.evaluation.grading.grade import Grade, grade
 from introspection.injection.decoding.generation import Answer
 
-__all__ = ["GradedAnswer", "grade_answer"]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GradedAnswer:

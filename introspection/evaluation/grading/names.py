@@ -17,17 +17,6 @@ from functools import lru_cache
 from introspection.concepts.morphology import FUNCTION_WORDS, find_word, forms
 from introspection.concepts.texts import HALT_MARKER
 
-__all__ = [
-    "fold",
-    "goes_on",
-    "has_symbols",
-    "is_abbreviation",
-    "is_name",
-    "same_name",
-    "sentence_ends",
-    "whole_name",
-]
-
 # Punctuation that tells names apart ("C" and "C#"); all other punctuation is folded away.
 _SYMBOLS = frozenset("#*%@\\")
 LONGEST_KEPT = 120  # characters of a text whose folding is kept
@@ -50,22 +39,9 @@ _MORE = re.compile(
     r"|\s+(?:and|or|&)\s+(?!(?:I|it|its|this|that|there|my|we|you|not|so)\b)"
 )
 # Words that stand alone: "us" is not the U.S., "apart" is not "a part", "shell" is not "she'll".
-_APART = FUNCTION_WORDS | {
-    "a",
-    "am",
-    "an",
-    "as",
-    "at",
-    "he",
-    "i",
-    "in",
-    "is",
-    "it",
-    "no",
-    "pm",
-    "us",
-}
-_APART |= {"we", "who"}
+_APART = FUNCTION_WORDS | set(
+    ["a", "am", "an", "as", "at", "he", "i", "in", "is", "it", "no", "pm", "us", "we", "who"]
+)
 _JOINT = re.compile(r"(?<=[^\W\d_]) (?=[^\W\d_])")  # not within numbers: 3.5 is not 35
 # A full stop behind one of these need not end a sentence.
 _SHORT = re.compile(

@@ -9,26 +9,6 @@ from os.path import commonprefix
 
 from introspection.concepts.texts import OPENINGS
 
-__all__ = [
-    "AFFIRM",
-    "AFTER",
-    "AND",
-    "ASIDE",
-    "CLOSING",
-    "DENY",
-    "IDIOM",
-    "LEAD",
-    "LINK",
-    "PASSED",
-    "PHRASE_END",
-    "REMARK",
-    "STOP",
-    "TRAINED",
-    "UNREAL",
-    "VAGUE",
-    "WEAK_LINK",
-]
-
 # Every gap below is bounded, so that no text can make the search slow.
 _STRONG = (
     r"(?:injected|inserted|(?:im)?planted|foreign|intrusive|intruding|artificial|external|alien)"

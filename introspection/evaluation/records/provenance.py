@@ -22,19 +22,6 @@ from introspection.models.local_paths import name_of
 if TYPE_CHECKING:
     from introspection.models.loaded_model import LoadedModel
 
-__all__ = [
-    "MEASURE",
-    "RUN_FIELDS",
-    "SCHEMA",
-    "check",
-    "checksum",
-    "describe",
-    "first_difference",
-    "same_version",
-    "seal",
-    "sealed",
-]
-
 SCHEMA = 2  # of records, summary.json and evaluation.json
 MEASURE = (
     "run 'python -m introspection evaluate --suite full' and then 'python -m introspection report' "

@@ -32,23 +32,6 @@ from introspection.evaluation.samples import Sample, sample_key
 from introspection.injection.decoding.generation import Answer
 from introspection.io.characters import quoted
 
-__all__ = [
-    "FIELDS",
-    "as_bytes",
-    "intact",
-    "key_of",
-    "line",
-    "load",
-    "make",
-    "moved",
-    "now",
-    "read",
-    "regraded",
-    "run_of",
-    "seen_names",
-    "was_trained",
-]
-
 # Field -> what it says, in every condition alike. records/README.md shows this table.
 FIELDS: Mapping[str, str] = {
     "schema": "version of this table",

@@ -22,9 +22,6 @@ from introspection.models.adapters import adapter_info
 from introspection.models.fingerprints import same_base
 from introspection.models.local_paths import name_of
 
-__all__ = ["is_old", "upgraded"]
-
-
 _OLD = frozenset(
     {"run", "key", "condition", "concept", "category", "split", "harmful", "strength", "schedule"}
     | {"question", "seed", "adapter", "vector", "text", "detected", "named", "correct", "halted"}

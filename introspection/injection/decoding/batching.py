@@ -18,8 +18,6 @@ from introspection.injection.trials import limits
 from introspection.injection.trials.encoding import EncodedTrial, encode
 from introspection.injection.trials.trial import Trial
 
-__all__ = ["encode_trials", "pad_left", "prefill_shared_prefix", "row_plan", "with_plan"]
-
 
 def encode_trials(
     loaded: HookedModel, trials: Sequence[Trial], more: int = 0

@@ -18,8 +18,6 @@ from introspection.injection.decoding.batching import (
 from introspection.injection.hooked_model import HookedModel
 from introspection.injection.trials.trial import Trial
 
-__all__ = ["FIRST_WORD", "DetectionProbe", "detection_scores"]
-
 FIRST_WORD = "I"  # every trained report begins with it
 
 

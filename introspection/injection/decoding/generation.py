@@ -35,16 +35,6 @@ from introspection.injection.trials.encoding import EncodedTrial
 from introspection.injection.trials.prompts import end_of_turn
 from introspection.injection.trials.trial import Trial
 
-__all__ = [
-    "Answer",
-    "answer_batch",
-    "answer_of",
-    "end_ids",
-    "generate",
-    "generate_with_scores",
-    "greedy_decode",
-]
-
 
 @dataclass(frozen=True, slots=True)
 class Answer:

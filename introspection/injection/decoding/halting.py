@@ -11,8 +11,6 @@ from transformers import PreTrainedTokenizerBase, StoppingCriteria
 
 from introspection.concepts.texts import HALT_MARKER
 
-__all__ = ["HaltCriteria", "halt_sequences"]
-
 
 def halt_sequences(tokenizer: PreTrainedTokenizerBase) -> tuple[tuple[int, ...], ...]:
     """Every way in which the tokenizer may write the halt marker, whatever stands before it."""

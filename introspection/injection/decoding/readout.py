@@ -21,8 +21,6 @@ from introspection.injection.trials import prompt_tokens
 from introspection.injection.trials.encoding import EncodedTrial
 from introspection.injection.trials.trial import Trial
 
-__all__ = ["LayerProjections", "ReadToken", "layer_projections", "token_projections"]
-
 SHOWN = 12  # prompt tokens before the answer
 NEAREST = 3
 

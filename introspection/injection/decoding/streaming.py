@@ -16,8 +16,6 @@ from introspection.injection.decoding.halting import halt_sequences
 from introspection.injection.hooked_model import HookedModel
 from introspection.injection.trials.trial import Trial
 
-__all__ = ["BatchStreamer", "stream"]
-
 
 def stream(
     loaded: HookedModel,

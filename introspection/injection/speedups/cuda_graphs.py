@@ -20,14 +20,6 @@ from transformers.cache_utils import StaticLayer
 
 from introspection.injection.patching import patch_forward
 
-__all__ = [
-    "GraphCapture",
-    "capture_and_replay",
-    "graph_decoding",
-    "new_static_cache",
-    "static_cache",
-]
-
 # Captures a call of a function; returns its output and a function that replays it into that output.
 GraphCapture = Callable[[Callable[[], Any]], tuple[Any, Callable[[], None]]]
 

@@ -15,8 +15,6 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
-__all__ = ["prefill", "shared_prefix"]
-
 MIN_TOKENS_SAVED = 40  # of a batch: the forward over the prefix reads all weights once more
 
 

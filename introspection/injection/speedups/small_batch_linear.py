@@ -11,8 +11,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-__all__ = ["SmallBatchLinear", "use_small_batch_linear"]
-
 # Beyond these sizes the usual product is as fast or faster.
 MAX_ROWS, MAX_IN_FEATURES, MIN_OUT_FEATURES = 5, 1024, 512
 

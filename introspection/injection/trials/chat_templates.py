@@ -17,8 +17,6 @@ from transformers import PreTrainedTokenizerBase
 from introspection.errors import IntrospectionError
 from introspection.injection.trials.message import Message
 
-__all__ = ["answer_header", "readable_template_errors", "reason", "turns"]
-
 Form = Literal["text", "parts"]
 Turn = dict[str, str | list[dict[str, str]]]  # role and content, as templates take them
 _FORMS: tuple[Form, ...] = ("text", "parts")

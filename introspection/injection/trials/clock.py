@@ -14,8 +14,6 @@ from datetime import date, datetime, time, tzinfo
 
 from transformers.utils import chat_template_utils
 
-__all__ = ["fixed", "today"]
-
 _FIXED: ContextVar[date | None] = ContextVar("fixed day", default=None)
 
 

@@ -15,15 +15,6 @@ from introspection.injection.trials.prompts import PLACEHOLDER, prompt_ids, prom
 from introspection.injection.trials.schedule import Positions, Schedule
 from introspection.injection.trials.trial import Trial
 
-__all__ = [
-    "EncodedTrial",
-    "TokenizedPrompt",
-    "answer_span",
-    "encode",
-    "injected_positions",
-    "token_span",
-]
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class EncodedTrial:

@@ -13,8 +13,6 @@ from transformers import PreTrainedModel
 
 from introspection.errors import IntrospectionError
 
-__all__ = ["check_prompts", "positions"]
-
 SPARE = 16  # rows that a table may have beyond its positions, as OPT's has two
 
 

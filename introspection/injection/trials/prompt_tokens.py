@@ -21,8 +21,6 @@ from transformers import PreTrainedTokenizerBase
 
 from introspection.errors import IntrospectionError
 
-__all__ = ["Encoded", "Text", "by_people", "encode", "framed", "looks_special"]
-
 # Some vocabularies do not mark these as special, though they shape a conversation all the same
 # (Qwen: <|fim_prefix|>, <tool_call>, <think>). The second bar is DeepSeek's.
 _LOOKS = re.compile(

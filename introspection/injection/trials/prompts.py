@@ -15,16 +15,6 @@ from introspection.injection.trials import chat_templates, clock, prompt_tokens
 from introspection.injection.trials.message import Message
 from introspection.injection.trials.prompt_tokens import Text
 
-__all__ = [
-    "PLACEHOLDER",
-    "cached_prompt_ids",
-    "end_of_turn",
-    "prompt_depends_on_date",
-    "prompt_ids",
-    "prompt_text",
-    "render",
-]
-
 PLACEHOLDER = "\ufffc"  # OBJECT REPLACEMENT CHARACTER: no template holds it, and no message may
 
 

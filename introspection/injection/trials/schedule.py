@@ -20,23 +20,6 @@ from introspection.injection.trials.message import Message
 from introspection.io.characters import quoted
 from introspection.io.input_checks import type_phrase
 
-__all__ = [
-    "ALL",
-    "GENERATION",
-    "KINDS",
-    "LAST_TOKEN",
-    "PREVIOUS_TURNS",
-    "Positions",
-    "PromptLayout",
-    "Schedule",
-    "ScheduleKind",
-    "after_tokens",
-    "choice",
-    "schedule_value",
-    "span",
-    "spellings",
-]
-
 Positions = tuple[int, int | None]  # first and last, None for "to the end of the answer"
 MAX_ANSWER_TOKENS = 4096
 

@@ -12,8 +12,6 @@ from introspection.errors import IntrospectionError
 from introspection.injection.trials.message import Message
 from introspection.injection.trials.schedule import GENERATION, Schedule
 
-__all__ = ["Injection", "Trial"]
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Injection:

@@ -21,8 +21,6 @@ from introspection.errors import IntrospectionError
 from introspection.io.files import scratch_folder, sha256_file, usual_rights, write_text
 from introspection.io.outputs.manifest import FILES, INFO, read_json, write_manifest
 
-__all__ = ["changed_files", "is_ours", "rewrite_folder", "write_file"]
-
 
 def is_ours(folder: Path) -> bool:
     """Whether this program wrote the folder: its manifest says so."""

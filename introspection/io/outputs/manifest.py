@@ -15,17 +15,6 @@ from typing import Any
 from introspection.errors import IntrospectionError
 from introspection.io.files import write_text
 
-__all__ = [
-    "CONFIG",
-    "FILES",
-    "INFO",
-    "VECTORS",
-    "WEIGHTS",
-    "own_sha256",
-    "read_json",
-    "write_manifest",
-]
-
 WEIGHTS, CONFIG, VECTORS, INFO = (
     "adapter_model.safetensors",
     "adapter_config.json",

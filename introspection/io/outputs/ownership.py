@@ -20,18 +20,6 @@ from introspection.io.outputs import adapter_folder
 from introspection.io.outputs.manifest import FILES, INFO
 from introspection.io.outputs.places import NEW_FOLDER, kind, reason, refusal, shown
 
-__all__ = [
-    "RECORDS",
-    "belongs_to_adapter",
-    "check_adapter_folder",
-    "check_run_folder",
-    "entries",
-    "holds_records",
-    "holds_summary",
-    "holds_vectors",
-    "is_ours",
-]
-
 # What systems leave in a folder that a person calls empty; it stays where it is.
 NOBODYS = (".DS_Store", "Thumbs.db", "desktop.ini", ".gitkeep", ".directory")
 RUN_LOCK = ".introspection.lock"

@@ -17,24 +17,6 @@ from huggingface_hub import constants
 from introspection.errors import IntrospectionError
 from introspection.io.files import cache_folder, probe
 
-__all__ = [
-    "NEW_FILE",
-    "NEW_FOLDER",
-    "concerns",
-    "folder",
-    "home_expanded",
-    "keep_off",
-    "kind",
-    "need_writable",
-    "own_path",
-    "reason",
-    "refusal",
-    "related",
-    "remedy",
-    "resolved",
-    "shown",
-]
-
 LONGEST_SHOWN = 120
 NEW_FOLDER, NEW_FILE = "name a new or empty folder", "name a new file"
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO)

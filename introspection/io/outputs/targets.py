@@ -18,16 +18,6 @@ from introspection.io.outputs import adapter_folder, ownership, places
 from introspection.io.outputs.ownership import is_ours
 from introspection.io.outputs.places import NEW_FILE, NEW_FOLDER, refusal, resolved, shown
 
-__all__ = [
-    "adapter_target",
-    "card_target",
-    "document_target",
-    "figure_targets",
-    "records_target",
-    "vectors_target",
-    "writing",
-]
-
 
 def adapter_target(out: Path, run: Path, model: str | None) -> tuple[Path, Path]:
     """Where the adapter and its run go, links resolved. ``model`` may be the name of a folder."""

@@ -30,8 +30,6 @@ from introspection.io.outputs.manifest import (
 )
 from introspection.models.adapters import foreign
 
-__all__ = ["SCHEMA", "AdapterInfo", "AdapterSpec", "read_info", "refresh_manifest"]
-
 SCHEMA = 1
 
 

@@ -21,8 +21,6 @@ from introspection.models.fingerprints import same_base
 from introspection.models.presets import DEFAULT, PRESETS, Preset
 from introspection.models.weights.sources import HubRepo
 
-__all__ = ["write_card"]
-
 _CARD = """---
 language: en
 ---

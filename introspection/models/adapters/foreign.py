@@ -11,8 +11,6 @@ from introspection.errors import IntrospectionError
 from introspection.io.hub_ids import split_hub_id
 from introspection.models.weights.model_files import shown
 
-__all__ = ["no_adapter", "no_folder"]
-
 TRAIN = "train one with 'python -m introspection train'"
 _PICKLES = {".bin", ".pt", ".pth", ".pkl"}
 

@@ -10,8 +10,6 @@ from huggingface_hub import EvalResult, ModelCard
 from introspection.errors import IntrospectionError
 from introspection.io.hub_ids import is_hub_id
 
-__all__ = ["card_text", "model_name"]
-
 _TAGS = ("transformers", "introspection", "interpretability")
 _EMPTY = "---\n{}\n---\n"
 

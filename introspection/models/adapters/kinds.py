@@ -18,16 +18,6 @@ from introspection.io.outputs.manifest import CONFIG, read_json
 from introspection.models.adapters import lora
 from introspection.models.adapters.adapter_info import AdapterSpec
 
-__all__ = [
-    "KINDS",
-    "AdapterKind",
-    "activate",
-    "adapter_names",
-    "base_name",
-    "kind_of",
-    "trainable_parameters",
-]
-
 
 class AdapterKind(Protocol):
     """What a kind of adapter must be able to do.

@@ -26,19 +26,6 @@ from introspection.io.outputs.manifest import CONFIG, WEIGHTS, read_json
 from introspection.io.tensor_file import write_tensors
 from introspection.models.adapters.adapter_info import AdapterSpec
 
-__all__ = [
-    "STOCK_PEFT",
-    "TAGS",
-    "TITLE",
-    "activate",
-    "add",
-    "base_name",
-    "load",
-    "save",
-    "state_dict",
-    "unload",
-]
-
 TITLE, STOCK_PEFT = "LoRA adapter", True
 TAGS: tuple[str, ...] = ("lora",)
 

@@ -17,8 +17,6 @@ from introspection.models.adapters import adapter_info, kinds
 from introspection.models.loaded_model import LoadedModel
 from introspection.models.loading import check_base, load_adapter_vectors
 
-__all__ = ["load_adapter", "set_adapter"]
-
 
 def load_adapter(loaded: LoadedModel, folder: Path) -> LoadedModel:
     """The model of ``loaded``, which is active and stays so, with the adapter in ``folder`` as well.

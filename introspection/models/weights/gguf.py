@@ -22,8 +22,6 @@ from introspection.io.hub_errors import endpoint
 from introspection.models.weights.sources import HubGGUF, WheelGGUF
 from introspection.models.weights.wheels import join_wheels
 
-__all__ = ["plain_folder"]
-
 # Raised when what _convert writes changes, so that an older cache is left alone.
 CONVERSION = 3
 # Each of them ends an answer: <|im_end|> closes the turn, <|endoftext|> the document, and <|im_start|>

@@ -27,8 +27,6 @@ from introspection.injection.trials.chat_templates import reason
 from introspection.io.hub_errors import FROM_THE_HUB, hub_sentence
 from introspection.models.weights.model_files import shown
 
-__all__ = ["part", "readable_load_errors", "sentence_from_hub"]
-
 
 @contextmanager
 def part(what: str) -> Iterator[None]:

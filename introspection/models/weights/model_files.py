@@ -19,8 +19,6 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 from introspection.errors import IntrospectionError
 from introspection.io.characters import quoted
 
-__all__ = ["check_folder", "check_kind", "check_tokenizer", "no_model", "shown"]
-
 CONFIG = "config.json"
 LONGEST = 250  # characters of a path
 ADVICE = "use a decoder-only text model such as Llama, Qwen, Gemma, Mistral or Phi"

@@ -39,15 +39,6 @@ from introspection.models import distributed
 from introspection.models.weights import load_errors, model_files
 from introspection.models.weights.model_files import shown
 
-__all__ = [
-    "Placement",
-    "Quantisation",
-    "check_folder",
-    "disable_cudnn_attention",
-    "load_pretrained",
-    "placement",
-]
-
 Quantisation = Literal["8bit", "4bit"]
 SPLIT = "split"  # over every GPU there is
 

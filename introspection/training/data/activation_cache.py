@@ -22,8 +22,6 @@ from introspection.injection.trials import limits
 from introspection.injection.trials.message import conversation
 from introspection.injection.trials.prompts import prompt_ids
 
-__all__ = ["ActivationCache", "shared_prefix"]
-
 MIN_TOKENS_SAVED = 8  # below that a pass of its own costs more than it saves
 
 

@@ -18,16 +18,6 @@ from introspection.concepts.texts import DENIALS, UNNAMED, Texts, fill, reports
 from introspection.injection.trials.message import Message, conversation
 from introspection.injection.trials.schedule import GENERATION, LAST_TOKEN, Schedule, after_tokens
 
-__all__ = [
-    "MIXTURE",
-    "NOISE",
-    "Example",
-    "examples",
-    "ordinary_prompts",
-    "paper_examples",
-    "question_in_context",
-]
-
 Messages = tuple[Message, ...]
 NOISE = "<noise>"  # the "concept" of an example whose vector is random
 

@@ -13,8 +13,6 @@ from introspection.models.loaded_model import LoadedModel
 from introspection.training.data.examples import Messages
 from introspection.training.runs import Run
 
-__all__ = ["Progress", "base_replies"]
-
 REPLY_TOKENS = 32
 CPU_ROWS, GPU_ROWS = 32, 512  # of a batch
 

@@ -20,8 +20,6 @@ from introspection.injection.plan import make_plan, use_plan
 from introspection.models.loaded_model import LoadedModel
 from introspection.training.data.activation_cache import ActivationCache
 
-__all__ = ["Teacher"]
-
 
 class Teacher:
     """Final hidden states [tokens, D] of distinct sequences, where their last tokens are predicted.

@@ -11,8 +11,6 @@ from introspection.concepts.texts import DEFAULT_QUESTION
 from introspection.demo.shared.templates import render
 from introspection.demo.tabs.blind_trial.trial import FEW, Score, false_alarms, hits, named
 
-__all__ = ["report", "score_table"]
-
 RATES = (
     ("Hits: something was injected, and noticed", hits),
     ("Of those trials, the right name", named),

@@ -30,8 +30,6 @@ from introspection.demo.tabs.blind_trial import trial as blind
 from introspection.demo.tabs.blind_trial.trial import NOTHING, OFFERED, BlindTrial, Score
 from introspection.errors import IntrospectionError
 
-__all__ = ["ID", "LABEL", "add"]
-
 ID, LABEL = "blind", "Blind trial"
 START = "Inject something, or nothing"
 NO_GUESS = "nothing was injected"

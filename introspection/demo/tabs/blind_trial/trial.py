@@ -16,25 +16,6 @@ from introspection.demo.engine.trial_batch import TrialResult, TrialSpec
 from introspection.demo.shared.verdicts import Tone
 from introspection.evaluation.statistics import Rate, rate
 
-__all__ = [
-    "FEW",
-    "NOTHING",
-    "OFFERED",
-    "STRENGTHS",
-    "BlindTrial",
-    "Score",
-    "Tally",
-    "answered",
-    "draw",
-    "false_alarms",
-    "hits",
-    "judge",
-    "line",
-    "named",
-    "pool",
-    "reveal",
-]
-
 NOTHING = ""  # the secret, and the guess, that nothing was injected
 OFFERED = 5
 STRENGTHS = (0.5, 1.0)

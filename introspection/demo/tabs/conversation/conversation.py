@@ -19,21 +19,6 @@ from introspection.injection.trials.encoding import answer_span
 from introspection.injection.trials.message import Message, conversation
 from introspection.injection.trials.schedule import GENERATION, Schedule, span
 
-__all__ = [
-    "LONGEST",
-    "MODES",
-    "MOST_TURNS",
-    "Dialogue",
-    "DialogueAnswer",
-    "Turn",
-    "added",
-    "begin",
-    "conclusion",
-    "dialogue_answer",
-    "halt_notice",
-    "lines",
-]
-
 MOST_TURNS, LONGEST = 6, 400  # letters of a question: all turns are read again for each answer
 MODES = {
     "kept": "kept from the first answer on",

@@ -19,8 +19,6 @@ from introspection.demo.tabs.conversation.conversation import (
     dialogue_answer,
 )
 
-__all__ = ["log"]
-
 TITLES = {
     "thought": "With the thought",
     "words": "Same words, no thought",

@@ -26,8 +26,6 @@ from introspection.demo.shared.widgets import TabContext, strength_slider
 from introspection.demo.tabs.conversation import conversation, html
 from introspection.demo.tabs.conversation.conversation import MODES, MOST_TURNS, Dialogue
 
-__all__ = ["ID", "LABEL", "add"]
-
 ID, LABEL = "talk", "Conversation"
 FIRST = "What is the capital of France?"
 IDLE = "Ask something ordinary first; then ask about the thought."

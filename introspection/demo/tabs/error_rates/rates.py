@@ -18,17 +18,6 @@ from introspection.evaluation.records.provenance import MEASURE
 from introspection.evaluation.report import check_evaluation
 from introspection.evaluation.summary import measured_rows
 
-__all__ = [
-    "Row",
-    "evaluation",
-    "false_alarms",
-    "headline",
-    "missed_halts",
-    "percent_range",
-    "rows",
-    "training_is_apart",
-]
-
 LARGEST = 4_000_000  # bytes of evaluation.json
 HOW = MEASURE
 

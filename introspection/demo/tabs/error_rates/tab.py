@@ -30,8 +30,6 @@ from introspection.demo.tabs.error_rates.rates import (
 from introspection.errors import IntrospectionError
 from introspection.evaluation.conditions import GROUPS
 
-__all__ = ["ID", "LABEL", "add", "figure", "link", "source", "table"]
-
 ID, LABEL = "evidence", "How often is it wrong?"
 LONGEST = 200  # characters shown of the record's name and of the run's
 

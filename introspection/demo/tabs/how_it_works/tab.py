@@ -13,8 +13,6 @@ from introspection.demo.engine.demo_model import DemoModel
 from introspection.demo.shared.templates import render
 from introspection.demo.shared.widgets import TabContext
 
-__all__ = ["ID", "LABEL", "add", "diagram", "explanation"]
-
 ID, LABEL = "about", "How it works"
 STEP = 44  # height of a layer in the picture, with the gap above it
 

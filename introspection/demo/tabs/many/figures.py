@@ -15,8 +15,6 @@ from introspection.demo.engine.trial_batch import TrialResult
 from introspection.demo.shared.charts import GRID, plain_figure, plain_layout
 from introspection.demo.tabs.many.sweeps import outcome, rates
 
-__all__ = ["doses", "heat_map", "layers"]
-
 SERIES = {
     True: ("trained model names it", "#4f46e5"),
     False: ("untrained model names it", "#b45309"),

@@ -20,19 +20,6 @@ from introspection.demo.engine.run_request import MAX_STRENGTH, RunRequest, is_h
 from introspection.demo.engine.trial_batch import TrialResult, TrialSpec
 from introspection.errors import IntrospectionError
 
-__all__ = [
-    "KINDS",
-    "MOST_CONCEPTS",
-    "Outcome",
-    "as_csv",
-    "as_json",
-    "name_list",
-    "outcome",
-    "plan",
-    "rates",
-    "rows",
-]
-
 KINDS = {
     "controls": "Controls: can it be fooled?",
     "strength": "Strength: how much does it take?",

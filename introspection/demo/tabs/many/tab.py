@@ -23,8 +23,6 @@ from introspection.demo.shared.templates import render
 from introspection.demo.shared.widgets import TabContext, strength_slider
 from introspection.demo.tabs.many import figures, sweeps, tables
 
-__all__ = ["ID", "LABEL", "add"]
-
 ID, LABEL = "many", "Many at once"
 INTERVAL = 0.25  # seconds between two updates: a table is larger than an answer
 ABOUT = {

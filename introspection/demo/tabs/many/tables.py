@@ -15,8 +15,6 @@ from introspection.demo.engine.trial_batch import TrialResult
 from introspection.demo.shared.templates import render
 from introspection.demo.tabs.many.sweeps import as_csv, as_json, outcome, rates
 
-__all__ = ["downloads", "layers_table", "lines_table", "rates_table"]
-
 
 def lines_table(model: DemoModel, answers: Sequence[TrialResult], caption: str) -> Markup:
     """One row per answer: what was injected, what was written, what it amounts to."""

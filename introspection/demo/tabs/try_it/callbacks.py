@@ -24,8 +24,6 @@ from introspection.demo.shared.runs import Pace, session_of, stream_run
 from introspection.demo.tabs.try_it import html
 from introspection.errors import IntrospectionError
 
-__all__ = ["Callbacks", "categories", "concepts_of"]
-
 
 def categories() -> list[str]:
     """The categories of the catalogue, in alphabetical order."""

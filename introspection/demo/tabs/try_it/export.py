@@ -23,8 +23,6 @@ from introspection.errors import IntrospectionError
 from introspection.evaluation.grading.grade import grade
 from introspection.io.version import __version__
 
-__all__ = ["as_curl", "as_json", "as_python", "from_json", "from_query", "link", "page_address"]
-
 Check = Callable[..., RunRequest]  # concept, strength, question, schedule, tokens, adapter
 SCHEMA = 1
 LARGEST = 64 * 1024  # bytes of an imported run

@@ -21,8 +21,6 @@ from introspection.injection.trials.encoding import injected_positions
 from introspection.injection.trials.message import conversation
 from introspection.injection.trials.prompts import prompt_ids
 
-__all__ = ["badges", "idle", "stage", "strip", "where"]
-
 QUESTION_SHOWN = 240  # characters of the question above the answers
 # What is drawn before a run: so many tokens at the end of the prompt, so many places for the answer.
 PROMPT_END, SLOTS = 40, 8

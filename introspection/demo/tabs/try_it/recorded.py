@@ -28,8 +28,6 @@ from introspection.errors import IntrospectionError
 from introspection.io.files import write_text
 from introspection.models.presets import DEFAULT
 
-__all__ = ["Recorded", "play", "runs"]
-
 FILE = Path(__file__).with_name("recorded.json")
 TRIED = 60  # concepts of the test split among which a failure is looked for
 CHOSEN = (

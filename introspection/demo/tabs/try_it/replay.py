@@ -27,8 +27,6 @@ from introspection.demo.shared.templates import render
 from introspection.demo.tabs.try_it import export, html, recorded
 from introspection.errors import IntrospectionError
 
-__all__ = ["add", "add_player", "address", "finished", "share"]
-
 COPY = (
     "() => { const link = document.querySelector('#share a.link');"
     " if (link) navigator.clipboard.writeText(link.href); }"

@@ -24,8 +24,6 @@ from introspection.demo.tabs.try_it import html, replay
 from introspection.demo.tabs.try_it.callbacks import Callbacks, categories
 from introspection.injection.trials.schedule import Schedule, spellings
 
-__all__ = ["ID", "LABEL", "add"]
-
 ID, LABEL = "try", "Try it"
 # (label, kind, concept, question, schedule) of each button. The last concept is one that training
 # never saw; the recipe is interrupted by it.
