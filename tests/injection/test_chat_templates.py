@@ -14,6 +14,7 @@ from introspection.injection.trials.message import Message, conversation
 from introspection.injection.trials.prompts import end_of_turn, render
 from introspection.injection.trials.schedule import LAST_TOKEN, PREVIOUS_TURNS
 from introspection.models import loading
+from introspection.training import pipeline
 from tests.support.command import done
 from tests.support.tiny import CHATML, load_tiny, make_tokenizer
 from tests.support.tiny_folder import write_model
@@ -153,8 +154,10 @@ def test_several_templates_under_names() -> None:
     ("template", "recipe"), [(PARTS + OPEN, "paper"), (TEXT, "paper"), (NO_SYSTEM + OPEN, "ours")]
 )
 def test_a_model_with_such_a_template_from_ask_to_train(
-    template: str, recipe: str, tmp_path: Path
+    template: str, recipe: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # Ours would look at every inflection of 90,000 names first.
+    monkeypatch.setattr(pipeline, "training_vocabulary", lambda *_: ("quiet ocean", "blue", "far"))
     folder = write_model(tmp_path / "m")
     (folder / "chat_template.jinja").write_text(template)
 
