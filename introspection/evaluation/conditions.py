@@ -232,7 +232,7 @@ def parse(name: str) -> Variant | None:
     if condition := _named(name):
         return Variant(condition, None, condition.adapter)
     stem = name.removesuffix(BASE)
-    condition, schedule = _named(stem), None
+    condition, schedule, adapter = _named(stem), None, stem == name
     if condition is None:
         stem, _, text = stem.rpartition(", ")
         try:
@@ -240,9 +240,7 @@ def parse(name: str) -> Variant | None:
         except IntrospectionError:
             return None
         condition = _named(stem) if schedule.fits_any_prompt else None
-    if condition is None:
-        return None
-    return Variant(condition, schedule, not name.endswith(BASE))
+    return Variant(condition, schedule, adapter) if condition else None
 
 
 def variant_name(name: str, schedule: Schedule = GENERATION, adapter: bool = True) -> str:

@@ -1,7 +1,6 @@
 """Which cases of a suite are run: some conditions, some of each, other schedules, the base model too.
 
-Knows: how cases are chosen and multiplied. Does not know: where they come from (``suites``) or how
-they are answered (``evaluation``).
+It does not know where the cases come from (``suites``) or how they are answered (``runner``).
 """
 
 from __future__ import annotations
