@@ -26,6 +26,7 @@ from tests.support.browser import (
     ROOT,
     RUN_MS,
     Theme,
+    browser,
     look_in,
     open_page,
     overflow,
@@ -36,6 +37,7 @@ from tests.support.browser import (
     violations,
 )
 
+__all__ = ["browser"]  # a fixture
 pytestmark = MARKS
 WIDTHS: dict[Theme, int] = {"light": 1280, "dark": 375}
 CONCEPT = "#concept input, #concept textarea"

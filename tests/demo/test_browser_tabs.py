@@ -20,6 +20,7 @@ from tests.support.browser import (
     RUN_MS,
     THEMES,
     Theme,
+    browser,
     look_in,
     open_page,
     overflow,
@@ -30,6 +31,7 @@ from tests.support.browser import (
     violations,
 )
 
+__all__ = ["browser"]  # a fixture
 pytestmark = MARKS
 
 
