@@ -115,8 +115,7 @@ QuantiseOption = Annotated[
     typer.Option("--quantise", help="Of the base model, with bitsandbytes.", show_default="no"),
 ]
 SkipOption = Annotated[
-    bool,
-    typer.Option("--skip-bad-lines", help="Leave out lines of a file that cannot be used."),
+    bool, typer.Option("--skip-bad-lines", help="Leave out lines of a file that cannot be used.")
 ]
 
 

@@ -56,8 +56,7 @@ def evaluate(
         ),
     ] = "final_on",
     conditions: Annotated[
-        str | None,
-        typer.Option(help="Names with ';' between, * for anything.", show_default="all"),
+        str | None, typer.Option(help="Names with ';' between, * for anything.", show_default="all")
     ] = None,
     base: Annotated[
         bool, typer.Option("--base", help="Ask the untrained model everything as well.")

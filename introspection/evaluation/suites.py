@@ -41,10 +41,7 @@ SIZES = {
 
 
 def suite_cases(
-    sizes: SuiteSizes,
-    split: Split = "test",
-    seed: int = 0,
-    strengths: Sequence[float] = STRENGTHS,
+    sizes: SuiteSizes, split: Split = "test", seed: int = 0, strengths: Sequence[float] = STRENGTHS
 ) -> list[Sample]:
     """All samples of a suite, with unseen concepts and texts of ``split``.
 

@@ -310,17 +310,12 @@ class TestRun:
         assert summary["complete"] and rates_of(tmp_path) == rates_of(whole)
 
     @pytest.mark.slow  # seconds each
-    @pytest.mark.parametrize("where", ["character", "line", "start", "newline", "first"])
+    @pytest.mark.parametrize("where", ["character", "line", "newline", "first"])
     def test_half_a_line(self, where: str, whole: Path, tmp_path: Path) -> None:
         data = (whole / "records.jsonl").read_bytes()
-        third = [match.end() for match in re.finditer(b"\n", data)][9]
-        cut = {
-            "character": data.rindex("é".encode()) + 1,
-            "line": third + 80,
-            "start": third + 1,
-            "newline": third - 1,
-            "first": 40,
-        }[where]
+        tenth = [match.end() for match in re.finditer(b"\n", data)][9]
+        cuts = {"line": tenth + 80, "newline": tenth - 1, "first": 40}
+        cut = (cuts | {"character": data.rindex("é".encode()) + 1})[where]
         (tmp_path / "records.jsonl").write_bytes(data[:cut])
         start(tmp_path)
         assert sorted_records(tmp_path) == sorted_records(whole)
@@ -359,14 +354,11 @@ class TestRun:
         def vector(seed: int = 0, **changes: Any) -> torch.Tensor:
             trial = runner._trial(replace(case, **changes), vectors, seed)
             assert trial.injection is not None and trial.adapter
-            assert trial.injection.strength == 0.5
-            assert trial.injection.schedule == after_tokens(3)
             return trial.injection.vector
 
         assert torch.equal(vector(), vectors["c"])
         assert torch.equal(vector(vector="negated"), -vectors["c"])
         noise = vector(vector="noise")
-        assert math.isclose(float(noise.norm()), 1, rel_tol=1e-5)
         assert torch.equal(noise, vector(vector="noise"))
         assert not torch.equal(noise, vector(vector="noise", seed=1))
         assert not torch.equal(noise, vector(vector="noise", messages=conversation("z")))
