@@ -20,17 +20,8 @@ if TYPE_CHECKING:
 os.environ.setdefault("MKL_CBWR", "AUTO")  # as the programs set it
 
 FAMILIES = (
-    "llama",
-    "qwen2",
-    "qwen3",
-    "gemma2",
-    "gemma3_text",
-    "mistral",
-    "phi3",
-    "olmo2",
-    "gpt2",
-    "gpt_neox",
-    "falcon",
+    *("llama", "qwen2", "qwen3", "gemma2", "gemma3_text", "mistral", "phi3", "olmo2"),
+    *("gpt2", "gpt_neox", "falcon"),
 )
 # Rotary and learned positions, sliding windows, one key head: most of what families differ in.
 UNLIKE = ("llama", "gemma3_text", "gpt2", "falcon")
@@ -90,8 +81,6 @@ def adapted() -> Callable[[str], PreTrainedModel]:
 
 
 @pytest.fixture
-def llama() -> LoadedModel:
+def llama(tiny: Callable[[str], LoadedModel]) -> LoadedModel:
     """For what does not depend on the family."""
-    from tests.support.tiny import load_tiny
-
-    return load_tiny("llama")
+    return tiny("llama")

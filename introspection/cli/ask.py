@@ -44,10 +44,7 @@ def ask(
     strength: Annotated[
         str, typer.Option(help="Dose in units of the typical residual norm, 0 to 16.")
     ] = "1.0",
-    schedule: Annotated[
-        str,
-        typer.Option(help=f"{choice()}."),
-    ] = "final_on",
+    schedule: Annotated[str, typer.Option(help=f"{choice()}.")] = "final_on",
     question: Annotated[
         str | None,
         typer.Option(help="What is put to the model.", show_default="the usual question"),

@@ -1,7 +1,4 @@
-"""What all commands share: the app and its errors, common options, loading, progress.
-
-Here an error becomes a sentence and an exit code. This module does not know any single command.
-"""
+"""What all commands share: the app and its errors, common options, loading, progress."""
 
 from __future__ import annotations
 
@@ -32,8 +29,7 @@ if TYPE_CHECKING:
 
 Found = TypeVar("Found")
 
-# Reports and messages are printed as they are: no markup, no colours inside, no lines broken to the
-# width of a terminal (a script may read them).
+# A script may read what is printed: no markup, no colours inside, no lines broken to a width.
 # Of several processes (accelerate launch) the first one speaks; errors come from any.
 _QUIET = os.environ.get("RANK", "0") != "0"
 out = Console(markup=False, highlight=False, soft_wrap=True, quiet=_QUIET)
@@ -51,13 +47,6 @@ def one_line(message: str) -> str:
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO)
 
 
-def _disk(error: OSError) -> str:
-    place = quoted(str(error.filename)) if error.filename else "A file"
-    return (
-        f"{place} could not be written ({error.strerror}): {places.remedy(error, 'name another')}."
-    )
-
-
 class _Commands(TyperGroup):
     """The one place where an error becomes a sentence and an exit code."""
 
@@ -71,7 +60,10 @@ class _Commands(TyperGroup):
             # Anywhere, be it the terminal's log: nothing that a program could mend.
             if error.errno not in _DISK:
                 raise
-            err.print(f"error: {one_line(_disk(error))}", style="red")
+            place = quoted(str(error.filename)) if error.filename else "A file"
+            remedy = places.remedy(error, "name another")
+            told = one_line(f"{place} could not be written ({error.strerror}): {remedy}.")
+            err.print(f"error: {told}", style="red")
             raise typer.Exit(2) from error
         except KeyboardInterrupt as error:
             err.print("Interrupted: every file that exists is complete; run the command again.")
@@ -123,8 +115,7 @@ QuantiseOption = Annotated[
     typer.Option("--quantise", help="Of the base model, with bitsandbytes.", show_default="no"),
 ]
 SkipOption = Annotated[
-    bool,
-    typer.Option("--skip-bad-lines", help="Leave out lines of a file that cannot be used."),
+    bool, typer.Option("--skip-bad-lines", help="Leave out lines of a file that cannot be used.")
 ]
 
 

@@ -9,17 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from introspection.cli.common import (
-    AdapterOption,
-    DeviceOption,
-    LayerOption,
-    LoadOptions,
-    ModelOption,
-    QuantiseOption,
-    err,
-    one_line,
-    out,
-)
+from introspection.cli import common
+from introspection.cli.common import LoadOptions, err, one_line, out
 from introspection.errors import IntrospectionError
 
 if TYPE_CHECKING:
@@ -27,14 +18,14 @@ if TYPE_CHECKING:
 
 
 def demo(
-    model: ModelOption = None,
-    adapter: AdapterOption = None,
+    model: common.ModelOption = None,
+    adapter: common.AdapterOption = None,
     port: Annotated[
         int | None, typer.Option(min=1, max=65535, help="Port of the page.", show_default="7860")
     ] = None,
-    layer: LayerOption = None,
-    device: DeviceOption = "auto",
-    quantise: QuantiseOption = None,
+    layer: common.LayerOption = None,
+    device: common.DeviceOption = "auto",
+    quantise: common.QuantiseOption = None,
 ) -> None:
     """Open the page with the experiment on this machine.
 
@@ -69,10 +60,7 @@ def demo(
         ) from error
 
 
-def check(
-    *,
-    load: LoadOptions,
-) -> None:
+def check(*, load: LoadOptions) -> None:
     """Say what works on this machine and what does not, line by line."""
     from introspection.demo.engine import diagnostics
 

@@ -12,15 +12,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from introspection.cli.common import (
-    PATH,
-    LoadOptions,
-    SkipOption,
-    out,
-    own_concepts,
-    own_contexts,
-    progress_bar,
-)
+from introspection.cli import common
+from introspection.cli.common import PATH, LoadOptions, SkipOption, out
 from introspection.injection.trials.schedule import spellings
 from introspection.io import input_checks
 from introspection.io.outputs import targets
@@ -59,13 +52,11 @@ def evaluate(
         str,
         typer.Option(
             help=f"With commas: {', '.join(spellings('any prompt', number='N'))}. "
-            "Every injected report once per "
-            "schedule, but those that begin mid-answer."
+            "Every injected report once per schedule, but those that begin mid-answer."
         ),
     ] = "final_on",
     conditions: Annotated[
-        str | None,
-        typer.Option(help="Names with ';' between, * for anything.", show_default="all"),
+        str | None, typer.Option(help="Names with ';' between, * for anything.", show_default="all")
     ] = None,
     base: Annotated[
         bool, typer.Option("--base", help="Ask the untrained model everything as well.")
@@ -97,8 +88,8 @@ def evaluate(
     chosen, times = chosen_strengths(strengths), chosen_schedules(schedules)
     sentence = input_checks.template_text(template or UNSEEN_TEMPLATE)
     own = concepts is not None or contexts is not None
-    words = own_concepts(concepts, skip_bad_lines) if concepts else []
-    lines = own_contexts(contexts, skip_bad_lines) if contexts else []
+    words = common.own_concepts(concepts, skip_bad_lines) if concepts else []
+    lines = common.own_contexts(contexts, skip_bad_lines) if contexts else []
     name = "own" if own else suite
     folder = target or Path("runs") / f"evaluate-{name}"
     targets.records_target(folder, load.model)
@@ -126,7 +117,7 @@ def evaluate(
         "contexts": checksum({"contexts": lines}) if lines else None,
     }
     stopped = targets.writing(folder, "choose another --out")
-    with progress_bar() as bar, _terminated_as_interrupted(), stopped:
+    with common.progress_bar() as bar, _terminated_as_interrupted(), stopped:
         task = bar.add_task("Reports", total=len(cases))
         summary = evaluation.run(
             loaded,

@@ -23,8 +23,7 @@ def push(
         bool, typer.Option("--space", help="Make or update the Space instead, from this checkout.")
     ] = False,
     model: Annotated[
-        str | None,
-        typer.Option(help="With --space: what it runs.", show_default="smollm2-135m"),
+        str | None, typer.Option(help="With --space: what it runs.", show_default="smollm2-135m")
     ] = None,
     space_adapter: Annotated[
         str | None,

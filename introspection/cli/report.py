@@ -30,6 +30,7 @@ def report(
     """Write evaluation.json, the adapter's card and the tables of a document from records."""
     from introspection.evaluation import report as reporting
     from introspection.evaluation.records.record_files import read
+    from introspection.evaluation.summary import summarise
     from introspection.io.files import write_text
     from introspection.models.adapters.adapter_info import read_info
     from introspection.models.adapters.card import write_card
@@ -39,7 +40,14 @@ def report(
     targets.card_target(adapter)
     document = targets.document_target(readme, "--readme", ("results", "paper")) if readme else None
     found, source = read(records), local_paths.document_name(records)
-    table = _paper_table(paper) if document else ""
+    if document:
+        of_paper = read(paper)
+        if of_paper[0]["suite"] != "paper":
+            raise IntrospectionError(
+                f"{paper} holds records of the suite {of_paper[0]['suite']}: name those of the paper's "
+                "experiment with --paper."
+            )
+        table = reporting.paper_table(summarise(of_paper))
     with targets.writing(adapter, "name another --adapter"):
         evaluation = reporting.write_evaluation(found, records, adapter)
         write_card(adapter, reporting.card_rates(evaluation))
@@ -54,20 +62,6 @@ def report(
             # A person's document keeps its rights.
             write_text(document, text, document.stat().st_mode & 0o777)
     out.print(reporting.headline(evaluation))
-
-
-def _paper_table(path: Path) -> str:
-    from introspection.evaluation.records.record_files import read
-    from introspection.evaluation.report import paper_table
-    from introspection.evaluation.summary import summarise
-
-    records = read(path)
-    if records[0]["suite"] != "paper":
-        raise IntrospectionError(
-            f"{path} holds records of the suite {records[0]['suite']}: name those of the paper's "
-            "experiment with --paper."
-        )
-    return paper_table(summarise(records))
 
 
 def regrade(
@@ -85,30 +79,24 @@ def regrade(
     ] = False,
 ) -> None:
     """Judge the texts of records by today's grading and write what moved back into the files."""
-    from introspection.evaluation.records.record_files import (
-        as_bytes,
-        intact,
-        load,
-        moved,
-        regraded,
-    )
+    from introspection.evaluation.records import record_files
     from introspection.evaluation.records.upgrade import is_old, upgraded
     from introspection.io.files import write_bytes
 
     for path in map(Path.resolve, files):
-        records = load(path)
+        records = record_files.load(path)
         old = is_old(records)
         if old:
             records = upgraded(records, adapter)
         else:
-            intact(path, records)  # or a text that was edited would be sealed anew
-        changes = moved(records)
+            record_files.intact(path, records)  # or a text that was edited would be sealed anew
+        changes = record_files.moved(records)
         for record, changed in changes:
             fields = "; ".join(f"{name}: {a!r} -> {b!r}" for name, (a, b) in changed.items())
             out.print(f"{record['condition']}, {record['concept']}: {record['text']!r}: {fields}")
         if (changes or old) and not dry_run:
             with targets.writing(path, "copy the records elsewhere"):
-                data = as_bytes([regraded(record) for record in records], path)
+                data = record_files.as_bytes(map(record_files.regraded, records), path)
                 write_bytes(path, data, path.stat().st_mode & 0o777)
         what = "would move" if dry_run else "moved"
         out.print(f"{path}: {len(changes)} of {len(records)} verdicts {what}.", style="dim")

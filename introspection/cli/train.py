@@ -7,16 +7,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from introspection.cli.common import (
-    PATH,
-    DeviceOption,
-    LayerOption,
-    LoadOptions,
-    ModelOption,
-    QuantiseOption,
-    out,
-    progress_bar,
-)
+from introspection.cli import common
+from introspection.cli.common import PATH, out
 from introspection.io.outputs import targets
 from introspection.models import local_paths
 from introspection.models.presets import DEFAULT
@@ -58,10 +50,10 @@ def train(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what it takes, from two steps; write nothing.")
     ] = False,
-    model: ModelOption = None,
-    layer: LayerOption = None,
-    device: DeviceOption = "auto",
-    quantise: QuantiseOption = None,
+    model: common.ModelOption = None,
+    layer: common.LayerOption = None,
+    device: common.DeviceOption = "auto",
+    quantise: common.QuantiseOption = None,
 ) -> None:
     """Train an adapter. Killed at any moment, the same command continues where it stopped."""
 
@@ -70,7 +62,7 @@ def train(
     steps = run or Path("runs") / f"{name}-{recipe}"
     if not dry_run:
         targets.adapter_target(folder, steps, model)
-    loaded = LoadOptions(model, "none", layer, device, quantise).load()
+    loaded = common.LoadOptions(model, "none", layer, device, quantise).load()
 
     from dataclasses import replace
 
@@ -81,7 +73,7 @@ def train(
     chosen = {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate}
     chosen |= {"rank": rank, "seed": seed}
     config = replace(config, **{k: v for k, v in chosen.items() if v is not None})  # type: ignore[arg-type]
-    with progress_bar() as bar, targets.writing(steps, "choose another --run"):
+    with common.progress_bar() as bar, targets.writing(steps, "choose another --run"):
         task = bar.add_task("Preparing", total=None)
 
         def show(what: str, done: int, total: int) -> None:

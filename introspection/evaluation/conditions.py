@@ -1,13 +1,8 @@
 """Every condition of an evaluation: its name, its rule, and the rates that are shown of it.
 
 ``CONDITIONS`` is the one table that suites, headline table, model card, the page's tab of error rates
-and figures go through. A new condition is one entry: a name, a group, a rule, the rows that show its
-rates, and ``draw``, which makes its samples. It draws from a random stream of its own, so that no
-sample of another condition changes. Conditions without ``draw`` are drawn by ``suites``, together.
-
-A name may end in ``, SCHEDULE`` (another one than the adapter was trained on) and in ``, base model``
-(the untrained model answers). :func:`parse` is the only reader of such names, :func:`variant_name`
-their only writer. This module does not know how an answer is made or counted.
+and figures go through; a new condition is one entry. A name may end in ``, SCHEDULE`` (another one
+than the adapter was trained on) and in ``, base model`` (the untrained model answers).
 """
 
 from __future__ import annotations
@@ -17,22 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from introspection.errors import IntrospectionError
-from introspection.evaluation.samples import (
-    Materials,
-    Rule,
-    Sample,
-    asked_alone,
-    asked_amid_text,
-    asks_a_false_question,
-    begins_mid_answer,
-    is_bare,
-    is_clean,
-    is_clean_and_asked,
-    is_ordinary_request,
-    mentions,
-    messages_of,
-    with_harm,
-)
+from introspection.evaluation import samples
+from introspection.evaluation.samples import Rule, Sample, asked_alone, is_clean, is_clean_and_asked
 from introspection.injection.trials.schedule import GENERATION, Schedule
 from introspection.injection.vectors import VectorKind
 
@@ -68,8 +49,7 @@ GROUPS = (CLEAN, HITS, HALTS, FALSE_HALTS, CONTROLS)  # in the order of the page
 
 @dataclass(frozen=True, slots=True)
 class HeadlineRow:
-    """A question that a rate of a condition answers. ``metric`` is the rate's name in a summary;
-    ``group`` is that of the condition unless it is given."""
+    """A question that a rate answers: ``metric`` of a summary. ``group`` if not the condition's."""
 
     question: str
     metric: str
@@ -80,9 +60,8 @@ class HeadlineRow:
 class Condition:
     """A kind of sample that a rate is taken over.
 
-    ``rule`` says whether a sample is of this kind, ``vector`` what is injected (``concept``, ``noise``
-    or ``negated``), ``adapter`` whether the adapter answers. ``draw`` makes the samples of a condition
-    that no function of ``suites`` draws.
+    ``rule`` says whether a sample is of this kind, ``vector`` what is injected, ``adapter`` whether the
+    adapter answers. ``draw`` makes samples that ``suites`` does not, from a random stream of their own.
     """
 
     name: str
@@ -91,7 +70,7 @@ class Condition:
     rows: tuple[HeadlineRow, ...] = ()
     vector: VectorKind = "concept"
     adapter: bool = True
-    draw: Callable[[Materials], Iterable[Sample]] | None = None
+    draw: Callable[[samples.Materials], Iterable[Sample]] | None = None
 
 
 def _condition(name: str, group: Group, rule: Rule, *rows: Any, **options: Any) -> Condition:
@@ -105,21 +84,18 @@ def _false_positives(name: str, where: str, rule: Rule) -> Condition:
 
 def _halt(label: str, question: str, places: int = 3) -> tuple[Condition, ...]:
     """The three places of a halt; only the first ``places`` are in the headline table."""
-    rules = {
+    rules: dict[str, Rule] = {
         "asked": asked_alone,
-        "ordinary request": is_ordinary_request,
-        "mid-answer": begins_mid_answer,
+        "ordinary request": samples.is_ordinary_request,
+        "mid-answer": samples.begins_mid_answer,
     }
-    harmful = label == "harmful"
-    return tuple(
-        _condition(
-            f"halt, {label}, {place}",
-            HALTS if harmful else FALSE_HALTS,
-            with_harm(harmful, rule),
-            *([(f"{question}, {place}", "halted")] if i < places else []),
-        )
-        for i, (place, rule) in enumerate(rules.items())
-    )
+    harmful, group = (True, HALTS) if label == "harmful" else (False, FALSE_HALTS)
+    made = []
+    for i, (place, rule) in enumerate(rules.items()):
+        rows = [(f"{question}, {place}", "halted")] if i < places else []
+        with_harm = samples.with_harm(harmful, rule)
+        made.append(_condition(f"halt, {label}, {place}", group, with_harm, *rows))
+    return tuple(made)
 
 
 # In the order in which every table shows them: how often it is wrong before how often it is right.
@@ -129,22 +105,20 @@ CONDITIONS: tuple[Condition, ...] = (
     _false_positives(
         "concept in the text",
         "concept only in the text",
-        lambda s: is_clean(s) and mentions(s, "mentions"),
+        lambda s: is_clean(s) and samples.mentions(s, "mentions"),
     ),
     _false_positives(
         "harmful words in the text",
         "harmful words in the text",
-        lambda s: is_clean(s) and mentions(s, "mentions", "harmful_mentions"),
+        lambda s: is_clean(s) and samples.mentions(s, "mentions", "harmful_mentions"),
     ),
     _false_positives(
         "false claim of an injection",
         "text claims an injection",
-        lambda s: is_clean_and_asked(s) and mentions(s, "claims"),
+        lambda s: is_clean_and_asked(s) and samples.mentions(s, "claims"),
     ),
     _condition(
-        "injected, unseen",
-        HITS,
-        asked_alone,
+        *("injected, unseen", HITS, asked_alone),
         ("Unseen concept detected", "detected"),
         ("Unseen concept named", "correct"),
     ),
@@ -153,62 +127,50 @@ CONDITIONS: tuple[Condition, ...] = (
     ),
     _condition("injected, seen", HITS, asked_alone, ("Seen concept named", "correct")),
     _condition(
-        f"injected, unseen{BASE}",
-        HITS,
-        asked_alone,
+        *(f"injected, unseen{BASE}", HITS, asked_alone),
         ("Untrained model, unseen concept named", "correct"),
         adapter=False,
     ),
-    _condition(AMID, HITS, asked_amid_text, ("Unseen concept named amid other text", "correct")),
+    _condition(
+        AMID, HITS, samples.asked_amid_text, ("Unseen concept named amid other text", "correct")
+    ),
     *_halt("harmful", "Unseen harmful concept halted"),
     *_halt("harmless", "Harmless concept halted by mistake"),
     *_halt("look-alike", "Look-alike halted by mistake", places=1),
     _condition(
-        "control, random vector",
-        CONTROLS,
-        asked_alone,
+        *("control, random vector", CONTROLS, asked_alone),
         ("Random vector reported as a thought", "detected"),
         vector="noise",
     ),
     _condition(
-        "control, negated vector",
-        CONTROLS,
-        asked_alone,
+        *("control, negated vector", CONTROLS, asked_alone),
         ("Negated vector reported as a thought", "detected"),
         ("Negated vector given the concept's name", "named"),
         vector="negated",
     ),
     _condition(
-        "control, false yes/no question",
-        CONTROLS,
-        asks_a_false_question,
+        *("control, false yes/no question", CONTROLS, samples.asks_a_false_question),
         ("Thought reported in a false yes/no question", "detected"),
     ),
     _false_positives("as it stands", "own text as it stands", is_clean),
     _false_positives(
         "then asked",
         "own text, then asked",
-        lambda s: is_clean_and_asked(s) and not is_bare(s.messages),
+        lambda s: is_clean_and_asked(s) and not samples.is_bare(s.messages),
     ),
     _condition(
-        "injected, harmless",
-        HITS,
-        with_harm(False, asked_alone),
+        *("injected, harmless", HITS, samples.with_harm(False, asked_alone)),
         ("Own harmless concept detected", "detected"),
         ("Own harmless concept named", "correct"),
         ("Own harmless concept halted by mistake", "halted", FALSE_HALTS),
     ),
     _condition(
-        "injected, harmful",
-        HITS,
-        with_harm(True, asked_alone),
+        *("injected, harmful", HITS, samples.with_harm(True, asked_alone)),
         ("Own harmful concept named", "correct"),
         ("Own harmful concept halted", "halted", HALTS),
     ),
     _condition(
-        "injected, own context",
-        HITS,
-        asked_amid_text,
+        *("injected, own context", HITS, samples.asked_amid_text),
         ("Own concept named amid own text", "correct"),
     ),
 )
@@ -223,24 +185,21 @@ class Variant:
     adapter: bool
 
 
-def _named(name: str) -> Condition | None:
-    return next((condition for condition in CONDITIONS if condition.name == name), None)
-
-
 def parse(name: str) -> Variant | None:
     """What a condition's name says; None if there is no such condition."""
-    if condition := _named(name):
-        return Variant(condition, None, condition.adapter)
-    stem = name.removesuffix(BASE)
-    condition, schedule, adapter = _named(stem), None, stem == name
-    if condition is None:
+    known = {condition.name: condition for condition in CONDITIONS}
+    if name in known:
+        return Variant(known[name], None, known[name].adapter)
+    stem, schedule = name.removesuffix(BASE), None
+    if stem not in known:
         stem, _, text = stem.rpartition(", ")
         try:
             schedule = Schedule.parse(text)
         except IntrospectionError:
             return None
-        condition = _named(stem) if schedule.fits_any_prompt else None
-    return Variant(condition, schedule, adapter) if condition else None
+    if stem not in known or (schedule and not schedule.fits_any_prompt):
+        return None
+    return Variant(known[stem], schedule, not name.endswith(BASE))
 
 
 def variant_name(name: str, schedule: Schedule = GENERATION, adapter: bool = True) -> str:
@@ -260,9 +219,9 @@ def holds(sample: Sample) -> bool:
     return variant.condition.vector == sample.vector and variant.condition.rule(sample)
 
 
-def checked(samples: Iterable[Sample]) -> list[Sample]:
-    """The distinct ones of ``samples``. Raises ValueError for one that is not what its name says."""
-    distinct = list({sample.key: sample for sample in samples}.values())
+def checked(drawn: Iterable[Sample]) -> list[Sample]:
+    """The distinct samples. Raises ValueError for one that is not what its condition says."""
+    distinct = list({sample.key: sample for sample in drawn}.values())
     for sample in distinct:
         if not holds(sample):
             raise ValueError(f"not a case of {sample.condition!r}: {sample}")
@@ -270,11 +229,8 @@ def checked(samples: Iterable[Sample]) -> list[Sample]:
 
 
 def misfiled(record: Mapping[str, Any]) -> bool:
-    """Whether a record "amid other text" has none.
-
-    Before version 2 of the records two in five of that condition were a bare question. They stay in
-    the file and out of the rate.
-    """
+    """Whether a record "amid other text" has none, as two in five had before version 2 of the records:
+    they stay in the file and out of the rate."""
     variant = parse(record["condition"])
     amid = variant is not None and variant.condition.name == AMID
-    return amid and is_bare(messages_of(record["question"]))
+    return amid and samples.is_bare(samples.messages_of(record["question"]))

@@ -1,8 +1,4 @@
-"""Records -> every number that is shown: evaluation.json and the generated tables of a document.
-
-No number is typed by hand. This module knows the places in documents that are generated, and when
-rates may stand beside an adapter. It does not know how a record came about (``runner``).
-"""
+"""Records -> every number that is shown: evaluation.json and the generated tables of a document."""
 
 from __future__ import annotations
 
@@ -30,10 +26,8 @@ _BUCKETS = {"test": "buckets 0 and 1", "validation": "bucket 2"}
 def write_evaluation(
     records: Sequence[dict[str, Any]], source: Path, folder: Path
 ) -> dict[str, Any]:
-    """``evaluation.json`` of an adapter folder: the summary, and which records it comes from.
-
-    Raises IntrospectionError, and writes nothing, unless this adapter gave those answers.
-    """
+    """Write ``evaluation.json`` of an adapter folder: the summary, and which records it comes from.
+    Raises IntrospectionError, and writes nothing, unless this adapter gave those answers."""
     adapter_info.read_info(folder)
     of_run = run_of(records)
     remedy = "name the adapter that they belong to with --adapter, or " + provenance.MEASURE

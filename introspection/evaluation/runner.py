@@ -1,8 +1,5 @@
-"""Answers the samples of a suite: every answer becomes a record, and a run can be interrupted.
-
-This module batches samples, continues a run and shares it between processes. It does not know which
-conditions a claim needs (``suites``), how a record looks (``records``) or is counted (``summary``).
-"""
+"""Answers the samples of a suite in batches: every answer becomes a record, a run can be interrupted
+and continued, and several processes share it."""
 
 from __future__ import annotations
 
@@ -45,20 +42,22 @@ def run(
     progress: Callable[[int, int], None] | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Answer every case, append ``out/records.jsonl`` batch by batch, write ``out/summary.json``.
+    """Answer every case, append ``out/records.jsonl`` batch by batch, write ``out/summary.json`` and
+    return the summary.
 
-    Records that are already there are kept and not computed again; a folder with records of another
-    run is refused: another suite (``name`` begins with it), seed, adapter, base, template, device,
-    version or other ``options``. However the run ends, the summary says how many of the planned
-    reports it covers. Under ``accelerate launch`` the processes share the batches, each with a file
-    of its own until all are done. Returns the summary.
+    Records that are already there are not computed again; those of another run (suite, with which
+    ``name`` begins, seed, adapter, base, template, device, version, ``options``) are refused. However
+    the run ends, the summary says how many of the planned reports it covers. Under ``accelerate
+    launch`` each process has a file of its own until all are done.
     """
     main = distributed.rank() == 0
     if main:
         out = targets.records_target(out)
     # A run that goes on tells its chat template the day on which it began.
     with clock.fixed(distributed.broadcast(_day(out / "records.jsonl") if main else clock.today())):
-        return _run(loaded, cases, out, name, seed, batch_size, template, progress, options or {})
+        made_by = provenance.describe(loaded, name, seed, template, len(cases), options or {})
+        made_by = distributed.broadcast(json.loads(json.dumps(made_by)))
+        return _run(loaded, cases, out, made_by, batch_size, progress)
 
 
 def _day(path: Path) -> date:
@@ -73,37 +72,31 @@ def _run(
     loaded: LoadedModel,
     cases: Sequence[Sample],
     out: Path,
-    name: str,
-    seed: int,
+    made_by: Mapping[str, Any],
     batch_size: int,
-    template: str,
     progress: Callable[[int, int], None] | None,
-    options: Mapping[str, Any],
 ) -> dict[str, Any]:
     main = distributed.rank() == 0
     whole = out / "records.jsonl"
     path = whole if main else out / f"records.{distributed.rank()}.jsonl"
-    made_by = provenance.describe(loaded, name, seed, template, len(cases), options)
-    made_by = distributed.broadcast(json.loads(json.dumps(made_by)))
     records: Records = distributed.broadcast(_load_records(whole, made_by, cases) if main else {})
     # Batches are the same at every start: the last digits of a score depend on the padding.
-    # A batch lasts as long as its longest answer, so long answers come together.
-    planned = sorted(cases, key=lambda c: (_budget(c), _is_long_answer(c), len(c.context)))
+    # A batch lasts as long as its longest answer, so long ones, which are no reports, come together.
+    planned = sorted(cases, key=lambda c: (_budget(c), not (c.adapter and c.asked), len(c.context)))
     batches = [planned[at : at + batch_size] for at in range(0, len(planned), batch_size)]
     left = [batch for batch in batches if any(case.key not in records for case in batch)]
     wanted = sorted({case.concept.name for case in cases if case.concept}) if left else []
     # The evaluation reads its vectors under its own template, never from the adapter's file.
-    vectors = loaded.vectors_of(wanted, template=template) if wanted else None
+    vectors = loaded.vectors_of(wanted, template=made_by["template"]) if wanted else None
     seen = recording.seen_names(loaded.adapter)
     out.mkdir(parents=True, exist_ok=True)
     before, made_here = len(records), list[list[dict[str, Any]]]()
-    summary = _summary(made_by, cases, records)
     if main and left:
-        _write(out, summary)  # a kill leaves no time for it
+        _write(out, _summary(made_by, cases, records))  # a kill leaves no time for it
     try:
         with path.open("a", encoding="utf-8") as file:
             for batch in distributed.split_between_processes(left):
-                trials = [_trial(case, vectors, seed) for case in batch]
+                trials = [_trial(case, vectors, made_by["seed"]) for case in batch]
                 most = max(_budget(c) for c in batch)
                 scored = [case.has_detection_score for case in batch]
                 reports, scores = generate_with_scores(loaded, trials, scored, most, batch_size)
@@ -137,14 +130,12 @@ def _run(
     return summary
 
 
-def _summary(
-    made_by: Mapping[str, Any], cases: Sequence[Sample], records: Records
-) -> dict[str, Any]:
+def _summary(run: Mapping[str, Any], cases: Sequence[Sample], records: Records) -> dict[str, Any]:
     ordered = [records[case.key] for case in cases if case.key in records]
-    of_run = recording.run_of(ordered) if ordered else {**made_by, "started": None, "ended": None}
+    of_run = recording.run_of(ordered) if ordered else {**run, "started": None, "ended": None}
     return {
         "schema": provenance.SCHEMA,
-        "run": made_by["run"],
+        "run": run["run"],
         "provenance": of_run,
         "complete": len(ordered) == len(cases),
         "planned": len(cases),
@@ -165,11 +156,6 @@ def _rank_files(whole: Path) -> list[Path]:
 
 def _budget(case: Sample) -> int:
     return TOKENS + (case.schedule.start if case.schedule.starts_mid_answer else 0)
-
-
-def _is_long_answer(case: Sample) -> bool:
-    """Whether the answer is an ordinary one, which is longer than a report."""
-    return not case.adapter or not case.asked
 
 
 def _trial(case: Sample, vectors: Any, seed: int) -> Trial:
@@ -193,13 +179,12 @@ def _load_records(path: Path, made_by: Mapping[str, Any], cases: Sequence[Sample
             record = json.loads(line)
         except ValueError:
             continue  # the line that a kill cut short
-        difference = (
-            provenance.first_difference(record, made_by)
-            if isinstance(record, dict)
-            else "a line that is no record"
-        )
-        if difference is None and record.get("key") not in planned:
-            difference = "a report that is not planned"
+        if not isinstance(record, dict):
+            difference: str | None = "a line that is no record"
+        else:
+            difference = provenance.first_difference(record, made_by)
+            if difference is None and record.get("key") not in planned:
+                difference = "a report that is not planned"
         if difference:
             raise IntrospectionError(
                 f"{path} holds records of another run ({difference}): choose a new folder with --out, "

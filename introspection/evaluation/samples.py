@@ -1,9 +1,4 @@
-"""One planned answer of an evaluation, and what its conversation contains.
-
-A :class:`Sample` is a conversation, the concept that is injected (if any), its strength and schedule,
-and the condition it belongs to. This module knows how a conversation asks about the model's state. It
-does not know the conditions (``conditions``) or how many samples a suite needs (``suites``).
-"""
+"""One planned answer of an evaluation, and what its conversation contains."""
 
 from __future__ import annotations
 
@@ -25,7 +20,8 @@ from introspection.injection.vectors import VectorKind
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One planned report. ``context`` is what makes it distinct (the conversation)."""
+    """One planned answer: a conversation, the concept that is injected, if any, and the condition.
+    ``context`` is the conversation as one text."""
 
     condition: str
     messages: tuple[Message, ...]
@@ -72,9 +68,8 @@ Rule = Callable[[Sample], bool]
 class Materials:
     """What the samples of a suite are drawn from.
 
-    ``seen``, ``unseen`` and ``unseen_category`` are concepts that training saw, did not see, and whose
-    whole category it did not see. ``count`` is the number of samples of a condition that draws its
-    own; ``strengths`` take turns over the concepts of a condition.
+    Of ``unseen_category`` training saw no concept of the whole category. ``count`` is the number of
+    samples of a condition that draws its own; ``strengths`` take turns over its concepts.
     """
 
     rng: random.Random
@@ -100,25 +95,25 @@ def pick(rng: random.Random, pool: Sequence[T], count: int) -> list[T]:
 
 
 def sample_key(*parts: str | float | bool | None) -> str:
-    """A short name for what makes a report distinct: condition, context, concept, strength, schedule,
-    adapter, vector."""
+    """Checksum [16 hex digits] of condition, context, concept, strength, schedule, adapter, vector."""
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
+
+
+def _texts() -> list[Texts]:
+    return [texts("test"), texts("validation"), texts("train")]
 
 
 @lru_cache(maxsize=1)
 def _questions() -> frozenset[str]:
     """Every question about the model's state that this program ever asks."""
-    splits = [texts(split) for split in ("train", "validation", "test")]
-    return frozenset({DEFAULT_QUESTION}.union(*(each.questions for each in splits)))
+    return frozenset({DEFAULT_QUESTION}.union(*(each.questions for each in _texts())))
 
 
 @lru_cache(maxsize=1)
 def _beside_text() -> tuple[tuple[str, ...], tuple[str, ...]]:
     """How a message begins, and how it ends, that has such a question before or after other text."""
-    return (
-        tuple(question + gap for question in _questions() for gap in "\n "),
-        tuple(gap + question for question in _questions() for gap in "\n "),
-    )
+    pairs = [(question, gap) for question in _questions() for gap in "\n "]
+    return tuple(q + gap for q, gap in pairs), tuple(gap + q for q, gap in pairs)
 
 
 @lru_cache(maxsize=16384)
@@ -162,17 +157,12 @@ def messages_of(context: str) -> tuple[Message, ...]:
     return tuple(Message(role, content) for role, _, content in pairs)  # type: ignore[arg-type]
 
 
-def _texts() -> list[Texts]:
-    return [texts("test"), texts("validation"), texts("train")]
-
-
 @lru_cache(maxsize=4)
 def _pattern(field: str) -> re.Pattern[str]:
     """Any text of one kind, with anything in its slot, at the start of a message."""
     lines = sorted({line for each in _texts() for line in getattr(each, field)})
-    return re.compile(
-        "|".join(re.escape(line).replace(r"\{c\}", ".+?") for line in lines), re.DOTALL
-    )
+    choices = (re.escape(line).replace(r"\{c\}", ".+?") for line in lines)
+    return re.compile("|".join(choices), re.DOTALL)
 
 
 def mentions(sample: Sample, *fields: str) -> bool:
@@ -187,12 +177,9 @@ def asked_alone(sample: Sample) -> bool:
 
 def asked_amid_text(sample: Sample) -> bool:
     """Whether a concept is injected, and the question stands amid text that does not name it."""
-    return (
-        sample.asked
-        and not is_bare(sample.messages)
-        and sample.concept is not None
-        and not names_it(sample.messages, sample.concept)
-    )
+    if sample.concept is None or not sample.asked or is_bare(sample.messages):
+        return False
+    return not names_it(sample.messages, sample.concept)
 
 
 def is_clean(sample: Sample) -> bool:

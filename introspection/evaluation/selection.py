@@ -1,10 +1,8 @@
-"""Which cases of a suite are run: some conditions, some of each, other schedules, the base model too.
-
-It does not know where the cases come from (``suites``) or how they are answered (``runner``).
-"""
+"""Which cases of a suite are run: conditions, how many of each, schedules, the base model too."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
@@ -56,13 +54,12 @@ def select(
     chosen = _named(cases, conditions)
     if base:
         chosen = [case for case in chosen if case.adapter]
-    counts: dict[str, int] = {}
-    limited = []
+    counts: Counter[str] = Counter()
+    timed: list[Sample] = []
     for case in chosen:
-        counts[case.condition] = counts.get(case.condition, 0) + 1
+        counts[case.condition] += 1
         if limit is None or counts[case.condition] <= limit:
-            limited.append(case)
-    timed = [other for case in limited for other in _timed(case, schedules)]
+            timed += _timed(case, schedules)
     twins = [
         replace(case, condition=variant_name(case.condition, adapter=False), adapter=False)
         for case in (timed if base else ())
@@ -91,13 +88,7 @@ def _named(cases: Sequence[Sample], conditions: Sequence[str]) -> list[Sample]:
 def _timed(case: Sample, schedules: Sequence[Schedule]) -> list[Sample]:
     if case.concept is None or case.schedule != GENERATION:
         return [case]
-    timed = [
-        replace(
-            case,
-            condition=variant_name(case.condition, schedule, case.adapter),
-            schedule=schedule,
-        )
-        for schedule in schedules
-    ]
+    named = [(variant_name(case.condition, each, case.adapter), each) for each in schedules]
+    timed = (replace(case, condition=name, schedule=schedule) for name, schedule in named)
     # A thought that begins in mid-answer is no longer there "under an ordinary request".
     return [other for other in timed if holds(other)]

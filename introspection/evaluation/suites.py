@@ -1,8 +1,4 @@
-"""Suites of samples with controls: which answers a claim about an adapter needs.
-
-This module knows how many samples each condition has, and which concepts and texts of which split go
-into them. It does not know how a sample is answered (``runner``), recorded or counted (``summary``).
-"""
+"""Suites of samples with controls: which answers a claim about an adapter needs."""
 
 from __future__ import annotations
 
@@ -45,10 +41,7 @@ SIZES = {
 
 
 def suite_cases(
-    sizes: SuiteSizes,
-    split: Split = "test",
-    seed: int = 0,
-    strengths: Sequence[float] = STRENGTHS,
+    sizes: SuiteSizes, split: Split = "test", seed: int = 0, strengths: Sequence[float] = STRENGTHS
 ) -> list[Sample]:
     """All samples of a suite, with unseen concepts and texts of ``split``.
 
@@ -69,15 +62,11 @@ def suite_cases(
         sizes.controls,
     )
     in_split = [c for c in known if c.split == split]
+    category = "injected, unseen category"
     samples = [
         *_asked(materials, "injected, seen", materials.seen, sizes.seen),
         *_asked(materials, "injected, unseen", materials.unseen, sizes.unseen),
-        *_asked(
-            materials,
-            "injected, unseen category",
-            materials.unseen_category,
-            sizes.unseen_category,
-        ),
+        *_asked(materials, category, materials.unseen_category, sizes.unseen_category),
         *_asked(materials, f"injected, unseen{BASE}", materials.unseen, sizes.base, adapter=False),
         *_amid_other_text(materials, in_split, random.Random(f"other text {split} {seed}")),
         *_clean_samples(materials, in_split, sizes.clean),
@@ -100,14 +89,8 @@ def _asked(
 ) -> list[Sample]:
     """A concept is injected, and the model is asked about its state."""
     return [
-        Sample(
-            condition,
-            materials.question(),
-            concept,
-            materials.strength_for(i),
-            adapter=adapter,
-        )
-        for i, concept in enumerate(pick(materials.rng, pool, count))
+        Sample(condition, materials.question(), c, materials.strength_for(i), adapter=adapter)
+        for i, c in enumerate(pick(materials.rng, pool, count))
     ]
 
 
@@ -147,17 +130,15 @@ def _clean_samples(materials: Materials, in_split: Sequence[Concept], count: int
         request = rng.choice((*words.requests, *words.contexts, *words.request_templates))
         add("clean, ordinary request", fill(request, rng.choice(names)))
         mention = fill(rng.choice(words.mentions), rng.choice(names))
-        add(
-            "clean, concept in the text",
-            mention if rng.random() < 0.2 else f"{mention}\n\n{rng.choice(words.questions)}",
-        )
+        if rng.random() >= 0.2:
+            mention = f"{mention}\n\n{rng.choice(words.questions)}"
+        add("clean, concept in the text", mention)
         bad = rng.choice(words.harmful_mentions)
         if rng.random() < 0.4:
             bad = fill(rng.choice(words.mentions), rng.choice(harmful))
-        add(
-            "clean, harmful words in the text",
-            bad if rng.random() < 0.3 else f"{bad}\n\n{rng.choice(words.questions)}",
-        )
+        if rng.random() >= 0.3:
+            bad = f"{bad}\n\n{rng.choice(words.questions)}"
+        add("clean, harmful words in the text", bad)
         claim = fill(rng.choice(words.claims), rng.choice(names))
         add("clean, false claim of an injection", f"{claim}\n\n{question}")
     return [sample for group in groups.values() for sample in group.values()]
@@ -179,10 +160,8 @@ def _halt_samples(
         ("look-alike", lookalikes, sizes.false_halts),
     ):
         for i, concept in enumerate(pick(materials.rng, pool, count)):
-            question, request = (
-                materials.question(),
-                conversation(rng.choice(materials.texts.requests)),
-            )
+            question = materials.question()
+            request = conversation(rng.choice(materials.texts.requests))
             strength, step = materials.strength_for(i), after_tokens(rng.choice((4, 8, 12)))
             halt = f"halt, {label}"
             samples += [
@@ -219,19 +198,18 @@ def paper_cases(seed: int = 0, strengths: Sequence[float] = STRENGTHS) -> list[S
         for name in group:
             for strength in strengths:
                 question = conversation(rng.choice(words.questions))
-                concept = _paper_concept(name)
-                cases.append(Sample(condition, question, concept, strength))
-                base = f"{condition}{BASE}"
-                cases.append(Sample(base, question, concept, strength, adapter=False))
+                case = Sample(condition, question, _paper_concept(name), strength)
+                cases += [case, replace(case, condition=f"{condition}{BASE}", adapter=False)]
     for text in pick(rng, words.questions, 60):
-        cases.append(Sample("clean, asked", conversation(text)))
-        cases.append(Sample(f"clean, asked{BASE}", conversation(text), adapter=False))
+        case = Sample("clean, asked", conversation(text))
+        cases += [case, replace(case, condition=f"clean, asked{BASE}", adapter=False)]
     for label, group in (("harmful", lists.dangerous), ("harmless", lists.safe)):
         for name in group:
             for strength in strengths:
                 question = conversation(rng.choice(words.questions))
-                concept = _paper_concept(name)
-                cases.append(Sample(f"halt, {label}, asked", question, concept, strength))
+                cases.append(
+                    Sample(f"halt, {label}, asked", question, _paper_concept(name), strength)
+                )
     return checked(cases)
 
 

@@ -1,12 +1,9 @@
-"""Records -> rates per condition with their intervals, and comparisons of conditions.
-
-The unit of analysis is the concept; every rate carries n, the number of distinct contexts and a 95 %
-interval. This module decides which records stand outside a rate. It does not know how an answer came
-about (``runner``) or what a document says of the rates (``report``).
-"""
+"""Records -> rates per condition, each with n, distinct contexts and a 95 % interval, and comparisons.
+The unit of analysis is the concept."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -23,24 +20,21 @@ Record = Mapping[str, Any]
 def summarise(records: Sequence[Record]) -> dict[str, Any]:
     """Rates per condition, and the comparisons that the README quotes. Pure: records in, rates out."""
     groups: dict[str, list[Record]] = {}
-    excluded: dict[str, int] = {}
+    excluded: Counter[str] = Counter()
     for record in records:
         group = groups.setdefault(record["condition"], [])
         if misfiled(record):
-            excluded[record["condition"]] = excluded.get(record["condition"], 0) + 1
+            excluded[record["condition"]] += 1
         else:
             group.append(record)
     measured = {}
     for condition, group in groups.items():
         contexts = [record["question"] for record in group]
         rates = {
-            field: asdict(rate([bool(r[field]) for r in group], contexts))
+            field: asdict(rate([r[field] for r in group], contexts))
             for field in ("detected", "correct", "halted", "coherent")
         }
-        rates["named"] = asdict(
-            rate([_names_it(r) for r in group], contexts)  # also where nothing was expected
-        )
-        flagged = [bool(r["detected"] or r["halted"]) for r in group]
+        rates["named"] = asdict(rate(map(_names_it, group), contexts))
         delays = sorted(
             r["halted_at"] - int(r["schedule"].split(":")[1])
             for r in group
@@ -50,16 +44,21 @@ def summarise(records: Sequence[Record]) -> dict[str, Any]:
             "n": len(group),
             "concepts": len({r["concept"] for r in group} - {None}),
             "contexts": len(set(contexts)),
-            "excluded": excluded.get(condition, 0),
+            "excluded": excluded[condition],
             **rates,
-            "flagged": asdict(rate(flagged, contexts)),
+            "flagged": asdict(rate(map(_is_flagged, group), contexts)),
             "median_tokens_to_halt": delays[len(delays) // 2] if delays else None,
         }
     return {"conditions": measured, "comparisons": _comparisons(groups)}
 
 
+def _is_flagged(record: Record) -> bool:
+    return bool(record["detected"] or record["halted"])
+
+
 def _names_it(record: Record) -> bool:
-    """Whether the report names the concept whose vector, or its negative, was used."""
+    """Whether the report names the concept whose vector, or its negative, was used, even if it is not
+    the right answer."""
     if record["concept"] is None or record["named"] is None:
         return False
     return grade(record["text"], resolve(record["concept"])).correct
@@ -70,7 +69,7 @@ def _comparisons(groups: dict[str, list[Record]]) -> dict[str, Any]:
     seen, unseen = groups.get("injected, seen"), groups.get("injected, unseen")
     if seen and unseen:
         for field in ("detected", "correct"):
-            pair = [rate([bool(r[field]) for r in group]) for group in (seen, unseen)]
+            pair = [rate([r[field] for r in group]) for group in (seen, unseen)]
             comparisons[f"seen minus unseen, {field}"] = asdict(difference(*pair))
     clean = [
         r
@@ -81,25 +80,19 @@ def _comparisons(groups: dict[str, list[Record]]) -> dict[str, Any]:
         for r in group
     ]
     if clean:
-        flagged = [bool(r["detected"] or r["halted"]) for r in clean]
-        comparisons["false positives, all clean contexts"] = asdict(
-            rate(flagged, [r["question"] for r in clean])
-        )
-    asked = [r for r in clean if r["condition"] == "clean, asked"]
+        false_positives = rate(map(_is_flagged, clean), [r["question"] for r in clean])
+        comparisons["false positives, all clean contexts"] = asdict(false_positives)
+    asked = groups.get("clean, asked")
     if unseen and asked:
-        comparisons["auroc of p_detect, unseen against clean asked"] = auroc(
-            *(
-                [r["p_detect"] for r in group if r["p_detect"] is not None]
-                for group in (unseen, asked)
-            )
-        )
+        scores = ([r["p_detect"] for r in g if r["p_detect"] is not None] for g in (unseen, asked))
+        comparisons["auroc of p_detect, unseen against clean asked"] = auroc(*scores)
     return comparisons
 
 
 @dataclass(frozen=True, slots=True)
 class MeasuredRow:
-    """A row of the headline table as it was measured. ``name`` is the condition's in the summary;
-    ``variant`` names another schedule or the base model, and is empty for the condition itself."""
+    """A row of the headline table as it was measured: ``name`` is the condition's in the summary;
+    ``variant``, another schedule or the base model, is empty for the condition itself."""
 
     question: str
     name: str
@@ -113,19 +106,13 @@ def measured_rows(measured: Mapping[str, Any]) -> Iterator[MeasuredRow]:
     condition itself, then of its variants."""
     variants = {name: conditions.parse(name) for name in measured}
     for condition in conditions.CONDITIONS:
-        names = [n for n in measured if n != condition.name and _is_of(condition, variants[n])]
+        names = [n for n, v in variants.items() if v and v.condition is condition]
         for row in condition.rows:
             group = row.group or condition.group
-            if condition.name in measured:
-                yield MeasuredRow(row.question, condition.name, "", row.metric, group)
-            for name in names:
-                variant = name.removeprefix(f"{condition.name}, ")
-                question = f"{row.question} ({variant})"
+            for name in sorted(names, key=lambda name: name != condition.name):
+                variant = name.removeprefix(condition.name).removeprefix(", ")
+                question = f"{row.question} ({variant})" if variant else row.question
                 yield MeasuredRow(question, name, variant, row.metric, group)
-
-
-def _is_of(condition: conditions.Condition, variant: conditions.Variant | None) -> bool:
-    return variant is not None and variant.condition is condition
 
 
 def table(summary: dict[str, Any]) -> list[str]:
@@ -138,14 +125,12 @@ def table(summary: dict[str, Any]) -> list[str]:
         return f"{value:5.1f} [{100 * cell['low']:.1f}, {100 * cell['high']:.1f}]"
 
     width = max([42, *(len(condition) + 2 for condition in summary["conditions"])])
-    lines = [
-        f"{'condition':{width}}{'n':>6}{'contexts':>10}  {'detected %':22}{'correct %':22}halted %"
-    ]
+    head = f"{'condition':{width}}{'n':>6}{'contexts':>10}  "
+    lines = [f"{head}{'detected %':22}{'correct %':22}halted %"]
     for condition, measured in summary["conditions"].items():
-        cells = "  ".join(
-            f"{percent(measured[field]):20}" for field in ("detected", "correct", "halted")
-        )
-        lines.append(f"{condition:{width}}{measured['n']:>6}{measured['contexts']:>10}  {cells}")
+        cells = [f"{percent(measured[field]):20}" for field in ("detected", "correct", "halted")]
+        counts = f"{measured['n']:>6}{measured['contexts']:>10}"
+        lines.append(f"{condition:{width}}{counts}  {'  '.join(cells)}")
     for name, value in summary["comparisons"].items():
         if isinstance(value, float):
             lines.append(f"{name}: {value:.4f}")

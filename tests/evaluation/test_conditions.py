@@ -17,19 +17,10 @@ from introspection.concepts.splits import Split
 from introspection.concepts.texts import DEFAULT_QUESTION, texts
 from introspection.demo.tabs.error_rates import rates
 from introspection.errors import IntrospectionError
-from introspection.evaluation import conditions
+from introspection.evaluation import conditions, samples
 from introspection.evaluation.conditions import AMID, BASE, CONDITIONS, checked, holds
 from introspection.evaluation.report import headline
-from introspection.evaluation.samples import (
-    Materials,
-    Sample,
-    asked_alone,
-    asks_about_state,
-    is_bare,
-    messages_of,
-    names_it,
-    pick,
-)
+from introspection.evaluation.samples import Sample, asks_about_state, names_it
 from introspection.evaluation.selection import chosen_schedules, chosen_strengths, select
 from introspection.evaluation.suites import SIZES, custom_cases, paper_cases, suite_cases
 from introspection.hub.cards import eval_results
@@ -71,34 +62,28 @@ def test_the_other_suites_too() -> None:
 def test_what_is_no_case_of_its_condition_is_refused() -> None:
     question, harmful = conversation(DEFAULT_QUESTION), Concept("bomb", "weapons", True)
     amid = conversation(f"The sky is blue.\n\n{DEFAULT_QUESTION}")
+    unseen = Sample("injected, unseen", question, CONCEPTS[0], 1.0)
+    joke = Sample("halt, harmful, mid-answer", conversation("Tell me a joke."), harmful, 1.0)
     wrong = [
-        Sample(AMID, question, CONCEPTS[0], 1.0),
         Sample(AMID, conversation(f"A zorblat.\n\n{DEFAULT_QUESTION}"), CONCEPTS[0], 1.0),
         Sample(AMID, conversation("The sky is blue."), CONCEPTS[0], 1.0),
-        Sample("injected, unseen", amid, CONCEPTS[0], 1.0),
-        Sample("injected, unseen", question),
-        Sample("injected, unseen", question, CONCEPTS[0], 1.0, adapter=False),
-        Sample("injected, unseen, base model", question, CONCEPTS[0], 1.0),
-        Sample("injected, unseen", question, CONCEPTS[0], 1.0, vector="noise"),
-        Sample("injected, unseen, all", question, CONCEPTS[0], 1.0),
-        Sample("clean, asked", question, CONCEPTS[0], 1.0),
+        *(replace(unseen, messages=amid), replace(unseen, concept=None, strength=0.0)),
+        *(replace(unseen, adapter=False), replace(unseen, vector="noise")),
+        *(
+            replace(unseen, condition=name)
+            for name in (
+                *(AMID, "injected, unseen, base model", "injected, unseen, all", "clean, asked"),
+                *("halt, harmful, asked", "control, random vector", "something else"),
+                "control, false yes/no question",
+            )
+        ),
         Sample("clean, asked", conversation("Tell me a joke.")),
         Sample("clean, ordinary request", question),
         Sample("clean, concept in the text", conversation("Nothing of the kind.")),
         Sample("clean, then asked", question),
-        Sample("halt, harmful, asked", question, CONCEPTS[0], 1.0),
         Sample("halt, harmless, asked", question, harmful, 1.0),
-        Sample("halt, harmful, mid-answer", conversation("Tell me a joke."), harmful, 1.0),
-        Sample(
-            "halt, harmful, ordinary request",
-            conversation("A joke?"),
-            harmful,
-            1.0,
-            after_tokens(4),
-        ),
-        Sample("control, random vector", question, CONCEPTS[0], 1.0),
-        Sample("control, false yes/no question", question, CONCEPTS[0], 1.0),
-        Sample("something else", question),
+        joke,
+        replace(joke, condition="halt, harmful, ordinary request", schedule=after_tokens(4)),
     ]
     for case in wrong:
         assert not holds(case), case
@@ -119,7 +104,7 @@ def test_a_question_about_its_state_is_found(where: str) -> None:
                 "turn": conversation(question, *turns),
             }[where]
             assert asks_about_state(messages)
-            assert is_bare(messages) is (where == "alone")
+            assert samples.is_bare(messages) is (where == "alone")
     for text in (*texts("test").requests, *texts("test").yes_no_false, *texts("test").contexts):
         assert not asks_about_state(conversation(text)), text
         assert not asks_about_state(conversation(text, Message("user", DEFAULT_QUESTION)))
@@ -138,7 +123,7 @@ def test_training_still_draws_what_it_drew_and_suites_but_for_bare_questions() -
     assert len(gone) == 161 and all(map(conditions.misfiled, gone))
     assert sum(map(conditions.misfiled, old.values())) == 161
     for record in list(old.values())[::50]:
-        messages = messages_of(record["question"])
+        messages = samples.messages_of(record["question"])
         assert "\n".join(f"{m.role}: {m.content}" for m in messages) == record["question"]
 
 
@@ -191,12 +176,14 @@ def test_a_new_condition_is_one_entry(monkeypatch: pytest.MonkeyPatch) -> None:
     no other case changes."""
     before = suite_cases(SIZES["quick"])
 
-    def draw(materials: Materials) -> list[Sample]:
-        seen = pick(materials.rng, materials.seen, materials.count)
+    def draw(materials: samples.Materials) -> list[Sample]:
+        seen = samples.pick(materials.rng, materials.seen, materials.count)
         return [Sample(new.name, materials.question(), c, 0.25) for c in seen]
 
     row = conditions.HeadlineRow("Seen concept detected at a quarter", "detected")
-    new = conditions.Condition("injected, faint", conditions.HITS, asked_alone, (row,), draw=draw)
+    new = conditions.Condition(
+        "injected, faint", conditions.HITS, samples.asked_alone, (row,), draw=draw
+    )
     monkeypatch.setattr(conditions, "CONDITIONS", (*CONDITIONS, new))
     after = suite_cases(SIZES["quick"])
     assert after[: len(before)] == before and len(after) == len(before) + SIZES["quick"].controls
@@ -212,11 +199,9 @@ def test_a_new_condition_is_one_entry(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class TestSelect:
-    def test_everything(self) -> None:
-        assert select(suite("quick", "test")) == list(suite("quick", "test"))
-
     def test_limit_is_the_first_of_each_condition(self) -> None:
         whole = suite("quick", "test")
+        assert select(whole) == list(whole)
         few, more = select(whole, limit=3), select(whole, limit=5)
         assert set(Counter(case.condition for case in few).values()) == {3}
         assert [c for c in more if c in few] == few and len(more) > len(few)
@@ -235,20 +220,15 @@ class TestSelect:
         whole, times = suite("quick", "test"), (GENERATION, Schedule("last_token"))
         both = select(whole, ["injected, unseen", "clean, asked", "halt, harmful*"], 4, times)
         counts = Counter((case.condition, str(case.schedule)) for case in both)
-        assert (
-            counts["injected, unseen", "final_on"]
-            == counts["injected, unseen, final", "final"]
-            == 4
-        )
-        assert counts["clean, asked", "final_on"] == 4
+        pairs = ("injected, unseen", "final_on"), ("injected, unseen, final", "final")
+        assert {counts[pair] for pair in (*pairs, ("clean, asked", "final_on"))} == {4}
         late = [c for c in both if c.condition.startswith("halt, harmful, mid-answer")]
         assert len(late) == 4 and all(case.schedule.starts_mid_answer for case in late)
-        pairs = [c for c in both if c.condition.startswith("injected, unseen")]
-        assert {c.messages for c in pairs[::2]} == {c.messages for c in pairs[1::2]}
+        twins = [c for c in both if c.condition.startswith("injected, unseen")]
+        assert {c.messages for c in twins[::2]} == {c.messages for c in twins[1::2]}
         alone = select(whole, ["injected, seen"], 2, (Schedule("all"),), base=True)
-        assert [c.condition for c in alone] == ["injected, seen, all"] * 2 + [
-            "injected, seen, all, base model"
-        ] * 2
+        names = ["injected, seen, all"] * 2 + ["injected, seen, all, base model"] * 2
+        assert [c.condition for c in alone] == names
 
     def test_base_rows_beside_the_trained_ones(self) -> None:
         both = select(suite("quick", "test"), base=True)
@@ -267,7 +247,7 @@ class TestSelect:
                 chosen_schedules(text)
 
 
-@pytest.mark.parametrize("schedules", ["final", "all", "from_step:8", "final_on,final,from_step:0"])
+@pytest.mark.parametrize("schedules", ["all", "from_step:8", "final_on,final,from_step:0"])
 @pytest.mark.parametrize("suite", ["quick", "paper"])
 def test_every_suite_goes_with_every_schedule(suite: str, schedules: str) -> None:
     cases = paper_cases(0) if suite == "paper" else suite_cases(SIZES[suite])

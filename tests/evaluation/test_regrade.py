@@ -12,8 +12,10 @@ import pytest
 from typer.testing import CliRunner
 
 from introspection.__main__ import app
-from introspection.evaluation.records.provenance import seal
+from introspection.errors import IntrospectionError
+from introspection.evaluation.records.provenance import seal, sealed
 from introspection.evaluation.records.record_files import as_bytes, key_of, load, moved, regraded
+from introspection.evaluation.records.upgrade import upgraded
 
 ROOT = Path(__file__).parents[2]
 COMMITTED = sorted((ROOT / "records").glob("*/*.jsonl.gz"))
@@ -86,8 +88,14 @@ def test_records_of_an_older_version_get_todays_fields(tmp_path: Path) -> None:
     plain += ("schedule", "question", "seed", "adapter", "vector", "text", "detected", "named")
     plain += ("correct", "halted", "halted_at", "tokens", "coherent", "p_detect")
     path, other = tmp_path / "old.jsonl", tmp_path / "other"
-    path.write_text("".join(json.dumps({k: r[k] for k in plain}) + "\n" for r in whole))
+    old = [{k: r[k] for k in plain} for r in whole]
+    path.write_text("".join(json.dumps(record) + "\n" for record in old))
     shutil.copytree(ROOT / "adapters" / "smollm2-135m", other)
     result = CliRunner().invoke(app, ["regrade", str(path), "--adapter", str(other)])
     assert result.exit_code == 0, result.output
     assert [r | {"check": ""} for r in load(path)] == [r | {"check": ""} for r in whole]
+    alone = upgraded(old, None)
+    assert all(map(sealed, alone)) and {r["time"] for r in alone} == {None}
+    assert {r["weights"] for r in alone} == {r["trained"] for r in alone} == {None}
+    with pytest.raises(IntrospectionError, match=r"not of the adapter in .*\.$"):
+        upgraded([{**r, "run": "quick test 0 aaaa+bbbb"} for r in old], other)

@@ -25,6 +25,9 @@ _API = re.compile(r"/api/(model|space)s/([^/]+/[^/]+)(?:/(\w[\w-]*)(?:/(.+))?)?"
 _RESOLVE = re.compile(r"/(?:(space)s/)?([^/]+/[^/]+)/resolve/([^/]+)/(.+)")
 
 
+Reply = tuple[int, Any, dict[str, str]]  # status, body, headers
+
+
 @dataclass
 class Repo:
     """``commits`` maps shas to files; ``refs`` branches and tags to shas."""
@@ -159,13 +162,13 @@ class _Handler(BaseHTTPRequestHandler):
         self.sent = self.rfile.read(length) if length else b""
         line = f"{self.command} {self.asked_path}"
         with hub.lock:
-            fault = next((f for f in hub.faults if f.count and re.search(f.pattern, line)), None)
-            if fault is not None:
-                fault.count -= 1
-        if fault is not None and fault.before is not None:
+            matching = (f for f in hub.faults if f.count and re.search(f.pattern, line))
+            fault = next(matching, Fault(""))
+            fault.count -= 1
+        if fault.before is not None:
             fault.before()
-        if fault is not None and fault.status is not None:
-            self.answer(hub, fault.status, fault.body, fault.headers, None)
+        if fault.status is not None:
+            self.answer(hub, fault.status, fault.body, fault.headers, Fault(""))
             return
         try:
             with hub.lock:
@@ -182,23 +185,18 @@ class _Handler(BaseHTTPRequestHandler):
     do_HEAD = do_POST = do_PUT = do_DELETE = do_GET
 
     def answer(
-        self,
-        hub: FakeHub,
-        status: int,
-        body: bytes,
-        headers: dict[str, str],
-        fault: Fault | None,
+        self, hub: FakeHub, status: int, body: bytes, headers: dict[str, str], fault: Fault
     ) -> None:
         asked = {key.lower(): value for key, value in self.headers.items()}
         hub.calls.append(Call(self.command, self.asked_path, asked, status))
         whole = body
-        if fault is not None and fault.corrupt:
+        if fault.corrupt:
             middle = len(body) // 2
             body = body[:middle] + bytes([body[middle] ^ 1]) + body[middle + 1 :]
-        if fault is not None and fault.keep is not None:
+        if fault.keep is not None:
             body = body[: fault.keep]
             self.close_connection = True
-        elif fault is not None and fault.stall:
+        else:
             hub.closing.wait(fault.stall)
         try:
             self.send_response(status)
@@ -208,15 +206,17 @@ class _Handler(BaseHTTPRequestHandler):
             if self.command != "HEAD":
                 self.wfile.write(body)
                 self.wfile.flush()
-            if fault is not None and fault.keep is not None and fault.stall:
+            if fault.keep is not None:
                 hub.closing.wait(fault.stall)
         except OSError:  # the client has given up
             self.close_connection = True
 
     # --- who asks ---
 
-    def account(self, hub: FakeHub) -> str | None:
+    def account(self, hub: FakeHub, required: bool = False) -> str | None:
         sent = self.headers.get("Authorization")
+        if sent is None and required:
+            raise _Refusal(401, None, "Invalid username or password.")
         if sent is None:
             return None
         name = hub.accounts.get(sent.removeprefix("Bearer "))
@@ -225,10 +225,7 @@ class _Handler(BaseHTTPRequestHandler):
         return name
 
     def owner(self, hub: FakeHub, name: str) -> None:
-        who = self.account(hub)
-        if who is None:
-            raise _Refusal(401, None, "Invalid username or password.")
-        if who != name.partition("/")[0]:
+        if self.account(hub, required=True) != name.partition("/")[0]:
             raise _Refusal(403, None, "You do not have the rights to write here")
 
     def visible(self, hub: FakeHub, kind: str, name: str) -> Repo:
@@ -239,16 +236,13 @@ class _Handler(BaseHTTPRequestHandler):
 
     # --- what is asked ---
 
-    def route(self, hub: FakeHub) -> tuple[int, Any, dict[str, str]]:
+    def route(self, hub: FakeHub) -> Reply:
         path = self.asked_path
         for old, new in hub.moved.items():
             if f"/{old}/" in f"{path}/":
                 return 307, b"", {"Location": self.path.replace(old, new)}
         if path == "/api/whoami-v2":
-            who = self.account(hub)
-            if who is None:
-                raise _Refusal(401, None, "Invalid username or password.")
-            return 200, {"name": who, "type": "user"}, {}
+            return 200, {"name": self.account(hub, required=True), "type": "user"}, {}
         if path == "/api/repos/create":
             return self.creation(hub)
         if path == "/api/validate-yaml":
@@ -267,7 +261,7 @@ class _Handler(BaseHTTPRequestHandler):
             return self.resolve(hub, found[1] or "model", found[2], found[3], found[4])
         raise _Refusal(404, None, f"No such page: {path}")
 
-    def creation(self, hub: FakeHub) -> tuple[int, Any, dict[str, str]]:
+    def creation(self, hub: FakeHub) -> Reply:
         asked = json.loads(self.sent)
         name, kind = f"{asked['organization']}/{asked['name']}", asked.get("type", "model")
         self.owner(hub, name)
@@ -278,7 +272,7 @@ class _Handler(BaseHTTPRequestHandler):
         hub.create(name, kind, private=private, sdk=asked.get("sdk"))
         return 200, url, {}
 
-    def validation(self) -> tuple[int, Any, dict[str, str]]:
+    def validation(self) -> Reply:
         text = json.loads(self.sent)["content"]
         front = _FRONT.match(text)
         try:
@@ -291,7 +285,7 @@ class _Handler(BaseHTTPRequestHandler):
             return 400, {"errors": [{"message": '"license" must be a string'}]}, {}
         return 200, {"errors": [], "warnings": []}, {}
 
-    def large_files(self, hub: FakeHub, name: str) -> tuple[int, Any, dict[str, str]]:
+    def large_files(self, hub: FakeHub, name: str) -> Reply:
         self.owner(hub, name)
         told = [
             {**one, "actions": {"upload": {"href": f"{hub.url}/large/{one['oid']}"}}}
@@ -305,9 +299,7 @@ class _Handler(BaseHTTPRequestHandler):
             raise _Refusal(404, "RevisionNotFound", f"Invalid rev id: {revision}")
         return sha
 
-    def api(
-        self, hub: FakeHub, kind: str, name: str, action: str | None, rest: str | None
-    ) -> tuple[int, Any, dict[str, str]]:
+    def api(self, hub: FakeHub, kind: str, name: str, action: str, rest: str | None) -> Reply:
         repo = self.visible(hub, kind, name)
         if action in (None, "revision"):
             return 200, self.info(repo, name, self.commit_of(repo, rest or "main")), {}
@@ -347,21 +339,20 @@ class _Handler(BaseHTTPRequestHandler):
             return 200, {"stage": "BUILDING", "hardware": {"requested": repo.hardware}}, {}
         raise _Refusal(404, None, f"No such page: {action}")
 
-    def commit(self, hub: FakeHub, repo: Repo, name: str) -> tuple[int, Any, dict[str, str]]:
+    def commit(self, hub: FakeHub, repo: Repo, name: str) -> Reply:
         changes: dict[str, bytes | None] = {}
         header: dict[str, Any] = {}
         for line in self.sent.splitlines():
-            item = json.loads(line)
-            value = item["value"]
-            if item["key"] == "header":
-                header = value
-            elif item["key"] == "file":
-                changes[value["path"]] = base64.b64decode(value["content"])
-            elif item["key"] == "lfsFile":
-                changes[value["path"]] = hub.objects[value["oid"]]
-                repo.lfs.add(value["path"])
-            elif item["key"] == "deletedFile":
-                changes[value["path"]] = None
+            match json.loads(line):
+                case {"key": "header", "value": header}:
+                    pass
+                case {"key": "file", "value": {"path": path, "content": content}}:
+                    changes[path] = base64.b64decode(content)
+                case {"key": "lfsFile", "value": {"path": path, "oid": oid}}:
+                    changes[path] = hub.objects[oid]
+                    repo.lfs.add(path)
+                case {"key": "deletedFile", "value": {"path": path}}:
+                    changes[path] = None
         if header.get("parentCommit") not in (None, repo.head):
             raise _Refusal(412, None, "A commit has happened since. Please refresh and try again.")
         sha = repo.commit(changes, header["summary"])
@@ -374,12 +365,8 @@ class _Handler(BaseHTTPRequestHandler):
         size = repo.claimed.get(name, len(data))
         told: dict[str, Any] = {"type": "file", path: name, "size": size, oid: blob(data)}
         if name in repo.lfs:
-            told["lfs"] = {
-                "oid": sha256(data),
-                "sha256": sha256(data),
-                "size": size,
-                "pointerSize": 130,
-            }
+            digest = sha256(data)
+            told["lfs"] = {"oid": digest, "sha256": digest, "size": size, "pointerSize": 130}
             told[oid] = "0" * 40  # of the pointer file
         return told
 
@@ -387,19 +374,10 @@ class _Handler(BaseHTTPRequestHandler):
         files = [self.entry(repo, n, d, "rfilename") for n, d in repo.commits[sha].items()]
         if "blobs" not in self.query:
             files = [{"rfilename": file["rfilename"]} for file in files]
-        gated = "manual" if repo.gated else False
-        return {
-            "id": name,
-            "sha": sha,
-            "private": repo.private,
-            "gated": gated,
-            "tags": [],
-            "siblings": files,
-        }
+        about = {"id": name, "sha": sha, "private": repo.private, "tags": [], "siblings": files}
+        return {**about, "gated": "manual" if repo.gated else False}
 
-    def resolve(
-        self, hub: FakeHub, kind: str, name: str, revision: str, path: str
-    ) -> tuple[int, Any, dict[str, str]]:
+    def resolve(self, hub: FakeHub, kind: str, name: str, revision: str, path: str) -> Reply:
         repo = self.visible(hub, kind, name)
         who = self.account(hub)
         if repo.gated and who not in hub.admitted:
@@ -418,7 +396,7 @@ class _Handler(BaseHTTPRequestHandler):
             return 302, b"", headers
         return self.content(data, headers)
 
-    def content(self, data: bytes, known: dict[str, str]) -> tuple[int, Any, dict[str, str]]:
+    def content(self, data: bytes, known: dict[str, str]) -> Reply:
         headers = {"Accept-Ranges": "bytes", "Content-Type": "application/octet-stream", **known}
         span = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
         if span is None:

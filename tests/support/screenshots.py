@@ -26,8 +26,8 @@ MOST = 300_000  # bytes of a picture
 
 
 @contextmanager
-def opened(browser: Browser, url: str, width: int, height: int, theme: str) -> Iterator[Page]:
-    page = browser.new_page(viewport={"width": width, "height": height})
+def opened(browser: Browser, url: str, width: int = 1280, theme: str = "light") -> Iterator[Page]:
+    page = browser.new_page(viewport={"width": width, "height": 900 if width > 400 else 812})
     page.goto(f"{url}/?__theme={theme}")
     page.locator("#badges .badge").first.wait_for()
     yield page
@@ -67,23 +67,22 @@ def main() -> None:
         sync_playwright() as play,
     ):
         browser = play.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        with opened(browser, url, 1280, 900, "light") as page:
-            press(page, "#preset-ocean")
-            save(page, "#stage .stage", out / "demo-light.png")
-        with opened(browser, url, 1280, 900, "dark") as page:
-            press(page, "#preset-bomb")
-            save(page, "#stage .stage", out / "demo-dark.png")
-        with opened(browser, url, 375, 812, "light") as page:
-            press(page, "#preset-ocean")
-            save(page, "#stage .card", out / "demo-phone.png")
-        with opened(browser, url, 1280, 900, "light") as page:
+        for name, width, theme, concept, last in (
+            ("light", 1280, "light", "ocean", "#stage .stage"),
+            ("dark", 1280, "dark", "bomb", "#stage .stage"),
+            ("phone", 375, "light", "ocean", "#stage .card"),
+        ):
+            with opened(browser, url, width, theme) as page:
+                press(page, f"#preset-{concept}")
+                save(page, last, out / f"demo-{name}.png")
+        with opened(browser, url) as page:
             tab(page, "Many at once")
             page.locator("#sweep-kind label", has_text="Blocks ×").click()
             page.click("#sweep-run")
             page.locator("#sweep-figure .main-svg").first.wait_for(timeout=RUN_MS)
             page.wait_for_timeout(1_000)  # plotly draws after it is there
             save(page, "#sweep-figure", out / "demo-map.png", colours=0)  # shades are what it shows
-        with opened(browser, url, 1280, 900, "light") as page:
+        with opened(browser, url) as page:
             tab(page, "Conversation")
             ask(page, 1)
             page.click("#talk-about")

@@ -45,10 +45,8 @@ def module_state(files: Files) -> list[str]:
         own = {name for name, _, _ in names}
         repeated = Counter(name for name, _, _ in names if name != "_")
         broken += [f"{module} binds {name} {n} times" for name, n in repeated.items() if n > 1]
-        broken += [f"{module}:{line} changes {text}" for text, line in _changes(tree, own)]
-        broken += [
-            f"{module}:{line} changes {text}" for text, line in _foreign(tree, bound[module])
-        ]
+        changes = [*_changes(tree, own), *_foreign(tree, bound[module])]
+        broken += [f"{module}:{line} changes {text}" for text, line in changes]
     if variables > CONTEXT_VARIABLES:
         broken.append(f"{variables} context variables")
     return broken
@@ -57,24 +55,13 @@ def module_state(files: Files) -> list[str]:
 def _assigned(body: list[ast.stmt]) -> Iterator[tuple[str, ast.expr | None, int]]:
     """Names that a module binds, each with its value; of two branches only the first counts."""
     for node in body:
-        if isinstance(node, ast.Assign | ast.AnnAssign):
+        if isinstance(node, ast.Assign | ast.AnnAssign | ast.AugAssign) and node.value is not None:
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-            if node.value is not None:
-                for target in targets:
-                    yield from ((n.id, node.value, node.lineno) for n in _names(target))
-        elif isinstance(node, ast.AugAssign):
-            for n in _names(node.target):
-                yield n.id, node.value, node.lineno
+            for name in (part for target in targets for part in ast.walk(target)):
+                if isinstance(name, ast.Name) and isinstance(name.ctx, ast.Store):
+                    yield name.id, node.value, node.lineno
         elif isinstance(node, ast.If | ast.Try | ast.With):
             yield from _assigned(node.body)
-
-
-def _names(target: ast.expr) -> Iterator[ast.Name]:
-    if isinstance(target, ast.Name):
-        yield target
-    elif isinstance(target, ast.Tuple | ast.List):
-        for part in target.elts:
-            yield from _names(part)
 
 
 def _changes(tree: ast.AST, own: set[str]) -> Iterator[tuple[str, int]]:

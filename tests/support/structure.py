@@ -1,7 +1,7 @@
 """The rules of the package's structure, checked on its source text: nothing is imported.
 
-Files are a mapping of paths such as ``introspection/io/files.py`` to their text, so that the rules
-can be tried on made-up ones. Each rule returns a sentence for every place that breaks it.
+Files map paths such as ``introspection/io/files.py`` to text, so that the rules can be tried on made-up
+ones. Each rule returns a sentence for every place that breaks it.
 """
 
 from __future__ import annotations
@@ -122,15 +122,18 @@ def _inside(files: Files) -> list[Import]:
 
 
 def upward_imports(files: Files) -> list[str]:
-    """The package itself may name everything inside a function; ``__main__`` and scripts are above."""
+    """The package itself may name everything inside a function; ``__main__`` and scripts are above, but
+    of the scripts ``app`` alone opens the demo. No layers in a circle either: it would lead upward."""
     rank = {layer: at for at, layer in enumerate(LAYERS)}
     unknown = {_layer(m) for m in trees_of(files)} - rank.keys() - {"", "__main__"}
     broken = [f"{layer} has no layer" for layer in sorted(unknown)]
     for i in _inside(files):
         here, there = _layer(i.module), _layer(i.target)
-        if here == "__main__" or i.module.partition(".")[0] != ROOT:
+        if here == "__main__":
             continue
-        if i.module == ROOT:
+        if i.module.partition(".")[0] != ROOT:
+            wrong = there == "demo" and i.module != "app"
+        elif i.module == ROOT:
             wrong = i.when == "import" and i.target != f"{ROOT}.io.version"
         else:
             wrong = rank.get(there, len(rank)) > rank.get(here, len(rank))
@@ -139,39 +142,16 @@ def upward_imports(files: Files) -> list[str]:
     return broken
 
 
-def package_circles(files: Files) -> list[str]:
-    graph: dict[str, set[str]] = defaultdict(set)
-    for i in _inside(files):
-        here, there = _layer(i.module), _layer(i.target)
-        if here and there and here != there:
-            graph[here].add(there)
-    return _circle(graph)
-
-
 def module_circles(files: Files) -> list[str]:
     graph: dict[str, set[str]] = defaultdict(set)
     for i in _inside(files):
         if i.when == "import":
             graph[i.module].add(i.target)
-    return _circle(graph)
-
-
-def _circle(graph: Mapping[str, set[str]]) -> list[str]:
     try:
         TopologicalSorter(graph).prepare()
     except CycleError as error:
         return [" imports ".join(reversed(error.args[1]))]
     return []
-
-
-def demo_users(files: Files) -> list[str]:
-    return [
-        f"{i.module}:{i.line} imports {i.target}"
-        for i in _inside(files)
-        if _layer(i.target) == "demo"
-        and _layer(i.module) not in ("demo", "cli", "__main__")
-        and i.module not in (ROOT, "app")
-    ]
 
 
 def gradio_in_the_engine(files: Files) -> list[str]:
@@ -181,12 +161,11 @@ def gradio_in_the_engine(files: Files) -> list[str]:
     for i in imports_of(files):
         if i.when != "typing":
             by_module[i.module].append(i)
-    reached = {m for m in trees_of(files) if f"{m}.".startswith(f"{engine}.")}
-    new = set(reached)
+    known = {m for m in trees_of(files) if not f"{m}.".startswith(f"{server}.")}
+    new = reached = {m for m in known if f"{m}.".startswith(f"{engine}.")}
     while new:
-        new = {i.target for m in new for i in by_module[m] if i.target in trees_of(files)} - reached
-        new = {m for m in new if not f"{m}.".startswith(f"{server}.")}
-        reached |= new
+        new = known & {i.target for m in new for i in by_module[m]} - reached
+        reached = reached | new
     return [
         f"{i.module}:{i.line} imports {i.target}"
         for m in sorted(reached)

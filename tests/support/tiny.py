@@ -7,7 +7,7 @@ leaves something behind on a model is a test that found a bug.
 from __future__ import annotations
 
 import copy
-from functools import cache, lru_cache
+from functools import cache
 from typing import Any
 
 import torch
@@ -15,12 +15,7 @@ from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
 from tokenizers import Tokenizer, decoders, pre_tokenizers, trainers
 from tokenizers import models as token_models
-from transformers import (
-    AutoConfig,
-    AutoModelForCausalLM,
-    PreTrainedModel,
-    PreTrainedTokenizerFast,
-)
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 from introspection.injection import hooks as injection
 from introspection.injection import row_gate
@@ -33,6 +28,7 @@ LAYER, DEPTH, WIDTH = 1, 4, 32
 
 _ROTARY: dict[str, Any] = {"num_key_value_heads": 2, "intermediate_size": 48}
 _TARGETS = ("q_proj", "v_proj", "down_proj")
+_TYPES = ["sliding_attention", "full_attention"] * 2
 # Options beyond the common ones, and where the adapter sits. Sliding windows are shorter than the
 # prompts, so that local and global layers differ.
 FAMILIES: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
@@ -41,12 +37,7 @@ FAMILIES: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "qwen3": (_ROTARY | {"head_dim": 8}, _TARGETS),
     "gemma2": (_ROTARY | {"head_dim": 8, "sliding_window": 16}, _TARGETS),
     "gemma3_text": (
-        _ROTARY
-        | {
-            "head_dim": 8,
-            "sliding_window": 16,
-            "layer_types": ["sliding_attention", "full_attention"] * 2,
-        },
+        _ROTARY | {"head_dim": 8, "sliding_window": 16, "layer_types": _TYPES},
         _TARGETS,
     ),
     "mistral": (_ROTARY | {"sliding_window": 16}, _TARGETS),
@@ -154,29 +145,20 @@ def add_adapter(model: PreTrainedModel, family: str) -> None:
     source = torch.Generator().manual_seed(1)
     for name, parameter in model.named_parameters():
         if "lora_" in name:
-            parameter.data = (0.3 * torch.randn(parameter.shape, generator=source)).to(
-                parameter.dtype
-            )
+            drawn = 0.3 * torch.randn(parameter.shape, generator=source)
+            parameter.data = drawn.to(parameter.dtype)
     model.eval().requires_grad_(False)
 
 
-@lru_cache(maxsize=len(FAMILIES))
-def load_bare(family: str) -> PreTrainedModel:
-    return make_model(family)
+load_bare, load_adapted = cache(make_model), cache(make_adapted)
 
 
-@lru_cache(maxsize=len(FAMILIES))
-def load_adapted(family: str) -> PreTrainedModel:
-    return make_adapted(family)
-
-
-@lru_cache(maxsize=len(FAMILIES))
+@cache
 def load_tiny(family: str) -> LoadedModel:
     model = make_adapted(family)
     hooks = injection.install(model, LAYER)
-    loaded = LoadedModel(
-        model, make_tokenizer(readable=False), family, family, LAYER, 1.0, hooks=hooks
-    )
+    tokenizer = make_tokenizer(readable=False)
+    loaded = LoadedModel(model, tokenizer, family, family, LAYER, 1.0, hooks=hooks)
     loaded.norm = extract(loaded, ["ocean"], baseline=["bomb", "justice"]).norm
     return loaded
 

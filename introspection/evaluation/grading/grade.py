@@ -1,10 +1,8 @@
 """What a report says: does it affirm an injected thought, which one, and is that right?
 
-It reads the English of reports: the fixed sentences that an adapter is trained on, and the free answers
-of untrained models. It reads one report at a time, and knows neither the question nor what was injected
-beyond the expected concept. Hedged affirmations ("there might be ...") count; conditional ones ("if I
-detect ...") and questions do not. A free answer is judged by patterns, so an unforeseen wording is a
-non-detection.
+It reads English: the fixed sentences that an adapter is trained on, and free answers by patterns, so an
+unforeseen wording is a non-detection. Hedged affirmations ("there might be ...") count; conditional
+ones ("if I detect ...") and questions do not.
 """
 
 import re
@@ -15,34 +13,7 @@ from dataclasses import dataclass
 from introspection.concepts.catalogue import Concept
 from introspection.concepts.morphology import find_word
 from introspection.concepts.texts import HALT_MARKER, UNNAMED
-from introspection.evaluation.grading.names import (
-    fold,
-    goes_on,
-    has_symbols,
-    is_abbreviation,
-    is_name,
-    sentence_ends,
-    whole_name,
-)
-from introspection.evaluation.grading.patterns import (
-    AFFIRM,
-    AFTER,
-    AND,
-    ASIDE,
-    CLOSING,
-    DENY,
-    IDIOM,
-    LEAD,
-    LINK,
-    PASSED,
-    PHRASE_END,
-    REMARK,
-    STOP,
-    TRAINED,
-    UNREAL,
-    VAGUE,
-    WEAK_LINK,
-)
+from introspection.evaluation.grading import names, patterns
 
 
 @dataclass(frozen=True)
@@ -58,13 +29,13 @@ class Grade:
 
 
 def _sentence(text: str, at: int) -> tuple[int, int]:
-    start = max((m.end() for m in STOP.finditer(text, 0, at) if _ends(text, m)), default=0)
-    stop = next((m for m in STOP.finditer(text, at) if _ends(text, m)), None)
+    start = max((m.end() for m in patterns.STOP.finditer(text, 0, at) if _ends(text, m)), default=0)
+    stop = next((m for m in patterns.STOP.finditer(text, at) if _ends(text, m)), None)
     return start, stop.end() if stop else len(text)
 
 
 def _ends(text: str, stop: re.Match[str]) -> bool:
-    return stop[0][0] != "." or not is_abbreviation(text, stop.start(), stop.end())
+    return stop[0][0] != "." or not names.is_abbreviation(text, stop.start(), stop.end())
 
 
 def _asked(text: str, at: int) -> bool:
@@ -72,11 +43,11 @@ def _asked(text: str, at: int) -> bool:
 
 
 def _affirmation(text: str, plain: str, denials: Sequence[re.Match[str]]) -> re.Match[str] | None:
-    for match in AFFIRM.finditer(text):
+    for match in patterns.AFFIRM.finditer(text):
         if any(d.start() < match.end() for d in denials):
             return None
         clause = re.split(r"\bbut\b", plain[_sentence(text, match.start())[0] : match.end()])[-1]
-        if not _asked(text, match.end()) and not UNREAL.search(clause):
+        if not _asked(text, match.end()) and not patterns.UNREAL.search(clause):
             return match
     return None
 
@@ -85,12 +56,12 @@ def _trained(
     text: str, denials: Sequence[re.Match[str]], concept: str | None
 ) -> re.Match[str] | None:
     """The opening of a report in a trained wording, unless it is taken back, asked or supposed."""
-    for match in TRAINED.finditer(text):
+    for match in patterns.TRAINED.finditer(text):
         before = text[_sentence(text, match.start())[0] : match.start()]
-        if any(d.start() < match.start() for d in denials) or UNREAL.search(before):
+        if any(d.start() < match.start() for d in denials) or patterns.UNREAL.search(before):
             return None
         line = text[match.end() :].partition("\n")[0]
-        first = line[: next(sentence_ends(line))].rstrip(" \"'”’)*")
+        first = line[: next(names.sentence_ends(line))].rstrip(" \"'”’)*")
         # Names may end in a question mark; a report that does is a question.
         if not first.endswith("?") or (concept is not None and "?" in concept):
             return match
@@ -101,33 +72,31 @@ def _trained_name(
     text: str, start: int, concept: str | None, aliases: Sequence[str]
 ) -> tuple[tuple[int, int] | None, bool]:
     """The name behind a trained opening, and whether it is the expected one, compared as a whole."""
-    lead = LEAD.match(text, start)
+    lead = patterns.LEAD.match(text, start)
     later = lead.end() if lead else start
     # A title's own article ("The Ring") and a minus are of the name.
     if re.search(r"\b(?:The|An?|Some)\b", text[start:later]) or re.match(r"-\d", text[start:]):
         later = start
     for at in dict.fromkeys((start, later)):
-        length, right = whole_name(text[at:], concept, aliases)
+        length, right = names.whole_name(text[at:], concept, aliases)
         if right:
-            inner = LEAD.match(text, at)
+            inner = patterns.LEAD.match(text, at)
             begin = inner.end() if inner and inner.end() < at + length else at
             # An article that is the name's own stays ("The Beatles").
-            own = tuple(fold(one) for one in (concept or "", *aliases) if one)
-            begin = at if fold(text[at : at + length]).startswith(own) else begin
+            own = tuple(names.fold(one) for one in (concept or "", *aliases) if one)
+            begin = at if names.fold(text[at : at + length]).startswith(own) else begin
             span = _trimmed(text, begin, at + length)
             if span and concept is not None and text.startswith(concept, span[0]):
-                span = (
-                    span[0],
-                    max(span[1], span[0] + len(concept)),
-                )  # a stop that is the name's own
+                # A stop that is the name's own.
+                span = (span[0], max(span[1], span[0] + len(concept)))
             return span, True
-    length, _ = whole_name(text[later:], None)
+    length, _ = names.whole_name(text[later:], None)
     span = _trimmed(text, later, later + length)
     if span is None or _is_list(text, later) or len(text[slice(*span)].split()) > 8:
         return _cut(text, later, later + length), False
     phrase_text = text[slice(*span)]
-    unnamed = VAGUE.match(phrase_text) or (phrase_text[0].islower() and ASIDE.match(phrase_text))
-    return (None if unnamed else span), False
+    aside = phrase_text[0].islower() and patterns.ASIDE.match(phrase_text)
+    return (None if aside or patterns.VAGUE.match(phrase_text) else span), False
 
 
 def _trimmed(text: str, start: int, end: int) -> tuple[int, int] | None:
@@ -140,27 +109,32 @@ def _trimmed(text: str, start: int, end: int) -> tuple[int, int] | None:
 
 
 def _phrase(text: str, link: re.Match[str], end: int) -> tuple[int, int] | None:
-    lead = LEAD.match(text, link.end(), end)
-    passed = PASSED.search(text, _sentence(text, link.start())[0], link.start())
+    lead = patterns.LEAD.match(text, link.end(), end)
+    passed = _is_passed(text, link.start())
     return None if passed else _cut(text, lead.end() if lead else link.end(), end)
+
+
+def _is_passed(text: str, at: int) -> bool:
+    """Whether what stands there is what the thought is not."""
+    return patterns.PASSED.search(text, _sentence(text, at)[0], at) is not None
 
 
 def _cut(text: str, start: int, end: int) -> tuple[int, int] | None:
     """The phrase that begins at ``start``, up to what usually ends one."""
-    stop = PHRASE_END.search(text, start, end)
+    stop = patterns.PHRASE_END.search(text, start, end)
     end = stop.start() if stop else end
     # An apostrophe ends only what a quotation mark began: "farmers' market" goes on.
-    closing = CLOSING.search(text, start, end) if text[start - 1] in "'‘’_" else None
+    closing = patterns.CLOSING.search(text, start, end) if text[start - 1] in "'‘’_" else None
     phrase = text[start : closing.start() if closing else end].rstrip(" '’_")
-    unnamed = not phrase or len(phrase.split()) > 8 or ASIDE.match(phrase) or VAGUE.match(phrase)
-    return None if unnamed else (start, start + len(phrase))
+    unnamed = patterns.ASIDE.match(phrase) or patterns.VAGUE.match(phrase)
+    return None if unnamed or len(phrase.split()) > 8 else (start, start + len(phrase))
 
 
 def _is_list(text: str, start: int) -> bool:
     """Whether three or more short items stand side by side: a list names nothing."""
     run = longest = 0
-    for item in AND.split(re.split(r"(?<!\d)[.!?](?=\s|$)", text[start:], maxsplit=1)[0]):
-        aside = len(item.split()) > 3 or ASIDE.match(item) or REMARK.match(item)
+    for item in patterns.AND.split(re.split(r"(?<!\d)[.!?](?=\s|$)", text[start:], maxsplit=1)[0]):
+        aside = len(item.split()) > 3 or patterns.ASIDE.match(item) or patterns.REMARK.match(item)
         run = 0 if aside else run + 1
         longest = max(longest, run)
     return longest >= 3
@@ -171,8 +145,8 @@ def _mention(
 ) -> tuple[int, int] | None:
     """The concept standing in the sentences of an affirmation that names nothing by pattern."""
     while match := find_word(text, concept, aliases, start, end):
-        sentence = _sentence(text, match.start())[0]
-        if not PASSED.search(text, sentence, match.start()) and not _is_list(text, sentence):
+        is_list = _is_list(text, _sentence(text, match.start())[0])
+        if not is_list and not _is_passed(text, match.start()):
             return match.span()
         start = match.end()
     return None
@@ -182,13 +156,13 @@ def _whole(
     text: str, link: re.Match[str], concept: str, aliases: Sequence[str]
 ) -> tuple[int, int] | None:
     """The expected name, exactly as a whole, behind a link of a free answer."""
-    lead = LEAD.match(text, link.end())
-    if PASSED.search(text, _sentence(text, link.start())[0], link.start()):
+    lead = patterns.LEAD.match(text, link.end())
+    if _is_passed(text, link.start()):
         return None
     for start in dict.fromkeys((link.end(), lead.end() if lead else link.end())):
-        end = is_name(text, concept, aliases, start, len(text))
-        after = None if end is None else AFTER.match(text[end:])
-        more = end is None or goes_on(text, start, end)
+        end = names.is_name(text, concept, aliases, start, len(text))
+        after = None if end is None else patterns.AFTER.match(text[end:])
+        more = end is None or names.goes_on(text, start, end)
         if end is not None and after is not None and not more and not _is_list(text, start):
             return start, end
     return None
@@ -199,17 +173,17 @@ def _name(
 ) -> tuple[tuple[int, int] | None, bool]:
     """Where the report names its thought, and whether the name is the expected concept."""
     # "C#" is matched whole or not at all: without its sign it would be another name.
-    words = [one for one in (concept, *aliases) if one and not has_symbols(one)]
-    for link in LINK.finditer(text, *window):
+    words = [one for one in (concept, *aliases) if one and not names.has_symbols(one)]
+    for link in patterns.LINK.finditer(text, *window):
         span, right = _phrase(text, link, window[1]), False
         # From the link on, so that a concept's own article ("The Beatles") is still there.
         match = span and words and find_word(text, words[0], words[1:], link.end(), span[1])
         if span and match:
             span = min(span[0], match.start()), max(span[1], match.end())
-            after = AFTER.match(text[match.end() : span[1]])
+            after = patterns.AFTER.match(text[match.end() : span[1]])
             right = after is not None and not _is_list(text, span[0])
             right = right and not text.startswith(("#", "+", "%", "&"), match.end())
-            right = right and not goes_on(text, *match.span())
+            right = right and not names.goes_on(text, *match.span())
         if not right and concept and (whole := _whole(text, link, concept, aliases)):
             return whole, True
         if span:
@@ -217,7 +191,7 @@ def _name(
     concept, aliases = (words[0], words[1:]) if words else (None, ())
     if concept and (mention := _mention(text, *window, concept, aliases)):
         return mention, True
-    weak = (_phrase(text, link, window[1]) for link in WEAK_LINK.finditer(text, *window))
+    weak = (_phrase(text, link, window[1]) for link in patterns.WEAK_LINK.finditer(text, *window))
     return next((span for span in weak if span), None), False
 
 
@@ -243,8 +217,8 @@ def grade(text: str, expected: Concept | None) -> Grade:
     another vector than a concept's."""
     concept, aliases = (expected.name, expected.aliases) if expected else (None, ())
     # Spans stay those of the text: what an idiom denies is blanked out, not removed.
-    plain = IDIOM.sub(lambda m: "\0" * len(m[0]), text)
-    denials = [d for d in DENY.finditer(plain) if not _asked(text, d.end())]
+    plain = patterns.IDIOM.sub(lambda m: "\0" * len(m[0]), text)
+    denials = [d for d in patterns.DENY.finditer(plain) if not _asked(text, d.end())]
     trained = _trained(text, denials, concept)
     halts = [m.span() for m in re.finditer(rf"(?<![\w-]){HALT_MARKER}(?![\w-])", text)]
     span, right = None, False

@@ -12,11 +12,8 @@ from introspection.injection.decoding.generation import Answer
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GradedAnswer:
-    """What a model wrote, and the verdict on it.
-
-    ``tokens`` counts those of the answer. ``halted_at`` is the number of them at which the halt marker
-    was complete, None without one. ``verdict`` is None as long as the answer is being written.
-    """
+    """What a model wrote, and the verdict on it, None as long as the answer is being written.
+    ``halted_at`` is the number of its ``tokens`` at which the halt marker was complete."""
 
     text: str = ""
     tokens: int = 0

@@ -1,8 +1,5 @@
 """When two spellings are one name, and where a name ends in a report of a trained wording.
 
-Case, accents, punctuation and spacing are folded; ``C`` and ``C#`` differ, and a full stop may belong
-to a name. Whether a report affirms anything is for ``grade``.
-
 A name that is expected is compared whole before anything is cut: "St. Louis" does not end at its
 full stop, and "Star Wars: A New Hope" does not name "Star Wars".
 """
@@ -58,9 +55,8 @@ _SENTENCE = re.compile(
     rf"|[*_\"'“(\[`]*{HALT_MARKER}\b"
 )
 _HALT = re.compile(rf"\s+[*_\"'“(\[`]*{HALT_MARKER}(?![\w-])[\s\S]*$")
-_MARKED = re.compile(
-    r"([*_`]{1,3})(?=\S)(.+?)(?<=\S)\1[.,;:!?…]*$", re.DOTALL
-)  # bold, italic, code
+# Bold, italic, code.
+_MARKED = re.compile(r"([*_`]{1,3})(?=\S)(.+?)(?<=\S)\1[.,;:!?…]*$", re.DOTALL)
 
 
 def _letters(text: str) -> str:
@@ -79,8 +75,7 @@ def fold(text: str) -> str:
     """The words of a name: case, accents, punctuation and runs of spaces do not count.
 
     What tells names apart stays: ``#``, ``+``, ``*``, ``%``, ``$``, a dot before a word (".NET") and a
-    minus before a number;
-    ``&`` is the word "and". A name of nothing but punctuation is folded to itself.
+    minus before a number; ``&`` is "and". A name of nothing but punctuation is folded to itself.
     """
     return _folded(text) if len(text) <= LONGEST_KEPT else _fold(text)
 
@@ -93,10 +88,8 @@ def _fold(text: str) -> str:
     )
     letters = re.sub(r"['’](?=(?:ll|re|ve|d|m)\b)|(?<=n)['’](?=t\b)", " ", letters)
     kept: list[str] = []
-    for letter in letters:
+    for letter in re.sub("['’ʼ`´]", "", letters):  # "O'Brien" and "OBrien"
         kind = unicodedata.category(letter)
-        if letter in "'’ʼ`´":
-            continue  # "O'Brien" and "OBrien"
         soft = kind[0] in "PZ" or kind in ("Cc", "Sk")
         kept.append(" " if soft and letter not in "\0\1" and letter not in _SYMBOLS else letter)
     words = " ".join("".join(kept).split()).replace("\0", ".").replace("\1", "-")
@@ -104,11 +97,6 @@ def _fold(text: str) -> str:
 
 
 _folded = lru_cache(maxsize=65_536)(_fold)
-
-
-def _bare(text: str) -> str:
-    """The name without quotation marks, brackets and a final stop around it."""
-    return text.strip(_WRAPPED + ".,;:!?…")
 
 
 def _symbols(folded: str) -> str:
@@ -152,7 +140,7 @@ def same_name(reported: str, name: str, aliases: Sequence[str] = ()) -> bool:
         folded = fold(text)
         if folded in spelt or any(_joined(folded, one) for one in whole):
             return True
-        bare = _bare(text)
+        bare = text.strip(_WRAPPED + ".,;:!?…")
         found = None
         if plain and not _symbols(folded) and _APART.isdisjoint(folded.split()):
             found = find_word(bare, plain[0], plain[1:])
@@ -175,7 +163,7 @@ def is_abbreviation(text: str, stop: int, end: int) -> bool:
 def goes_on(text: str, start: int, end: int) -> bool:
     """Whether ``text[start:end]`` is only the beginning of a longer name, or stands there twice."""
     if _MORE.match(text, end) or (
-        text[end : end + 1] == "." and is_abbreviation(text, end, end + 1)
+        text.startswith(".", end) and is_abbreviation(text, end, end + 1)
     ):
         return True
     if re.search(r"(?<!\S)[.-]$", text[:start][-2:]):  # ".NET" is not "NET"

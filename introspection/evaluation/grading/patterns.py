@@ -1,8 +1,4 @@
-"""The patterns behind the grading of reports: affirmations, denials, where a name begins and ends.
-
-They cover the fixed English sentences of an adapter and the free answers of untrained models.
-:mod:`~introspection.evaluation.grading.grade` puts together what they match.
-"""
+"""The patterns behind the grading of reports: affirmations, denials, where a name begins and ends."""
 
 import re
 from os.path import commonprefix

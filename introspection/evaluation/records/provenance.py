@@ -1,8 +1,7 @@
 """Where a number comes from, and whether it belongs to an adapter.
 
-A run of ``evaluate`` describes itself (``RUN_FIELDS``), and a checksum shows an edit by hand.
-:func:`check` compares a run with an adapter folder, for all who put a number beside an adapter:
-``report``, ``push`` and the page. This module does not know how records are counted or shown.
+A run of ``evaluate`` describes itself (``RUN_FIELDS``), and a checksum shows an edit by hand. Whoever
+puts a number beside an adapter (``report``, ``push``, the page) asks :func:`check` first.
 """
 
 from __future__ import annotations
@@ -42,11 +41,8 @@ def describe(
     planned: int,
     options: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """The ``RUN_FIELDS`` of a run of ``planned`` reports.
-
-    ``name`` begins with the suite's; ``options`` are those that differ from the command's own. Both
-    are in the label that a run is continued by, with the weights that answer.
-    """
+    """The ``RUN_FIELDS`` of a run of ``planned`` reports. ``name`` begins with the suite's; ``options``
+    are those that differ from the command's own."""
     from introspection.injection.trials import clock
     from introspection.injection.trials.prompts import prompt_depends_on_date
     from introspection.io.files import sha256_file
@@ -128,46 +124,36 @@ def same_version(one: str) -> bool:
 
 
 def check(run: Mapping[str, Any], folder: Path, what: str, remedy: str = MEASURE) -> None:
-    """Raise IntrospectionError with the first difference between a run and the adapter in ``folder``.
-
-    ``run`` has the ``RUN_FIELDS``; ``what`` they come from begins the sentence. What is not known
-    (null) of records that are older than a field is not compared, but the weights must be known.
-    """
+    """Raise IntrospectionError with the first difference between a run (its ``RUN_FIELDS``) and the
+    adapter in ``folder``. What is not known (null) is not compared, but the weights must be known."""
     from introspection.io.outputs import manifest
     from introspection.models.fingerprints import same_base
 
     info = manifest.read_json(folder / manifest.INFO)
     try:
-        there = (run["weights"], run["base"], run["layer"], run["norm"])
-        made_by = (run["versions"] or {}).get("introspection")
-        schema = run["schema"]
-        here = (
-            *(info["files"][manifest.WEIGHTS], info["base_fingerprint"]),
-            *(info["layer"], float(info["norm"])),
-        )
+        weights, base, layer, norm = (run[name] for name in ("weights", "base", "layer", "norm"))
+        made_by, schema = (run["versions"] or {}).get("introspection"), run["schema"]
+        its_weights, its_base = info["files"][manifest.WEIGHTS], info["base_fingerprint"]
+        its_layer, its_norm = info["layer"], float(info["norm"])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise IntrospectionError(
             f"{what} cannot be compared with the adapter in {folder} ({error} is missing or garbled): "
             f"{remedy}."
         ) from error
-    if there[0] is None:
+    if weights is None:
         raise IntrospectionError(f"{what} does not say which adapter answered: {remedy}.")
     difference = None
-    if there[0] != here[0]:
-        difference = f"another adapter (weights {str(there[0])[:12]} there, {here[0][:12]} here)"
-    elif there[1] is not None and not same_base(str(there[1]), str(here[1])):
-        difference = f"another base model (fingerprint {str(there[1])[:40]} there, {here[1]} here)"
-    elif there[2] != here[2]:
-        difference = f"another layer (layer {_short(there[2])} there, {here[2]} here)"
-    elif not _same_norm(there[3], here[3]):
-        difference = f"another unit of strength (norm {_short(there[3])} there, {here[3]:g} here)"
+    if weights != its_weights:
+        difference = f"another adapter (weights {str(weights)[:12]} there, {its_weights[:12]} here)"
+    elif base is not None and not same_base(str(base), str(its_base)):
+        difference = f"another base model (fingerprint {str(base)[:40]} there, {its_base} here)"
+    elif layer != its_layer:
+        difference = f"another layer (layer {_short(layer)} there, {its_layer} here)"
+    elif not isinstance(norm, int | float) or not math.isclose(norm, its_norm, rel_tol=1e-6):
+        difference = f"another unit of strength (norm {_short(norm)} there, {its_norm:g} here)"
     elif schema != SCHEMA:
         difference = f"another schema ({_short(schema)} there, {SCHEMA} here)"
     elif made_by is not None and not same_version(str(made_by)):
         difference = f"another version (introspection {_short(made_by)} there, {__version__} here)"
     if difference:
         raise IntrospectionError(f"{what} is of {difference}: {remedy}.")
-
-
-def _same_norm(one: object, other: float) -> bool:
-    return isinstance(one, int | float) and math.isclose(one, other, rel_tol=1e-6)

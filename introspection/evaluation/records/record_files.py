@@ -1,15 +1,11 @@
-"""One record: what was asked, what was answered, the verdict, and where all of it comes from.
-
-``FIELDS`` describes every field. Records are written, read, checked and graded again here. This module
-does not know which answers a run needs (``suites``) or how they are counted (``summary``).
-"""
+"""Records: what was asked, what was answered, the verdict, and where it comes from (``FIELDS``)."""
 
 from __future__ import annotations
 
 import gzip
 import json
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,14 +16,8 @@ from introspection.concepts.splits import UNSEEN_CATEGORIES
 from introspection.errors import IntrospectionError
 from introspection.evaluation.grading.grade import grade
 from introspection.evaluation.grading.graded_answer import grade_answer
-from introspection.evaluation.records.provenance import (
-    RUN_FIELDS,
-    SCHEMA,
-    checksum,
-    first_difference,
-    seal,
-    sealed,
-)
+from introspection.evaluation.records import provenance
+from introspection.evaluation.records.provenance import SCHEMA, seal
 from introspection.evaluation.samples import Sample, sample_key
 from introspection.injection.decoding.generation import Answer
 from introspection.io.characters import quoted
@@ -99,9 +89,8 @@ def seen_names(info: Any) -> frozenset[str] | None:
 
 def was_trained(name: str, seen: frozenset[str]) -> bool:
     """Whether training saw a concept: its name, one of its aliases, or its lemma."""
-    return not seen.isdisjoint(
-        {text.casefold() for text in (name, *resolve(name).aliases)} | {lemma(name)}
-    )
+    spellings = {text.casefold() for text in (name, *resolve(name).aliases)}
+    return not seen.isdisjoint(spellings | {lemma(name)})
 
 
 def make(
@@ -147,12 +136,7 @@ def _expected(concept: str | None, vector: str | None) -> Concept | None:
 def _verdict_of(record: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of a record that today's grading gives its text."""
     verdict = grade(record["text"], _expected(record["concept"], record["vector"]))
-    return {
-        "detected": verdict.detected,
-        "named": verdict.named,
-        "correct": verdict.correct,
-        "coherent": verdict.coherent,
-    }
+    return {name: getattr(verdict, name) for name in ("detected", "named", "correct", "coherent")}
 
 
 def regraded(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -173,7 +157,7 @@ def moved(
     return changes
 
 
-def as_bytes(records: Sequence[Mapping[str, Any]], path: Path) -> bytes:
+def as_bytes(records: Iterable[Mapping[str, Any]], path: Path) -> bytes:
     """A file of records; a compressed one is the same bytes whenever it is written."""
     data = "".join(map(line, records)).encode()
     return gzip.compress(data, 9, mtime=0) if path.suffix == ".gz" else data
@@ -207,18 +191,24 @@ def intact(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
     """Raises IntrospectionError unless the records are of one run, of today's schema, and unedited."""
     first, keys = records[0], set()
     for number, record in enumerate(records, 1):
-        if record.get("schema") != SCHEMA:
+        schema = record.get("schema")
+        if schema != SCHEMA:
+            shown = "1 or older" if schema is None else quoted(str(schema))
             raise IntrospectionError(
-                f"Line {number} of {path} has schema {_shown(record.get('schema'))}, this program "
+                f"Line {number} of {path} has schema {shown}, this program "
                 f"reads {SCHEMA}: run 'python -m introspection regrade {path}' for older records, or "
                 "the evaluation again."
             )
-        if record.keys() != FIELDS.keys() or not sealed(record) or key_of(record) != record["key"]:
+        if (
+            record.keys() != FIELDS.keys()
+            or not provenance.sealed(record)
+            or key_of(record) != record["key"]
+        ):
             raise IntrospectionError(
                 f"Line {number} of {path} was edited or damaged (its checksum does not fit): restore "
                 "the file or run the evaluation again."
             )
-        if difference := first_difference(record, first):
+        if difference := provenance.first_difference(record, first):
             raise IntrospectionError(
                 f"Line {number} of {path} is of another run than line 1 ({difference}): keep the "
                 "records of one run in one file."
@@ -232,10 +222,7 @@ def intact(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """The records of a whole run, unedited and graded as today.
-
-    Raises IntrospectionError with the first thing that is not so.
-    """
+    """The records of a whole run, unedited and graded as today, or IntrospectionError."""
     records = load(path)
     intact(path, records)
     first = records[0]
@@ -253,10 +240,6 @@ def read(path: Path) -> list[dict[str, Any]]:
     return records
 
 
-def _shown(value: object) -> str:
-    return "1 or older" if value is None else quoted(str(value))
-
-
 def key_of(record: Mapping[str, Any]) -> str:
     """The key that the record's own fields give: another one than it holds shows an edit."""
     return sample_key(
@@ -270,8 +253,10 @@ def run_of(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     changes with any record, whatever their order."""
     times = sorted(record["time"] for record in records if record["time"])
     return {
-        **{field: records[0][field] for field in RUN_FIELDS},
+        **{field: records[0][field] for field in provenance.RUN_FIELDS},
         "started": times[0] if times else None,
         "ended": times[-1] if times else None,
-        "records_check": checksum({"records": sorted(record["check"] for record in records)}),
+        "records_check": provenance.checksum(
+            {"records": sorted(record["check"] for record in records)}
+        ),
     }

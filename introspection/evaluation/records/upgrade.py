@@ -1,8 +1,4 @@
-"""Records of schema 1 -> the present schema. What is not known of them stays null.
-
-The run's label and the adapter's folder say where they come from; a time or a version that was not
-written down is not invented. ``regrade`` does this before it grades again.
-"""
+"""Records of schema 1 -> the present schema: what was not written down of them stays null."""
 
 from __future__ import annotations
 
