@@ -7,7 +7,6 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from contextvars import copy_context
 from typing import Any
 
 import pytest
@@ -18,9 +17,9 @@ from torch import Tensor
 
 from introspection.errors import IntrospectionError
 from introspection.injection import hooks as injection
+from introspection.injection import self_test as self_testing
 from introspection.injection.patching import start_at_layer
 from introspection.injection.plan import InjectionPlan, current_plan, make_plan, use_plan
-from introspection.injection.self_test import self_test
 from introspection.models.adapters import lora
 from introspection.models.adapters.adapter_info import AdapterSpec
 from tests.support.tiny import (
@@ -67,7 +66,7 @@ def prepared(family: str, dtype: torch.dtype = torch.float32) -> tuple[Any, Any,
 
 @contextmanager
 def written_by_hand(
-    model: Any, delta: Tensor, spans: list[tuple[int, int | None]], block: int = LAYER
+    model: Any, delta: Tensor, spans: list[tuple[int, int | None]]
 ) -> Iterator[None]:
     """An independent injection: adds to the named tokens one by one."""
 
@@ -81,7 +80,7 @@ def written_by_hand(
 
     stack = model.base_model
     stack = stack.layers if hasattr(stack, "layers") else stack.h
-    handle = stack[block].register_forward_hook(write)
+    handle = stack[LAYER].register_forward_hook(write)
     try:
         yield
     finally:
@@ -120,28 +119,6 @@ def test_each_row_gets_its_own_delta_at_its_own_tokens(family: str, dtype: torch
         assert torch.equal(got[row, :first], plain[row, :first])
         assert not torch.allclose(got[row, first:], plain[row, first:])
     assert torch.equal(logits(model), plain), "the plan is forgotten"
-
-
-@DTYPES
-def test_each_row_gets_its_delta_at_its_own_block(family: str, dtype: torch.dtype) -> None:
-    """A row alone, the hook at its layer, against all of them in one batch."""
-    _, adapted, model = prepared(family, dtype)
-    delta, spans = thought(), [(8, 8), (4, None), (2, 5), (0, None)]
-    blocks, hooks = (LAYER, LAYER + 1, LAYER - 1, LAYER + 1), hook_count(model)
-    expected = []
-    for row, block in enumerate(blocks):
-        alone = torch.zeros_like(delta)
-        alone[row] = delta[row]
-        with written_by_hand(adapted, alone, spans, block):
-            expected.append(logits(adapted)[row])
-    at = {b: delta * torch.tensor([[float(b == own)] for own in blocks]) for b in set(blocks)}
-    own = at.pop(LAYER)
-    for here, spread in ((own, at), (None, at | {LAYER: own})):
-        whole = make_plan(here, spans, None, "cpu", dtype, spread)
-        with injection.inject_at_other_layers(model, whole), use_plan(whole):
-            assert torch.equal(logits(model), torch.stack(expected))
-    assert hook_count(model) == hooks
-    assert torch.equal(logits(model), logits(adapted)), "the plan is forgotten"
 
 
 @DTYPES
@@ -192,19 +169,6 @@ def test_a_removed_gate_leaves_the_scaling_that_peft_set() -> None:
     installed.remove()
     assert [dict(module.scaling) for module in updates[1:]] == before[1:]
     assert all(type(s) is float for module in updates for s in module.scaling.values())
-
-
-def test_gate_and_delta_meet_in_one_batch(family: str, bare: Callable, adapted: Callable) -> None:
-    _, _, model = prepared(family)
-    delta, spans = thought(), [(3, None)] * 4
-    with written_by_hand(bare(family), delta, spans):
-        base = logits(bare(family))
-    with written_by_hand(adapted(family), delta, spans):
-        tuned = logits(adapted(family))
-    rows = [True, False, False, True]
-    with use_plan(plan(delta, spans, rows)):
-        got = logits(model)
-    assert torch.equal(got, torch.where(torch.tensor(rows)[:, None, None], tuned, base))
 
 
 @pytest.mark.parametrize("rows", [1, 3, 5])
@@ -407,57 +371,25 @@ def test_two_threads_do_not_see_each_others_plans(llama: Any) -> None:
     in_threads(lambda: planned(0), lambda: planned(1), without, reading)
 
 
-def test_a_copied_context_carries_the_plan_and_a_bare_thread_does_not(llama: Any) -> None:
-    found: dict[str, Tensor] = {}
-    plain = logits(llama.model)
-    with use_plan(plan(thought())):
-        expected = logits(llama.model)
-        context = copy_context()
-        in_threads(
-            lambda: found.update(carried=context.run(logits, llama.model)),
-            lambda: found.update(bare=logits(llama.model)),
-        )
-    assert torch.equal(found["carried"], expected)
-    assert torch.equal(found["bare"], plain)
-    assert not torch.equal(expected, plain)
-    late = []
-    in_threads(lambda: late.append(context.run(logits, llama.model)))
-    assert torch.equal(late[0], expected), "it outlives the context it was copied from"
-
-
 # --- exceptions -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("family", ["llama", "falcon"])
-@pytest.mark.parametrize("manager", ["apply", "capture", "capture_on", "resume_from", "all"])
-def test_an_exception_leaves_nothing_behind(family: str, manager: str, tiny: Callable) -> None:
+def test_an_exception_leaves_nothing_behind(family: str, tiny: Callable) -> None:
     model = tiny(family).model
     before, hooks = logits(model), hook_count(model)
-    hidden = torch.zeros(4, 9, WIDTH)
-
-    @contextmanager
-    def nested() -> Iterator[None]:
-        with (
-            use_plan(plan(thought())),
-            start_at_layer(model, LAYER, hidden),
-            injection.capture_residual(stop=False),
-        ):
-            yield
-
-    open_one = {
-        "apply": lambda: use_plan(plan(thought())),
-        "capture": injection.capture_residual,
-        "capture_on": lambda: injection.capture_residual(stop=False),
-        "resume_from": lambda: start_at_layer(model, LAYER, hidden),
-        "all": nested,
-    }[manager]
 
     def explode(*_: Any) -> None:
         raise ZeroDivisionError
 
-    first = injection.decoder_layers(model)[0]  # replayed by resume_from, but its hooks still run
+    first = injection.decoder_layers(model)[0]  # replayed when resuming, but its hooks still run
     handle = first.register_forward_pre_hook(explode)
-    with pytest.raises(ZeroDivisionError), open_one():
+    with (
+        pytest.raises(ZeroDivisionError),
+        use_plan(plan(thought())),
+        start_at_layer(model, LAYER, torch.zeros(4, 9, WIDTH)),
+        injection.capture_residual(),
+    ):
         logits(model)
     handle.remove()
     assert current_plan.get() is None
@@ -467,20 +399,6 @@ def test_an_exception_leaves_nothing_behind(family: str, manager: str, tiny: Cal
     assert torch.equal(logits(model), before)
 
 
-def test_contexts_nest_and_give_back_the_outer_plan(llama: Any) -> None:
-    outer, inner = plan(thought(0)), plan(thought(5))
-    with use_plan(outer):
-        expected = logits(llama.model)
-        with pytest.raises(ZeroDivisionError), use_plan(inner):
-            raise ZeroDivisionError
-        assert current_plan.get() is outer
-        with injection.capture_residual(), injection.capture_residual(stop=False) as mine:
-            logits(llama.model)
-        assert len(mine) == 1
-        assert torch.equal(logits(llama.model), expected)
-    assert current_plan.get() is None
-
-
 # --- the self-test ----------------------------------------------------------------------------
 
 
@@ -488,8 +406,8 @@ def test_contexts_nest_and_give_back_the_outer_plan(llama: Any) -> None:
 def test_self_test_passes_and_leaves_no_hook(family: str, dtype: torch.dtype) -> None:
     _, _, model = prepared(family, dtype)
     hooks = hook_count(model)
-    self_test(model, LAYER)
-    self_test(model, LAYER, norm=500.0)
+    self_testing.self_test(model, LAYER)
+    self_testing.self_test(model, LAYER, norm=500.0)
     assert hook_count(model) == hooks
     assert current_plan.get() is None
 
@@ -513,23 +431,18 @@ def test_self_test_catches_a_dead_hook(
     elif harm == "twice":
         injection.install(model, LAYER)
     elif harm == "half":
-        monkeypatch.setattr("introspection.injection.self_test.make_plan", halved(make_plan))
+        monkeypatch.setattr(self_testing, "make_plan", lambda d, *rest: make_plan(d / 2, *rest))
     elif harm == "every token":
-        monkeypatch.setattr("introspection.injection.self_test.make_plan", everywhere(make_plan))
+        everywhere = [(0, None)] * 2
+        monkeypatch.setattr(
+            self_testing, "make_plan", lambda d, _, *rest: make_plan(d, everywhere, *rest)
+        )
     elif harm == "no forward":  # a compiled or fused stack that never calls its layers
         for block in injection.decoder_layers(model):
             monkeypatch.setattr(block, "_call_impl", block.forward)
     with pytest.raises(IntrospectionError, match=f"hook on layer {LAYER} is dead"):
-        self_test(model, LAYER)
+        self_testing.self_test(model, LAYER)
     assert current_plan.get() is None
-
-
-def halved(make: Callable) -> Callable:
-    return lambda delta, *rest: make(delta / 2, *rest)
-
-
-def everywhere(make: Callable) -> Callable:
-    return lambda delta, spans, *rest: make(delta, [(0, None)] * len(spans), *rest)
 
 
 @pytest.mark.filterwarnings("ignore:fan_in_fan_out:UserWarning")  # PEFT mends it for GPT-2

@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from introspection.errors import IntrospectionError
-from introspection.injection.trials.schedule import schedule_value
+from introspection.injection.trials.schedule import schedule_value, spellings
 from introspection.io import input_checks
 
 PERSIAN = "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645"
@@ -239,22 +239,13 @@ def test_token_count() -> None:
 
 
 def test_schedules() -> None:
-    names = (
-        "final",
-        "final_on",
-        "all",
-        "prior_turn",
-        "span:3-7",
-        "span:0-0",
-        "span:4-",
-        "from_step:5",
-    )
-    for name in names:
+    for name in (*spellings(), "span:0-0", "span:4-"):
         assert str(schedule_value(f" {name} ")) == name
     bad: tuple[object, ...] = (
         *("", "later", "FINAL", "final:1", "span", "span:7-3", "span:3", "span:-1-2", "from_step:"),
         *("from_step:-1", "from_step:5000", "span:1_0-2_0", "span:\u0663-\u0667", "x" * 10_000),
         *("final\n", "fin\x00al", "\ud800", None, 3, ["final"], True, "span:1-9999999999999"),
+        *("all:0", "span:", "span:1-2-3", "span:a-b", "span:1.5-2", "from_step", "from_step:4097"),
     )
     for value in bad:
         refused(schedule_value, value)
@@ -348,12 +339,3 @@ def test_what_passes_is_clean_and_passes_again(text: str) -> None:
     assert not kinds & {"Cc", "Cs", "Co", "Zl", "Zp"} and "  " not in concept
     if concept.isascii():
         assert concept.isprintable()
-
-
-@given(st.floats() | st.integers() | st.text(max_size=12))
-def test_a_strength_is_a_finite_float_in_range(value: object) -> None:
-    try:
-        strength = input_checks.strength_value(value)
-    except IntrospectionError:
-        return
-    assert type(strength) is float and 0 <= strength <= 16
