@@ -143,8 +143,9 @@ def cases() -> tuple[Case, ...]:
     return tuple(rows[i] for i in torch.randperm(len(rows), generator=torch.Generator()).tolist())
 
 
-def slow_reference(family: str, one: Case, tokens: int = TOKENS) -> list[int]:
-    """Greedy answer of one trial, the whole sequence again for every token, by its own hook."""
+def slow_logits(family: str, one: Case, tokens: int) -> list[Tensor]:
+    """The logits before each token of a greedy answer, the whole sequence again for every token, by
+    its own hook."""
     model = load_adapted(family) if one.trial.adapter else load_bare(family)
     ids = make_tokenizer()(one.prompt, add_special_tokens=False)["input_ids"]
     injected = one.trial.injection
@@ -162,14 +163,18 @@ def slow_reference(family: str, one: Case, tokens: int = TOKENS) -> list[int]:
     block = LAYER if injected is None or injected.layer is None else injected.layer
     handle = stack[block].register_forward_hook(write)
     try:
-        answer: list[int] = []
+        found: list[Tensor] = []
         for _ in range(tokens):
             with torch.no_grad():
-                scores = model(torch.tensor([ids + answer]), use_cache=False).logits[0, -1]
-            answer.append(int(scores.argmax()))
+                found.append(model(torch.tensor([ids]), use_cache=False).logits[0, -1])
+            ids.append(int(found[-1].argmax()))
     finally:
         handle.remove()
-    return answer
+    return found
+
+
+def slow_reference(family: str, one: Case, tokens: int = TOKENS) -> list[int]:
+    return [int(scores.argmax()) for scores in slow_logits(family, one, tokens)]
 
 
 @cache
@@ -184,15 +189,17 @@ def expected(
     markers: Sequence[tuple[int, ...]] = (),
 ) -> Answer:
     """The report of a reference answer, cut by hand at its first end or complete marker."""
+
+    def cut(length: int, halted: bool, finished: bool) -> Answer:
+        text = tokenizer.decode(ids[:length], skip_special_tokens=True).strip()
+        return Answer(text, length, length if halted else None, finished)
+
     for length in range(len(ids) + 1):
-        for marker in markers:
-            if tuple(ids[:length][-len(marker) :]) == marker:
-                text = tokenizer.decode(ids[:length], skip_special_tokens=True).strip()
-                return Answer(text, length, length, True)
+        if any(tuple(ids[:length][-len(marker) :]) == marker for marker in markers):
+            return cut(length, True, True)
         if length < len(ids) and ids[length] in ends:
-            text = tokenizer.decode(ids[:length], skip_special_tokens=True).strip()
-            return Answer(text, length, None, True)
-    return Answer(tokenizer.decode(ids, skip_special_tokens=True).strip(), len(ids), None, False)
+            return cut(length, False, True)
+    return cut(len(ids), False, False)
 
 
 def trials() -> list[Trial]:
@@ -234,16 +241,8 @@ def test_what_prompts_begin_with_is_run_once(
     prompt is not taken apart."""
     monkeypatch.setattr(prefix_cache, "MIN_TOKENS_SAVED", worth)
     loaded, passes = load_tiny(family), list[tuple[int, ...]]()
-    rows = [
-        case(
-            asked[i % len(asked)],
-            (GENERATION, after_tokens(1), None)[i % 3],
-            i,
-            3.0,
-            adapter=i % 2 == 0,
-        )
-        for i in range(6)
-    ]
+    schedules = (GENERATION, after_tokens(1), None) * 2
+    rows = [case(asked[i % len(asked)], s, i, 3.0, i % 2 == 0) for i, s in enumerate(schedules)]
     prompts = [make_tokenizer()(one.prompt, add_special_tokens=False)["input_ids"] for one in rows]
     same = len(os.path.commonprefix(prompts))
     same = min(same, *(len(ids) - 1 for ids in prompts))
@@ -376,6 +375,7 @@ def test_recorded_steps_on_a_gpu(
 @pytest.mark.parametrize("pad", [None, EOS, "<|pad|>", "<|endoftext|>"])
 def test_the_padding_token_does_not_matter(llama: LoadedModel, pad: str | None) -> None:
     loaded = replace(llama, tokenizer=make_tokenizer(readable=False, pad=pad))
+    assert generate(loaded, []) == []
     got = generate(loaded, trials(), TOKENS, halt=False)
     assert got == [expected(llama.tokenizer, ids) for ids in answers("llama")]
 
@@ -411,10 +411,6 @@ def test_rows_end_at_the_end_tokens_of_tokenizer_and_model(
     ]
 
 
-def test_no_trials_give_no_reports(llama: LoadedModel) -> None:
-    assert generate(llama, []) == []
-
-
 def test_detection_scores_equal_one_row_at_a_time(family: str) -> None:
     loaded, tokenizer = load_tiny(family), make_tokenizer()
     got = detection_scores(loaded, trials(), batch_size=7)
@@ -422,7 +418,7 @@ def test_detection_scores_equal_one_row_at_a_time(family: str) -> None:
     assert pair[0] != pair[1]
     for one, score in zip(cases(), got, strict=True):
         extended = replace(one, prompt=one.prompt + "I")
-        scores = reference_logits(family, extended)[pair]
+        scores = slow_logits(family, extended, 1)[0][pair]
         assert score == pytest.approx(float(scores.softmax(0)[0]), abs=1e-5)
     assert max(got) - min(got) > 0.1
 
@@ -457,18 +453,6 @@ def test_a_score_seen_on_the_way_is_the_one_asked_for(
     pairs = [(s, e) for s, e in zip(scores, expected, strict=True) if s is not None]
     assert [s for s, _ in pairs] == pytest.approx([e for _, e in pairs], abs=1e-5)
     assert 0 < again[0] < len(pairs)
-
-
-def reference_logits(family: str, one: Case) -> Tensor:
-    """The last logits of the slow reference."""
-    seen: list[Tensor] = []
-    model = load_adapted(family) if one.trial.adapter else load_bare(family)
-    handle = model.register_forward_hook(lambda _m, _a, out: seen.append(out.logits[0, -1]))
-    try:
-        slow_reference(family, one, 1)
-    finally:
-        handle.remove()
-    return seen[0]
 
 
 # --- the halt ---------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import copy
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
@@ -212,12 +213,14 @@ def test_a_block_without_positions_raises() -> None:
 # --- early exit -------------------------------------------------------------------------------
 
 
+@torch.no_grad()
+def stream_of(model: Any) -> Tensor:
+    return model(IDS, output_hidden_states=True, use_cache=False).hidden_states[LAYER + 1]
+
+
 def test_capture_reads_the_stream_and_stops(family: str, tiny: Callable, bare: Callable) -> None:
     model = tiny(family).model
-    with torch.no_grad():
-        expected = bare(family)(IDS, output_hidden_states=True, use_cache=False).hidden_states[
-            LAYER + 1
-        ]
+    expected = stream_of(bare(family))
     ran: list[int] = []
     above = injection.decoder_layers(model)[LAYER + 1].register_forward_pre_hook(
         lambda *_: ran.append(1)
@@ -236,12 +239,11 @@ def test_capture_reads_the_stream_and_stops(family: str, tiny: Callable, bare: C
 def test_the_tensor_read_is_the_tensor_written(family: str, tiny: Callable, bare: Callable) -> None:
     """Reading comes before adding; the logits are those of (what was read) + (what was added)."""
     model, delta, spans = tiny(family).model, thought(), [(2, None)] * 4
-    with torch.no_grad():
-        clean = bare(family)(IDS, output_hidden_states=True, use_cache=False).hidden_states[
-            LAYER + 1
-        ]
-    with use_plan(plan(delta, spans)), injection.capture_residual(stop=False) as hidden:
+    clean = stream_of(bare(family))
+    with use_plan(plan(delta, spans)):
         injected = logits(model)
+        with injection.capture_residual() as hidden:
+            logits(model)
     assert len(hidden) == 1
     assert torch.equal(hidden[0], clean), "captured before adding, and not changed afterwards"
     moved = hidden[0].clone()
@@ -312,31 +314,8 @@ def test_resuming_puts_a_wrapped_forward_back(llama: Any) -> None:
 # --- threads ----------------------------------------------------------------------------------
 
 
-def in_threads(*jobs: Callable[[], None]) -> None:
-    """Run all jobs at once, switching between them as often as Python can; raise their errors."""
-    failed: list[BaseException] = []
-
-    def run(job: Callable[[], None]) -> None:
-        try:
-            job()
-        except BaseException as error:  # noqa: BLE001 - raised below
-            failed.append(error)
-
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-5)
-    try:
-        threads = [threading.Thread(target=run, args=(job,)) for job in jobs]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(60)
-    finally:
-        sys.setswitchinterval(interval)
-    if failed:
-        raise failed[0]
-
-
 def test_two_threads_do_not_see_each_others_plans(llama: Any) -> None:
+    """With threads that are switched as often as Python can."""
     model, rounds, barrier = llama.model, 60, threading.Barrier(4, timeout=60)
     plans = [
         plan(thought(0), [(1, 3)] * 4),
@@ -368,7 +347,15 @@ def test_two_threads_do_not_see_each_others_plans(llama: Any) -> None:
                 logits(model)
             assert torch.equal(hidden[0], read[0])
 
-    in_threads(lambda: planned(0), lambda: planned(1), without, reading)
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            jobs = [pool.submit(planned, 0), pool.submit(planned, 1)]
+            for job in (*jobs, pool.submit(without), pool.submit(reading)):
+                job.result()
+    finally:
+        sys.setswitchinterval(interval)
 
 
 # --- exceptions -------------------------------------------------------------------------------

@@ -154,11 +154,8 @@ def test_the_experiment_draws_and_tells_it(loaded: LoadedModel) -> None:
 def test_an_answer_of_no_words_has_a_map_too(loaded: LoadedModel) -> None:
     vector = loaded.vector("ocean")
     one = layer_projections(loaded, trials(loaded)[:1], [""], vector)[0]
-    assert (
-        one.prompt
-        == len(one.tokens)
-        == min(12, len(prompt_ids(loaded.tokenizer, conversation(ASKED))))
-    )
+    shown = min(12, len(prompt_ids(loaded.tokenizer, conversation(ASKED))))
+    assert one.prompt == len(one.tokens) == shown
     assert one.injected == (one.prompt - 1, one.prompt - 1)
     experiment = DemoModel(loaded)
     (line, *_) = sweeps.plan(experiment, "map", experiment.request("ocean", 1.0))

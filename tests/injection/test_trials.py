@@ -122,9 +122,7 @@ def test_prior_turn_is_what_was_said_before_the_question(
 def test_an_answer_is_found_where_final_on_put_the_vector_while_it_was_written(
     template: str | None, answer: str
 ) -> None:
-    tokenizer = make_tokenizer(template=template) if template else make_tokenizer()
-    if template is None:
-        tokenizer.chat_template = None
+    tokenizer = make_tokenizer(template=template)
     first = conversation("Tell me. assistant")
     written = (*first, Message("assistant", answer))
     now = conversation("What?", *written)
