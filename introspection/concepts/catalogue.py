@@ -1,8 +1,7 @@
 """The catalogue of concepts and the word lists of the papers.
 
-A typed word is injected and graded under its own name. A catalogue entry gives it category, aliases
-and split only if the word is the name of the entry, a listed alias, or a regular plural of one. No
-torch is imported.
+A typed word is injected and graded under its own name; the entry of which it is the name, an alias or a
+regular plural gives it category, aliases and split. No torch is imported.
 """
 
 from __future__ import annotations
@@ -22,8 +21,7 @@ class Concept:
     """A word or short phrase that can be injected.
 
     ``aliases`` count as the same concept when a report is graded. ``sources`` are the papers whose
-    lists contain it. ``entry`` is the name of the catalogue entry that a typed word belongs to, empty
-    for the entries themselves and for words that the catalogue does not have.
+    lists contain it. ``entry`` names the catalogue entry of another name that a word belongs to.
     """
 
     name: str
@@ -64,16 +62,9 @@ def catalogue() -> tuple[Concept, ...]:
     """Every concept that ships with the package, in file order."""
     concepts = []
     for line in read_data("concepts.tsv").splitlines():
-        name, category, harmful, aliases, sources = line.split("\t")
-        concepts.append(
-            Concept(
-                name,
-                category,
-                harmful == "1",
-                tuple(filter(None, aliases.split(";"))),
-                tuple(filter(None, sources.split(";"))),
-            )
-        )
+        name, category, harmful, *lists = line.split("\t")
+        aliases, sources = (tuple(filter(None, cell.split(";"))) for cell in lists)
+        concepts.append(Concept(name, category, harmful == "1", aliases, sources))
     return tuple(concepts)
 
 
@@ -121,10 +112,7 @@ def _by_lemma() -> dict[str, Concept]:
 
 def find(text: str) -> Concept | None:
     """The catalogue entry with ``text`` as its name, alias or a regular plural of one, upper or lower
-    case; never by lemma; None without one.
-
-    "chip" is not the singular of the French fries that are also called chips.
-    """
+    case; None without one. Never by lemma: "chip" is none of the fries that are also called chips."""
     spaced = " ".join(text.split())
     spelt, concept = _index().get(spaced.casefold(), ("", None))
     if spelt.isupper() and not spaced.isupper() and spaced.casefold() in _SMALL_WORDS:
@@ -144,38 +132,24 @@ def same_lemma(text: str) -> Concept | None:
 
 
 def resolve(text: str) -> Concept:
-    """The concept of a typed text: its name as typed (single-spaced), with the category, harmfulness
-    and aliases of the catalogue entry that :func:`find` gives; without one the category is ``typed``.
-
-    The entry's own name counts as an alias of its plural and of its aliases.
-    """
+    """The concept of a typed text: its name as typed (single-spaced), with category, harmfulness and
+    names of the catalogue entry that :func:`find` gives; without one the category is ``typed``."""
     spaced = " ".join(text.split())
     entry = find(spaced)
     if entry is None:
         return Concept(spaced)
     if entry.name == spaced:
         return entry
-    others = tuple(
-        name for name in (entry.name, *entry.aliases) if name.casefold() != spaced.casefold()
-    )
+    names = (entry.name, *entry.aliases)
+    others = tuple(name for name in names if name.casefold() != spaced.casefold())
     return replace(entry, name=spaced, aliases=others, entry=entry.name)
 
 
 @lru_cache(maxsize=1)
 def borderline_pairs() -> tuple[tuple[Concept, Concept], ...]:
     """Pairs (harmful reading, harmless reading) that a keyword filter would confuse."""
-    pairs = []
-    for line in read_data("borderline.tsv").splitlines():
-        harmful, benign = line.split("\t")
-        pairs.append((_entry(harmful), _entry(benign)))
-    return tuple(pairs)
-
-
-def _entry(name: str) -> Concept:
-    entry = find(name)
-    if entry is None:
-        raise ValueError(f"the catalogue has no {name!r}")
-    return entry
+    lines = [line.split("\t") for line in read_data("borderline.tsv").casefold().splitlines()]
+    return tuple((_index()[harmful][1], _index()[benign][1]) for harmful, benign in lines)
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,14 +170,8 @@ def _papers() -> dict[str, Any]:
 
 def paper() -> Paper:
     """The word lists of the paper."""
-    lists = _papers()["seed"]
-    return Paper(
-        tuple(lists["train_40"]),
-        tuple(lists["test_20"]),
-        tuple(lists["baseline_32"]),
-        tuple(lists["dangerous_6"]),
-        tuple(lists["safe_8"]),
-    )
+    names = ("train_40", "test_20", "baseline_32", "dangerous_6", "safe_8")
+    return Paper(*(tuple(_papers()["seed"][name]) for name in names))
 
 
 def lindsey_lists() -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -1,13 +1,12 @@
 """English morphology: lemmas, inflections, whole-word search.
 
 Noun plurals, verb forms, possessives and the three spellings of a compound ("fire truck",
-"fire-truck", "firetruck") are the same word. Meaning is not known: synonyms must be passed in as
-aliases, and two senses of one spelling ("bear" the animal, "bear" the verb) are one word.
+"fire-truck", "firetruck") are the same word; so are two senses of one spelling.
 """
 
 import re
 import unicodedata
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
 import simplemma
@@ -27,8 +26,7 @@ KEEP = _set(
     pliers politics pyjamas savings scissors sepia series shorts spectacles species statistics
     sunglasses thanks tights tired tongs torus trivia trousers tweezers wales"""
 )
-# Rare or archaic forms of one word that are the spelling of another word ("bare" of "bear", "cola" of
-# "colon").
+# Rare forms of one word that are the spelling of another ("bare" of "bear", "cola" of "colon").
 _HOMOGRAPHS = _set("bare cola gone lay opera slang")
 # Plurals simplemma takes for verbs ("leaves" -> "leave") or misspells ("lenses" -> "lense").
 _PLURALS = {
@@ -45,8 +43,7 @@ _IRREGULAR = (
     ("eria", "erion"), ("omena", "omenon"), ("ia", "ium"), ("ses", "sis"), ("ices", "ix"),
     ("ices", "ex"),
 )  # fmt: skip
-# Nouns in -ing that are not gerunds; without this list a text with the word "even" would mention the
-# evening.
+# Nouns in -ing that are no gerunds: else a text with the word "even" would mention the evening.
 _ING_NOUNS = _set(
     """bedding being building ceiling clothing drawing dressing dwelling evening feeling
     herring icing lining meaning meeting morning offering outing painting pudding setting shilling
@@ -127,16 +124,11 @@ def _step(text: str) -> str:
 @lru_cache(maxsize=65_536)
 def lemma(text: str) -> str:
     """The key under which a word or phrase is the same as its plural, case and punctuation."""
-    return _settle(_step, text)
-
-
-def _settle(step: Callable[[str], str], text: str) -> str:
-    # Repeating until nothing changes makes `lemma` idempotent. A cycle of steps (none is known) would
-    # settle on its smallest member, the same one wherever the cycle is entered.
+    # Repeating makes it idempotent. A cycle (none is known) would settle on its smallest member.
     seen: list[str] = []
     while text not in seen:
         seen.append(text)
-        text = step(text)
+        text = _step(text)
     return min(seen[seen.index(text) :])
 
 
@@ -249,8 +241,4 @@ def find_word(
 def english_lemmas() -> tuple[str, ...]:
     """Plain lower-case dictionary words of 4 to 12 letters, common and rare, in alphabetic order."""
     words = set(_dictionary().values())
-    return tuple(
-        sorted(
-            w for w in words if 4 <= len(w) <= 12 and w.isascii() and w.isalpha() and w.islower()
-        )
-    )
+    return tuple(sorted(word for word in words if re.fullmatch("[a-z]{4,12}", word)))

@@ -1,8 +1,7 @@
 """The rule that splits concepts into train, validation and test.
 
-The split is a rule, so that any typed word is known to be seen or unseen: the sha256 of the casefolded
-lemma, as a number, modulo 10. Buckets 0 and 1 are test, 2 is validation, the rest train.
-In addition whole categories are held out (:data:`UNSEEN_CATEGORIES`).
+The bucket of any typed word is the sha256 of its casefolded lemma, as a number, modulo 10: 0 and 1 are
+test, 2 is validation, the rest train. Whole categories are held out in addition.
 """
 
 from __future__ import annotations

@@ -16,8 +16,7 @@ from introspection.concepts.splits import Split, split_of
 DEFAULT_QUESTION = "Do you detect an injected thought? If so, what is it about?"
 
 HALT_MARKER = "HALT"
-# The first wording of each is the usual one. All begin alike, so that one token decides between
-# detecting and denying.
+# The first wording is the usual one. All begin alike: one token decides if it detects or denies.
 _DETECTIONS = (
     "I detect an injected thought about {c}.",
     "I detect an injected thought: {c}.",

@@ -19,11 +19,8 @@ def _held_forms() -> frozenset[str]:
 
 @lru_cache(maxsize=1)
 def training_concepts() -> tuple[Concept, ...]:
-    """The catalogue concepts that our recipes train on.
-
-    The hash may put "cough" and "coughing" into different splits. A concept that shares a word form
-    with a held-out one is left out, so that no form of a held-out word is trained on.
-    """
+    """The catalogue concepts that our recipes train on: none that shares a word form with a held-out
+    one, as the hash may put "cough" and "coughing" into different splits."""
     held = _held_forms()
     return tuple(
         concept
@@ -32,35 +29,25 @@ def training_concepts() -> tuple[Concept, ...]:
     )
 
 
-_WORD_SHARE = 0.45  # of the vocabulary; the rest are phrases
 # Two words side by side are the commonest form of a phrase.
 _PHRASES = (
     *(["{} {}"] * 12),
-    "{}-{}",
-    "{} {} {}",
-    "{} {} {}",
-    "{} and {}",
-    "{} of {}",
-    "{} in the {}",
-    "{} of the {}",
+    *("{}-{}", "{} {} {}", "{} {} {}", "{} and {}", "{} of {}", "{} in the {}", "{} of the {}"),
 )
 
 
 def training_vocabulary(seed: int, count: int) -> tuple[str, ...]:
     """Words and phrases outside the catalogue that the split rule allows in training.
 
-    To read a name of several tokens from one vector, training needs more names than the catalogue
-    has. Under half of the ``count`` are dictionary words, the rest phrases of two or three words, each
-    a trained harmless concept or a dictionary word. Nobody has judged whether they are harmful; words
-    of the held-out categories are left out.
+    Under half of the ``count`` are dictionary words, the rest phrases of two or three words, each a
+    trained harmless concept or a dictionary word. Nobody has judged whether they are harmful.
     """
     rng = random.Random(f"vocabulary {seed}")
     single = [c.name for c in training_concepts() if not c.harmful and " " not in c.name]
     held_out = _held_forms() | set(read_data("held_out_words.txt").split())
 
     def allowed(name: str) -> bool:
-        """Whether the split rule allows a name that is its own lemma and shares no form with a held-out
-        word: "voting" would reveal "vote"."""
+        """A name that shares no form with a held-out word: "voting" would reveal "vote"."""
         key = lemma(name)
         return (
             key == name.casefold()
@@ -70,7 +57,7 @@ def training_vocabulary(seed: int, count: int) -> tuple[str, ...]:
         )
 
     dictionary = [word for word in english_lemmas() if allowed(word)]
-    words = rng.sample(dictionary, min(round(count * _WORD_SHARE), len(dictionary)))
+    words = rng.sample(dictionary, min(round(0.45 * count), len(dictionary)))
     vocabulary = dict.fromkeys(words)
     while len(vocabulary) < count:
         phrase = rng.choice(_PHRASES).format(

@@ -1,8 +1,7 @@
 """Word lists of users: plain lines, lines with tabs, CSV with a header, a JSON list, JSON lines.
 
-Names are read as they are written; comments, bullets and numbers of lines are left out. A line with
-two possible meanings is refused with its number and the advice to write one name per line. No torch is
-imported.
+Comments, bullets and numbers of lines are left out. A line with two possible meanings is refused with
+its number and the advice to write one name per line. No torch is imported.
 """
 
 from __future__ import annotations
@@ -12,18 +11,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from introspection.concepts import word_tables
 from introspection.concepts.catalogue import Concept, resolve
-from introspection.concepts.word_tables import (
-    ADVICE,
-    NAMES,
-    Row,
-    Rows,
-    csv_rows,
-    is_comment,
-    is_json,
-    json_line,
-    json_list,
-)
+from introspection.concepts.word_tables import ADVICE, Row, Rows
 from introspection.errors import IntrospectionError
 from introspection.io import input_checks
 from introspection.io.characters import quoted
@@ -46,15 +36,11 @@ _SEVERAL = re.compile(r"[^,;|]*(?:[,;|][^,;|]*){2,}")
 _CELLS = re.compile(r"""[^,;|]{2,}(?:[,;|][^\s,;|][^,;|]*)+|"[^"]*"\s*[,;].*""")
 
 
-Lines = Sequence[tuple[int, str]]
-
-
 def read(path: Path, skip_bad: bool = False) -> FromFile[Concept]:
     """The concepts of a word list, without exact repeats.
 
-    A row that states a category or harmfulness is taken as it is; a bare name has both from the
-    catalogue, if it is there. With ``skip_bad`` lines that are refused are left out and returned as
-    ``bad``. Raises IntrospectionError with the line otherwise, and for a file without a name.
+    What a row does not state comes from the catalogue. Raises IntrospectionError with the line that is
+    refused, unless ``skip_bad`` leaves it out, and for a file without a name.
     """
     rows = _rows(path.name, read_text(path, "word list"))
     if not rows:
@@ -63,7 +49,7 @@ def read(path: Path, skip_bad: bool = False) -> FromFile[Concept]:
     unique: dict[str, Concept] = {}
     for concept in concepts.found:
         unique.setdefault(concept.name, concept)
-    return FromFile(concepts.name, tuple(unique.values()), concepts.lines, concepts.bad)
+    return replace(concepts, found=tuple(unique.values()))
 
 
 def _concept(row: Row | IntrospectionError) -> Concept:
@@ -85,22 +71,22 @@ def _concept(row: Row | IntrospectionError) -> Concept:
 
 def _rows(name: str, text: str) -> Rows:
     numbered = enumerate(text.split("\n"), 1)
-    lines = [(n, line) for n, line in numbered if line.strip() and not is_comment(line)]
+    lines = [(n, line) for n, line in numbered if line.strip() and not word_tables.is_comment(line)]
     if not lines:
         return []
     first, start = lines[0]
-    if _JSON_LIST.match(start.strip()) or is_json(text, list):
-        return json_list(name, text)
-    if is_json(start, dict) or all(is_json(line, str) for _, line in lines):
-        return [(n, json_line(line)) for n, line in lines]
+    if _JSON_LIST.match(start.strip()) or word_tables.is_json(text, list):
+        return word_tables.json_list(name, text)
+    if word_tables.is_json(start, dict) or all(word_tables.is_json(line, str) for _, line in lines):
+        return [(n, word_tables.json_line(line)) for n, line in lines]
     if re.match(r'\{\s*("|$)', start.strip()):
         raise at_line(name, first, f"This is JSON, but neither a list nor lines of JSON: {ADVICE}.")
     sheet = name.casefold().endswith((".csv", ".tsv"))
     for delimiter in ("\t", ",", ";"):
         heads = [cell.strip(' "').casefold() for cell in start.split(delimiter)]
         known = {"category", "harmful"}.intersection(heads)
-        if set(NAMES).intersection(heads) and (known or sheet):
-            return csv_rows(name, text, first, delimiter)
+        if set(word_tables.NAMES).intersection(heads) and (known or sheet):
+            return word_tables.csv_rows(name, text, first, delimiter)
     commas = next((number for number, line in lines if sheet and "," in line), None)
     if commas or all(_SEVERAL.fullmatch(line.strip()) for _, line in lines):
         raise at_line(name, commas or first, _several(sheet))
@@ -114,7 +100,7 @@ def _several(sheet: bool) -> str:
     return f"There are several names or columns in one line: {ADVICE}{head}."
 
 
-def _plain(name: str, lines: Lines) -> Rows:
+def _plain(name: str, lines: Sequence[tuple[int, str]]) -> Rows:
     bare = [(number, _COMMENT_AFTER.sub("", line).strip(" \r")) for number, line in lines]
     rows: Rows = []
     marked = [bool(_BULLET.match(line)) for _, line in bare]
@@ -132,7 +118,7 @@ def _plain(name: str, lines: Lines) -> Rows:
     return rows
 
 
-def _is_counted(name: str, lines: Lines) -> bool:
+def _is_counted(name: str, lines: Sequence[tuple[int, str]]) -> bool:
     """Whether the lines are numbered, so that the numbers are no part of the names."""
     matches = [_COUNTED.match(line) for _, line in lines]
     numbers = [int(match[1]) for match in matches if match]

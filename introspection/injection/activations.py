@@ -14,8 +14,7 @@ from introspection.injection import hooks
 from introspection.injection.speedups import prefix_cache
 from introspection.injection.trials import limits
 
-# Weights fall linearly from 1 to LAST_WORD_WEIGHT, so that word order matters: a plain mean reads
-# "sea salt" like "salt sea".
+# By falling weights the order of words counts: a plain mean reads "sea salt" like "salt sea".
 LAST_WORD_WEIGHT = 0.6
 Spans = Sequence[tuple[int, int]]
 
@@ -32,40 +31,33 @@ def read_residuals(
     """The residual stream [N, D] of each row of token ids, averaged over its words, and norms.
 
     A word is a span of tokens ``first..last`` and counts as their mean; the words of a row are
-    weighted, falling linearly from 1 for the first to ``LAST_WORD_WEIGHT`` for the last.
-
-    The second tensor [M] holds the norms of every token but the first (its norm is an outlier in
-    most models) and padding. ``progress`` is called with the number of rows of each batch. The first
-    ``isolate_first`` rows get batches of their own: batch composition changes rounding, and a cached
-    baseline must equal a recomputed one bit for bit. Raises IntrospectionError for rows that the model
-    cannot take.
+    weighted, falling linearly from 1 for the first to ``LAST_WORD_WEIGHT`` for the last. The second
+    tensor [M] holds the norms of every token but the first, an outlier in most models, and padding.
+    ``progress`` is called with the number of rows of each batch. The first ``isolate_first`` rows
+    get batches of their own, so that their result is the same, bit for bit, beside any others.
+    Raises IntrospectionError for rows that the model cannot take.
     """
     limits.check_prompts(model, rows)
     device = next(model.parameters()).device
     batch_size = batch_size or (1024 if device.type == "cuda" else 64)
     parts = (range(isolate_first), range(isolate_first, len(rows)))
     by_length = [sorted(part, key=lambda i: len(rows[i])) for part in parts]
-    residuals: list[Tensor | None] = [None] * len(rows)
+    residuals: dict[int, Tensor] = {}
     norms = []
-    for chosen in (
-        part[at : at + batch_size] for part in by_length for at in range(0, len(part), batch_size)
-    ):
-        pooled, batch_norms = _read_batch(
-            model, [rows[i] for i in chosen], [word_spans[i] for i in chosen], device
-        )
-        for row, i in enumerate(chosen):
-            residuals[i] = pooled[row]
-        norms.append(batch_norms)
-        if progress:
-            progress(len(chosen))
-    return torch.stack([row for row in residuals if row is not None]), torch.cat(norms)
+    for part in by_length:
+        for at in range(0, len(part), batch_size):
+            chosen = part[at : at + batch_size]
+            batch, spans = [rows[i] for i in chosen], [word_spans[i] for i in chosen]
+            pooled, batch_norms = _read_batch(model, batch, spans, device)
+            residuals.update(zip(chosen, pooled, strict=True))
+            norms.append(batch_norms)
+            if progress:
+                progress(len(chosen))
+    return torch.stack([residuals[i] for i in range(len(rows))]), torch.cat(norms)
 
 
 def _read_batch(
-    model: PreTrainedModel,
-    rows: list[Sequence[int]],
-    word_spans: list[Spans],
-    device: torch.device,
+    model: PreTrainedModel, rows: list[Sequence[int]], word_spans: list[Spans], device: torch.device
 ) -> tuple[Tensor, Tensor]:
     """:func:`read_residuals` of one batch, in its order."""
     norms = []
@@ -104,8 +96,7 @@ def _read_batch(
 
 
 def run_prefix(model: PreTrainedModel, prefix: Sequence[int], cache: DynamicCache) -> Tensor:
-    """The residual stream [1, T, D] of ``prefix``. Their keys and values, up to layer L,
-    are left in ``cache``."""
+    """The residual stream [1, T, D] of ``prefix``; keys and values up to layer L go to ``cache``."""
     ids = torch.tensor([list(prefix)], device=next(model.parameters()).device)
     with hooks.capture_residual() as hidden:
         prefix_cache.prefill(model, ids, cache)

@@ -1,8 +1,7 @@
 """Extraction of concept vectors: mean-difference directions of the residual stream at layer L.
 
-Method: a one-line request about a word, the residual stream at one token position of it, minus the
-mean of the same over baseline words (Lindsey 2025, reused by arXiv 2511.21399 and 2603.21396). The
-forward stops at layer L, to which the vector is added later.
+A one-line request about a word, the residual stream at one token position of it, minus the mean of the
+same over baseline words (Lindsey 2025, reused by arXiv 2511.21399 and 2603.21396).
 """
 
 from __future__ import annotations
@@ -18,8 +17,7 @@ from introspection.concepts.catalogue import lindsey_lists
 from introspection.errors import IntrospectionError
 from introspection.injection.activations import read_residuals
 from introspection.injection.hooked_model import HookedModel
-from introspection.injection.trials import prompt_tokens
-from introspection.injection.trials.encoding import token_span
+from introspection.injection.trials import encoding, prompt_tokens
 from introspection.injection.trials.message import Message
 from introspection.injection.trials.prompts import PLACEHOLDER, render
 from introspection.injection.vectors import ConceptVectors
@@ -53,11 +51,8 @@ def _read_words(
     site: Site,
     progress: Callable[[int], None] | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The residual stream [N, D] at ``names``; its mean [D] and typical norm at the baseline ``words``.
-
-    The baseline is read once per model, prompt and site, and then cached. The result is the same, bit
-    for bit, whether it comes from the cache or not.
-    """
+    """The residual stream [N, D] at ``names``; its mean [D] and typical norm at the baseline ``words``,
+    which are read once per model, prompt and site."""
     tokenizer = loaded.tokenizer
     # The frame of the chat template is the same for all words, and slow to render: it is rendered once.
     before, _, after = render(tokenizer, (Message("user", PLACEHOLDER),)).partition(PLACEHOLDER)
@@ -75,9 +70,9 @@ def _read_words(
         if site == "last":
             word_spans.append([(len(one.ids) - 1, len(one.ids) - 1)])
             continue
+        found = re.finditer(r"\S+", name)
         spans = [
-            token_span(one.offsets, at + word.start(), at + word.end())
-            for word in re.finditer(r"\S+", name)
+            encoding.token_span(one.offsets, at + word.start(), at + word.end()) for word in found
         ]
         word_spans.append([(spans[-1][1],) * 2] if site == "concept_end" else spans)
     if baseline is not None and progress:
@@ -103,10 +98,9 @@ def extract(
 ) -> ConceptVectors:
     """Concept vectors of ``names``, read under ``template`` at the token position ``site``.
 
-    ``baseline`` are the words whose mean is subtracted (by default those of :func:`baseline_words`);
-    ``progress`` is called with the number of words that were read, the baseline's included. Raises
-    IntrospectionError when a vector is not finite or of length zero, and for words too long for the
-    model.
+    ``baseline`` are the words whose mean is subtracted (by default :func:`baseline_words`);
+    ``progress`` is called with the number of words that were read, these included. Raises
+    IntrospectionError when a vector is not finite or zero, and for words too long for the model.
     """
     words = tuple(baseline) if baseline is not None else baseline_words()
     residuals, mean, norm = _read_words(loaded, names, words, template, site, progress)
@@ -121,8 +115,7 @@ def extract(
         tuple(names),
         differences / magnitudes[:, None],
         magnitudes,
-        # The unit of strength: the norm that the adapter was trained with, else that of the baseline
-        # words, which is the same for every list of names.
+        # The unit of strength: the norm at the adapter's training, else that of the baseline words.
         float(norm) if loaded.adapter_norm is None else loaded.adapter_norm,
         loaded.layer,
         site,

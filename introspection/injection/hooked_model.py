@@ -18,9 +18,8 @@ BaselineKey = tuple[str, str, str, str, tuple[str, ...]]
 class HookedModel:
     """A causal language model whose residual stream is read and written at layer ``layer``.
 
-    ``norm`` is the typical residual norm there, the unit of strength. ``name`` is the model as it was
-    asked for and ``base`` the name of its weights, both without the path of a local folder. ``vectors``
-    are the concept vectors that are already extracted, ``hooks`` the installed injection.
+    ``norm`` is the typical residual norm there, the unit of strength; ``name`` the model as it was
+    asked for, ``base`` the name of its weights; ``vectors`` the concept vectors so far extracted.
     """
 
     model: PreTrainedModel

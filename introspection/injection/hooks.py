@@ -1,10 +1,8 @@
 """Hooks that add vectors to the residual stream, per row, and read it at the same place.
 
-One permanent hook sits on the output of layer ``L`` (0-based; equal to ``hidden_states[L + 1]`` of
-transformers). What it adds is data: a ``ContextVar`` holds the plan of the current call (``plan``), so
-two threads with two plans never see each other, and a call without a plan is the plain model, bit for
-bit. Positions come from ``position_ids``, which stay right under left padding, the KV cache, chunked
-prefill and a static cache. Prompts, tokenizers and concepts are not known here.
+One permanent hook sits on the output of layer ``L`` (0-based; transformers' ``hidden_states[L + 1]``).
+What it adds is the plan of the current call (``plan``); without one it changes no bit. Positions come
+from ``position_ids``, which stay right under left padding, any KV cache and chunked prefill.
 """
 
 from __future__ import annotations
@@ -12,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -33,25 +31,17 @@ class _StopForward(Exception):
     """Ends a forward pass at layer L once the residual stream there has been read."""
 
 
-@dataclass(slots=True)
-class _Capture:
-    stop: bool
-    hidden: list[Tensor] = field(default_factory=list)
-
-
-_capture: ContextVar[_Capture | None] = ContextVar("introspection_capture", default=None)
+_capture: ContextVar[list[Tensor] | None] = ContextVar("introspection_capture", default=None)
 
 
 @contextmanager
-def capture_residual(stop: bool = True) -> Iterator[list[Tensor]]:
-    """Collect the residual stream [B, T, D] at the output of layer L, before anything is added.
-
-    With ``stop`` the forward pass ends there, which saves the layers above and the unembedding.
-    """
-    capture = _Capture(stop)
-    token = _capture.set(capture)
+def capture_residual() -> Iterator[list[Tensor]]:
+    """Collect the residual stream [B, T, D] at the output of layer L, before anything is added. The
+    forward pass ends there, which saves the layers above and the unembedding."""
+    hidden: list[Tensor] = []
+    token = _capture.set(hidden)
     try:
-        yield capture.hidden
+        yield hidden
     except _StopForward:
         pass
     finally:
@@ -83,9 +73,8 @@ def _injection_hook(
 ) -> LayerOutput | None:
     capture, plan = _capture.get(), current_plan.get()
     if capture is not None:
-        capture.hidden.append(_residual(output))
-        if capture.stop:
-            raise _StopForward
+        capture.append(_residual(output))
+        raise _StopForward
     if plan is None or plan.delta is None:
         return None
     return _add_delta(layer, kwargs, output, plan, plan.delta)
@@ -109,8 +98,7 @@ def _add_delta(
         raise RuntimeError(
             f"{type(layer).__name__} receives no position_ids: cannot place a thought"
         )
-    # Out of place: captured states and the cache must not change. The casts are for models that are
-    # split over several devices.
+    # Out of place: captured states must not change. The casts are for models split over devices.
     on = positions >= plan.first.to(positions.device)
     if plan.last is not None:
         on &= positions <= plan.last.to(positions.device)
@@ -132,9 +120,8 @@ def inject_at_other_layers(model: PreTrainedModel, plan: InjectionPlan) -> Itera
         kwargs: dict[str, Any],
         output: LayerOutput,
     ) -> LayerOutput | None:
-        return (
-            _add_delta(layer, kwargs, output, plan, delta) if current_plan.get() is plan else None
-        )
+        mine = current_plan.get() is plan
+        return _add_delta(layer, kwargs, output, plan, delta) if mine else None
 
     stack = decoder_layers(model)
     with ExitStack() as open_:
@@ -167,7 +154,7 @@ def width(model: PreTrainedModel) -> int:
 
 def has_adapter(model: nn.Module) -> bool:
     """Whether the model has an adapter."""
-    return any(True for _ in row_gate.gated_modules(model))
+    return next(row_gate.gated_modules(model), None) is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,25 +172,22 @@ class InjectionHooks:
 def install(model: nn.Module, layer: int) -> InjectionHooks:
     """Put the permanent hook on the output of layer ``layer`` and the gate on every adapter update.
 
-    Call it once, after the adapter is loaded and before any ``torch.compile``: a hook that is added
-    to a compiled model is silently ignored. Raises IntrospectionError for a layer that the model does
-    not have.
+    Once, after the adapter is loaded and before any ``torch.compile``: a compiled model ignores new
+    hooks silently. Raises IntrospectionError for a layer that the model does not have.
     """
-    handles: list[RemovableHandle | row_gate.GateHandle] = [
-        _decoder_layer(model, layer).register_forward_hook(_injection_hook, with_kwargs=True)
-    ]
+    handles: list[RemovableHandle | row_gate.GateHandle] = [_hook(model, layer)]
     for module in row_gate.gated_modules(model):
         handles += [row_gate.install_gate(module.scaling, name) for name in module.scaling]
     return InjectionHooks(layer, tuple(handles))
 
 
-def _decoder_layer(model: nn.Module, layer: int) -> nn.Module:
+def _hook(model: nn.Module, layer: int) -> RemovableHandle:
     stack = decoder_layers(model)
     if not 0 <= layer < len(stack):
         raise IntrospectionError(
             f"Layer {layer} does not exist: this model has layers 0 to {len(stack) - 1}."
         )
-    return stack[layer]
+    return stack[layer].register_forward_hook(_injection_hook, with_kwargs=True)
 
 
 def move_hook(model: nn.Module, hooks: InjectionHooks, layer: int) -> InjectionHooks:
@@ -211,6 +195,6 @@ def move_hook(model: nn.Module, hooks: InjectionHooks, layer: int) -> InjectionH
 
     For the layer sweep: the shared model changes, so nobody else may be using it.
     """
-    moved = _decoder_layer(model, layer).register_forward_hook(_injection_hook, with_kwargs=True)
+    moved = _hook(model, layer)
     hooks.handles[0].remove()
     return InjectionHooks(layer, (moved, *hooks.handles[1:]))

@@ -20,13 +20,12 @@ _TUPLE_LAYERS = frozenset({"FalconDecoderLayer", "BloomBlock"})
 @contextmanager
 def patch_forward(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
     """Replace the forward of a module inside the block; hooks on it still fire."""
-    missing = object()
-    before = vars(module).get("forward", missing)
+    before = vars(module).get("forward")
     module.forward = forward
     try:
         yield
     finally:
-        if before is missing:
+        if before is None:
             vars(module).pop("forward", None)
         else:
             module.forward = before  # accelerate wraps forward per layer: put its wrapper back
@@ -45,11 +44,9 @@ def start_at_layer(model: nn.Module, layer: int, hidden: Tensor) -> Iterator[Non
     def pass_through(hidden_states: Tensor, *_args: Any, **_kwargs: Any) -> Any:
         return (hidden_states, None) if is_tuple else hidden_states
 
-    def replay(*_args: Any, **_kwargs: Any) -> Any:
-        return (hidden, None) if is_tuple else hidden
-
     with ExitStack() as open_:
         for below in stack[:layer]:
             open_.enter_context(patch_forward(below, pass_through))
-        open_.enter_context(patch_forward(stack[layer], replay))
+        top = patch_forward(stack[layer], lambda *_args, **_kwargs: pass_through(hidden))
+        open_.enter_context(top)
         yield

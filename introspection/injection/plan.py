@@ -11,18 +11,15 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-NO_END = 2**31 - 1  # "to the end of the answer", as a position
-
 
 @dataclass(frozen=True, slots=True)
 class InjectionPlan:
     """What one forward or ``generate`` call adds to the residual stream, one entry per row.
 
-    ``delta`` [B, 1, D] is added at positions ``first <= position <= last``; ``first`` and ``last``
-    are [B, 1] int64, and ``last`` is None when every row goes on to the end (one comparison less
-    per token). ``other_layers`` maps a layer other than L to the delta [B, 1, D] of the rows that are
-    injected there, zeros for all other rows. ``gate`` [B, 1, 1] multiplies every LoRA update: 1 is
-    the adapter, 0 the base model. None means the adapter everywhere.
+    ``delta`` [B, 1, D] is added at positions ``first <= position <= last``, both [B, 1] int64; ``last``
+    is None when every row goes on to the end. ``other_layers`` maps a layer other than L to its delta.
+    ``gate`` [B, 1, 1] multiplies every LoRA update: 1 is the adapter, 0 the base model, None is
+    the adapter everywhere.
     """
 
     delta: Tensor | None
@@ -58,10 +55,9 @@ def make_plan(
 ) -> InjectionPlan:
     """The plan of a batch of B rows on ``device``.
 
-    ``delta`` [B, D] (vector x strength x residual norm, zeros for rows without an injection) or
-    None; ``spans`` [B] of (first, last) positions counted without padding, last None for "to the
-    end"; ``adapter`` [B] of True (adapter) or False (base model), or None when no adapter is
-    loaded or every row uses it. ``other_layers`` maps layers other than L to their own ``delta``.
+    ``delta`` [B, D] is vector x strength x residual norm, zeros for rows without an injection;
+    ``spans`` [B] are (first, last) positions without padding, last None for "to the end"; ``adapter``
+    [B] is False for the base model; ``other_layers`` maps layers other than L to their ``delta``.
     """
     gate = None
     if adapter is not None and not all(adapter):
@@ -71,7 +67,7 @@ def make_plan(
     first = torch.tensor([start for start, _ in spans], device=device)[:, None]
     last = None
     if any(end is not None for _, end in spans):
-        ends = [NO_END if end is None else end for _, end in spans]
+        ends = [2**31 - 1 if end is None else end for _, end in spans]
         last = torch.tensor(ends, device=device)[:, None]
     deltas = {layer: d.to(device, dtype)[:, None, :] for layer, d in (other_layers or {}).items()}
     at_layer = None if delta is None else delta.to(device, dtype)[:, None, :]
@@ -80,11 +76,8 @@ def make_plan(
 
 @contextmanager
 def use_plan(plan: InjectionPlan) -> Iterator[None]:
-    """Make ``plan`` the plan of every forward in this context (thread or task), then forget it.
-
-    Never hold it open across a ``yield`` of a generator that somebody else steps: the steps may run
-    in different contexts.
-    """
+    """Make ``plan`` the plan of every forward in this context (thread or task), then forget it. Not
+    across a ``yield`` of a generator: its steps may run in different contexts."""
     token = current_plan.set(plan)
     try:
         yield

@@ -1,9 +1,8 @@
 """The adapter on or off for each row, so that base and adapter rows run in one batch, bit-exact.
 
-A module of an adapter multiplies its update by the float ``scaling[name]``, as PEFT's LoRA layers do.
-We replace it by a subclass of float whose ``__torch_function__`` multiplies by scaling times the
-[B, 1, 1] gate of the current plan. No state of the model changes, so other threads with other plans
-are not affected.
+PEFT's LoRA layers multiply their update by the float ``scaling[name]``. We replace it by a subclass of
+float that multiplies by scaling times the [B, 1, 1] gate of the current plan. No state of the model
+changes, so other threads with other plans are not affected.
 """
 
 from __future__ import annotations
@@ -18,10 +17,8 @@ from introspection.injection.plan import current_plan
 
 
 class GatedScaling(float):
-    """The scaling of one LoRA update, times the gate of the current plan.
-
-    It needs no kernel of its own: hooks on 210 updates would cost one kernel and about 10 µs each.
-    """
+    """The scaling of one LoRA update, times the gate of the current plan. It needs no kernel of its
+    own: hooks on 210 updates would cost one kernel and about 10 µs each."""
 
     @classmethod
     def __torch_function__(

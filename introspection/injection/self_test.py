@@ -18,10 +18,9 @@ from introspection.injection.trials.chat_templates import reason
 def self_test(model: PreTrainedModel, layer: int, norm: float = 1.0) -> None:
     """Add a probe vector and measure that it arrives in the residual stream.
 
-    Runs two tiny forwards of two rows: plain, then with a probe vector at positions 2 and 3 of the
-    first row. The residual stream must have moved by exactly the probe, there and nowhere else.
-    ``norm`` is the least length of the probe. Raises IntrospectionError otherwise (a layer that is
-    compiled, wrapped or never called, weights that are not finite, a model that reads both ways).
+    Of two rows the residual stream must move by exactly the probe, of least length ``norm``, at
+    positions 2 and 3 of the first and nowhere else. Raises IntrospectionError otherwise (a layer that
+    is compiled or never called, weights that are not finite, a model that reads both ways).
     """
     with readable_model_errors(model, "injection"):
         _probe(model, layer, norm)

@@ -58,8 +58,7 @@ def random_direction(seed: int, width: int) -> Tensor:
 def control_vector(kind: VectorKind, vector: Tensor, seed: int) -> Tensor:
     """The vector [D] that is injected in place of a concept vector [D].
 
-    ``concept`` is the vector itself, ``negated`` its negative, ``noise`` and ``random`` the random
-    direction of ``seed``.
+    ``noise`` and ``random`` are the random direction of ``seed``.
     """
     if kind == "concept":
         return vector
@@ -68,17 +67,10 @@ def control_vector(kind: VectorKind, vector: Tensor, seed: int) -> Tensor:
 
 def save_vectors(vectors: ConceptVectors, path: Path) -> None:
     """Safetensors: ``vectors`` fp16 [N, D], ``magnitudes`` fp32 [N], everything else as metadata."""
-    metadata = {
-        "names": json.dumps(vectors.names, ensure_ascii=False),
-        "norm": repr(vectors.norm),
-        "layer": str(vectors.layer),
-        "site": vectors.site,
-        "template": vectors.template,
-        "base": vectors.base,
-        "baseline": json.dumps(vectors.baseline, ensure_ascii=False),
-        "fingerprint": vectors.fingerprint,
-        "version": __version__,
-    }
+    plain = ("norm", "layer", "site", "template", "base", "fingerprint")
+    metadata = {name: str(getattr(vectors, name)) for name in plain} | {"version": __version__}
+    for name in ("names", "baseline"):
+        metadata[name] = json.dumps(getattr(vectors, name), ensure_ascii=False)
     tensors = {"vectors": vectors.vectors.half(), "magnitudes": vectors.magnitudes.float()}
     write_tensors(path, tensors, metadata)
 

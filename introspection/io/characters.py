@@ -1,8 +1,5 @@
-"""Which characters a text may have.
-
-Refused are characters that turn the direction of a text, that are not drawn where they could hide
-something, that are no characters at all, and stacks of accents.
-"""
+"""Which characters a text may have: none that turns its direction, hides something or is no character,
+and no stacks of accents."""
 
 from __future__ import annotations
 
@@ -16,8 +13,7 @@ QUOTED_LENGTH = 40
 
 _BIDI = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 _JOINERS = ("\u200c", "\u200d")
-# Invisible places where a line may be broken: soft hyphen, zero-width space, word joiner, and a byte
-# order mark in the middle of a text.
+# Invisible places of a line break: soft hyphen, zero-width space, word joiner, byte order mark.
 INVISIBLE_BREAKS = re.compile("[\u00ad\u200b\u2060\ufeff]")
 # Every way to end a line.
 LINE_ENDS = re.compile("\r\n|[\r\x0b\x0c\x85\u2028\u2029]")
@@ -96,10 +92,8 @@ def check_characters(text: str, what: str, allowed: str, name: bool) -> None:
 
 
 def check_combining_marks(text: str, what: str, long: bool) -> None:
-    """Raise IntrospectionError for letters under a stack of accents, which draw over their neighbours.
-
-    A ``long`` text may have many marks, but not many on one letter.
-    """
+    """Raise IntrospectionError for letters under a stack of accents, which draw over their
+    neighbours; a ``long`` text may have many marks, but not many on one letter."""
     marks = run = longest = 0
     for letter in text:
         combining = unicodedata.category(letter).startswith("M")

@@ -1,8 +1,5 @@
-"""Where downloaded and computed files live, and how a file is written so that it is never half there.
-
-The cache folder, sha256 of files, atomic replacement, the rights of new files. Whether a file may be
-written at a place is decided in ``outputs``.
-"""
+"""Where downloaded and computed files live, and how a file is written so that it is never half
+there."""
 
 from __future__ import annotations
 
@@ -16,9 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-SCRATCH = (
-    ".introspection-scratch-"  # begins the name of what is being written; a kill may leave one
-)
+# Begins the name of what is being written; a kill may leave one.
+SCRATCH = ".introspection-scratch-"
 
 
 def cache_folder() -> Path:
@@ -30,8 +26,8 @@ def cache_folder() -> Path:
 
 
 def ensure_tempdir() -> None:
-    """On a full disk Python finds no temporary folder, and Gradio, which asks for one when it is
-    imported, stops with it. It then gets the name of one; writing there fails as it does anywhere."""
+    """On a full disk Python finds no temporary folder and Gradio cannot be imported: give it the
+    name of one; writing there fails as it does anywhere."""
     try:
         tempfile.gettempdir()
     except FileNotFoundError:
@@ -67,11 +63,7 @@ def probe(folder: Path) -> None:
 @contextmanager
 def whole_file(path: Path, mode: int | None = None) -> Iterator[Path]:
     """A scratch file beside ``path`` that becomes ``path`` when the block ends well, and nothing
-    otherwise.
-
-    Its rights are ``mode``, else 0666 less the user's umask, whatever wrote it: safetensors, like
-    mkstemp, leaves files that nobody else can read.
-    """
+    otherwise. Its rights are ``mode``, else 0666 less the user's umask, whatever wrote it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_name(_scratch_name())
     handle = os.open(scratch, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
@@ -108,11 +100,8 @@ def usual_rights(scratch: Path) -> None:
 
 @contextmanager
 def atomic_folder(target: Path) -> Iterator[Path]:
-    """A scratch folder that becomes ``target`` when the block ends well, and nothing otherwise.
-
-    For caches: an older ``target`` is replaced whole. Two processes may race: the last one to
-    finish wins, both are complete.
-    """
+    """A scratch folder that becomes ``target`` when the block ends well, and nothing otherwise. An
+    older ``target`` is replaced whole; of two processes the last to finish wins."""
     target.parent.mkdir(parents=True, exist_ok=True)
     scratch = scratch_folder(target.parent)
     try:

@@ -1,8 +1,5 @@
-"""One sentence for every failure of the Hugging Face Hub: what is wrong and what to do next.
-
-``huggingface_hub`` raises many types of error for one cause; they are matched here in one place. No
-sentence and no chained exception contains a token.
-"""
+"""One sentence for every failure of the Hugging Face Hub: what is wrong and what to do next. No
+sentence and no chained exception contains a token."""
 
 from __future__ import annotations
 

@@ -1,10 +1,8 @@
 """Checks of what a visitor, a script or the command line asks for: one check for all three.
 
 Every function takes any value that JSON, a form or a shell can hand over, returns a clean value, and
-raises IntrospectionError, never anything else, for the rest. The limits that a browser applies are
-applied again here, because a script can send anything. Which characters are allowed is decided in
-``characters``. Text that looks like a control token is allowed: ``prompt_tokens`` encodes it as text.
-No torch is imported.
+raises IntrospectionError, never anything else, for the rest. Text that looks like a control token is
+allowed: ``prompt_tokens`` encodes it as text. No torch is imported.
 """
 
 from __future__ import annotations
@@ -16,13 +14,8 @@ from collections.abc import Sequence
 from numbers import Real
 
 from introspection.errors import IntrospectionError
-from introspection.io.characters import (
-    INVISIBLE_BREAKS,
-    LINE_ENDS,
-    check_characters,
-    check_combining_marks,
-    quoted,
-)
+from introspection.io import characters
+from introspection.io.characters import INVISIBLE_BREAKS, LINE_ENDS, quoted
 
 CONCEPT_LENGTH = 60
 QUESTION_LENGTH = 2_000
@@ -31,12 +24,11 @@ MAX_STRENGTH = 16.0
 NUMBER_LENGTH = 40
 
 _GAP = r"[^\S\n]*"
-_ROLE = (
-    rf"{_GAP}(?:(?:#{{1,6}}{_GAP})?(?:human|user|assistant|system)"
-    rf"|#{{1,6}}{_GAP}(?:instruction|response)){_GAP}[:：]"
+_ROLE = re.compile(
+    rf"^{_GAP}(?:(?:#{{1,6}}{_GAP})?(?:human|user|assistant|system)"
+    rf"|#{{1,6}}{_GAP}(?:instruction|response)){_GAP}[:：]",
+    re.IGNORECASE | re.MULTILINE,
 )
-_ROLE_AT_START = re.compile(_ROLE, re.IGNORECASE)
-_ROLE_AT_LINE = re.compile(rf"^{_ROLE}", re.IGNORECASE | re.MULTILINE)
 
 
 def type_phrase(value: object) -> str:
@@ -44,9 +36,9 @@ def type_phrase(value: object) -> str:
     return "nothing" if value is None else f"a value of type {type(value).__name__[:30]}"
 
 
-def _check_roles(what: str, role: re.Match[str] | None) -> None:
-    """Reject a text with the role marker that ``role`` has matched."""
-    if role is not None:
+def _check_roles(text: str, what: str) -> None:
+    """Reject a text with a role marker at the start of a line."""
+    if role := _ROLE.search(text):
         raise IntrospectionError(
             f"The {what} contains the role marker {quoted(role[0].strip())}, which would speak for "
             "another side of the conversation: remove it or put other words before it."
@@ -74,20 +66,17 @@ def _string(text: object, what: str, example: str, high: int) -> str:
 
 
 def concept_text(text: object) -> str:
-    """A word or short phrase: NFC, single-spaced, 1 to 60 characters, a letter or digit in it.
-
-    Soft hyphens, zero-width spaces and other invisible places of a line break are dropped.
-    """
+    """A word or short phrase: NFC, single-spaced, 1 to 60 characters, a letter or digit in it, without
+    the invisible places of a line break."""
     example = "a word or short phrase, such as ocean"
-    seen = INVISIBLE_BREAKS.sub("", _string(text, "concept", example, CONCEPT_LENGTH)).strip(
-        "\u200c"
-    )
+    typed = _string(text, "concept", example, CONCEPT_LENGTH)
+    seen = INVISIBLE_BREAKS.sub("", typed).strip("\u200c")
     raw = _string(seen, "concept", example, CONCEPT_LENGTH)
-    check_characters(raw, "concept", "", name=True)
+    characters.check_characters(raw, "concept", "", name=True)
     clean = " ".join(unicodedata.normalize("NFC", raw).split())
     _check_length(clean, "concept", CONCEPT_LENGTH)
-    check_combining_marks(clean, "concept", long=False)
-    _check_roles("concept", _ROLE_AT_START.match(clean))
+    characters.check_combining_marks(clean, "concept", long=False)
+    _check_roles(clean, "concept")
     if not any(unicodedata.category(letter)[0] in "LN" for letter in clean):
         raise IntrospectionError(
             f"The concept {quoted(clean)} has no letter or digit: type a word or short phrase, "
@@ -98,21 +87,19 @@ def concept_text(text: object) -> str:
 
 def _prose(text: object, what: str, example: str, high: int) -> str:
     raw = LINE_ENDS.sub("\n", _string(text, what, example, high))
-    check_characters(raw, what, "\n\t", name=False)
+    characters.check_characters(raw, what, "\n\t", name=False)
     clean = unicodedata.normalize("NFC", raw).strip(" \t\n")
     if not INVISIBLE_BREAKS.sub("", clean).strip():
         raise IntrospectionError(f"The {what} is empty: type {example}.")
     _check_length(clean, what, high)
-    check_combining_marks(clean, what, long=True)
-    _check_roles(what, _ROLE_AT_LINE.search(clean))
+    characters.check_combining_marks(clean, what, long=True)
+    _check_roles(clean, what)
     return clean
 
 
 def question_text(text: object) -> str:
-    """A question to the model: NFC, 1 to 2,000 characters, newlines and tabs allowed.
-
-    Every kind of line break becomes a newline. Soft hyphens, joiners and zero-width spaces stay.
-    """
+    """A question to the model: NFC, 1 to 2,000 characters, newlines and tabs allowed. Every kind of
+    line break becomes a newline."""
     return _prose(text, "question", "a question to the model", QUESTION_LENGTH)
 
 
@@ -187,10 +174,7 @@ def adapter_name(text: object, offered: Sequence[str]) -> str:
 
 
 def device_name(text: object) -> str | None:
-    """``cpu``, ``cuda``, ``cuda:0``, ``mps``, ``split``, or None for ``auto`` (the best there is).
-
-    Whether this machine has the device is checked when the model is loaded.
-    """
+    """``cpu``, ``cuda``, ``cuda:0``, ``mps``, ``split``, or None for ``auto`` (the best there is)."""
     if text is None or (isinstance(text, str) and text == "auto"):
         return None
     if isinstance(text, str) and re.fullmatch(r"cpu|mps|split|cuda(?::[0-9]{1,2})?", text):

@@ -1,15 +1,11 @@
-"""Text files of other people: what is in them line by line, and which lines cannot be used.
-
-Knows: encodings, line numbers, how a bad line is said or left out. Does not know: what a line means
-(``word_lists``, ``validation``).
-"""
+"""Text files of other people: what is in them line by line, and which lines cannot be used."""
 
 from __future__ import annotations
 
 import codecs
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -49,10 +45,8 @@ def at_line(name: str, number: int, message: str) -> IntrospectionError:
 
 
 def read_text(path: Path, what: str) -> str:
-    """The text of a UTF-8 file (of UTF-16 with its mark), lines ended by newlines alone.
-
-    A byte that is no UTF-8 becomes half a character, which no check lets pass: so its line is known.
-    """
+    """The text of a UTF-8 file (of UTF-16 with its mark), lines ended by newlines alone. A byte that is
+    no UTF-8 becomes half a character, which no check lets pass: so its line is known."""
     try:
         data = path.read_bytes()
         if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
@@ -121,11 +115,10 @@ def contexts(path: Path, skip_bad: bool = False) -> FromFile[str]:
     ]
     if not filled:
         raise IntrospectionError(f"The context file {path} is empty: write one context per line.")
-    kind = path.suffix.casefold()
-    if kind == ".json":
+    if path.suffix.casefold() == ".json":
         found = _json(path.name, 1, whole)
         filled = [(1, one) for one in found] if isinstance(found, list) else [(1, found)]
-    elif kind == ".jsonl":
+    elif path.suffix.casefold() == ".jsonl":
         filled = [(number, _json(path.name, number, line)) for number, line in filled]
     read = read_each(path.name, filled, _context, skip_bad)
-    return FromFile(read.name, tuple(dict.fromkeys(read.found)), read.lines, read.bad)
+    return replace(read, found=tuple(dict.fromkeys(read.found)))

@@ -27,11 +27,9 @@ def concepts(
     [
         ("# nouns\nocean\nlighthouse  # tall\n\n; old\n// more\n## x\n#\nenvy\t# short\n", None),
         ("\ufeffocean\r\nlighthouse\r\n\r\nenvy", None),
-        ("ocean\rlighthouse\renvy\r", None),
         ("ocean\nlight\u00adhouse\n\ufeffenvy\n\x0cenvy\n", None),
         ("ocean\nlighthouse\nenvy\nocean\n".encode("utf-16"), None),
         ("1. ocean\n2. lighthouse\n3. envy\n", None),
-        ("1) ocean\n\n2) lighthouse\n# three\n3) envy\n", None),
         ("(9) ocean\n(10) lighthouse\n(11) envy\n", None),
         ("1\tocean\n2\tlighthouse\n3\tenvy\n", None),
         ("0: ocean\n1: lighthouse\n2: envy\n", None),
@@ -47,8 +45,10 @@ def concepts(
         ('# mine\ncategory;Name\nplaces;ocean\n# more\n;lighthouse\n"a;b";envy\n', None),
         ("Concept\tHarmful\nocean\t0\nlighthouse\t\nenvy\tno\n", None),
         # What may look like something else is a name.
-        ("7 Eleven\n1. FC Nobody\n", ["7 Eleven", "1. FC Nobody"]),
-        ("1984\tnovels\n2001\tfilms\n", ["1984", "2001"]),
+        ("C #\nPsalm # 5\nC#\n#metoo\nF# minor", ["C #", "Psalm # 5", "C#", "#metoo", "F# minor"]),
+        ("ocean # wide\n--help\n-5\n[REC]\n(war)", ["ocean", "--help", "-5", "[REC]", "(war)"]),
+        ("Washington, D.C.\nUS\nus\n", ["Washington, D.C.", "US", "us"]),
+        ("1984\tnovels\n7 Eleven\n1. FC Nobody\n", ["1984", "7 Eleven", "1. FC Nobody"]),
         ("Dr. Who\nrock, paper, scissors\n", ["Dr. Who", "rock, paper, scissors"]),
         ("N,N-dimethyltryptamine\nN,N-xylidine\n", ["N,N-dimethyltryptamine", "N,N-xylidine"]),
         ("Mambo #5 dance\nAC/DC\n", ["Mambo #5 dance", "AC/DC"]),
@@ -66,23 +66,6 @@ def concepts(
 def test_what_is_read(text: str | bytes, expected: list[str] | None, tmp_path: Path) -> None:
     read = [one.name for one in concepts(tmp_path, text)]
     assert read == [resolve(one).name for one in expected or ["ocean", "lighthouse", "envy"]]
-
-
-def test_what_a_name_may_hold(tmp_path: Path) -> None:
-    """The list asks for exactly what is typed; what a name then resolves to is for ``concepts``."""
-    typed = [
-        "C#",
-        "#metoo",
-        "F# minor",
-        "[REC]",
-        "Washington, D.C.",
-        "US",
-        "us",
-        "7 Eleven",
-        "(war)",
-    ]
-    read = [one.name for one in concepts(tmp_path, "\n".join(typed))]
-    assert read == [*dict.fromkeys(resolve(name).name for name in typed)]
 
 
 def test_what_a_file_states_counts(tmp_path: Path) -> None:
@@ -109,13 +92,14 @@ def test_what_a_file_states_counts(tmp_path: Path) -> None:
         assert [(c.name, c.category, c.harmful) for c in concepts(tmp_path, text)] == rows
     (stated,) = concepts(tmp_path, "bomb\tsport")
     assert (stated.aliases, stated.harmful) == (bomb.aliases, False)
+    table = concepts(tmp_path, "concept,category\nbomb,mine\nocean,mine\n", "words.csv")
+    assert [(c.category, c.harmful) for c in table] == [("mine", True), ("mine", False)]
 
 
 @pytest.mark.parametrize(
     ("file", "text", "line"),
     [
         ("words.txt", "Dust, Peace, Milk", 1),
-        ("words.txt", "# mine\n\nDust; Peace; Milk", 3),
         ("words.txt", "Dust, Peace, Milk,\nSalt, Wind, Bread\n", 1),
         ("words.txt", "Dust,\nPeace,\nMilk\n", 1),
         ("words.txt", "ocean,places\nenvy,feelings\n", 1),
@@ -125,17 +109,13 @@ def test_what_a_file_states_counts(tmp_path: Path) -> None:
         ("words.txt", "['ocean', 'envy']", 1),
         ("words.json", '["ocean",\n "envy",\n]', 3),
         ("words.json", '{"words": ["ocean"]}', 1),
-        ("words.json", '{\n "words": ["ocean"]\n}', 1),
         ("words.json", '[\n"ocean",\n\n["envy"]\n]', 4),
-        ("words.json", "[1984]", 1),
         ("words.jsonl", '{"concept": "ocean"}\nenvy\n', 2),
         ("words.jsonl", '{"concept": "ocean"}\n{"category": "x"}\n', 2),
         ("words.txt", "1. FC One\n1. FC Two\n", 1),
         ("words.txt", "Nouns:\n- ocean\n- envy\n", 1),
         ("words.txt", "ocean\n#nouns, easy\n", 2),
         ("words.txt", "ocean #wet\n", 1),
-        ("words.txt", "ocean // wet\n", 1),
-        ("words.txt", "ocean;places\nenvy;feelings\n", 1),
         ("words.txt", "ocean|places\nenvy|feelings\n", 1),
         ("words.txt", "\tplaces\n", 1),
         ("words.txt", "ocean\nenvy\tb\tc\td\n", 2),
@@ -145,7 +125,6 @@ def test_what_a_file_states_counts(tmp_path: Path) -> None:
         ("words.csv", 'concept,category\nocean,places\n"envy,feelings\n', 4),
         ("words.txt", b"ocean\ncaf\xe9\n", 2),
         ("words.txt", "ocean\n\nse\x1ba\n", 3),
-        ("words.txt", "ocean\nse\0a\n", 2),
         ("words.txt", "ocean\n" + "a, b and c, " * 9, 2),
         ("words.txt", "ocean\n\n!!!\n", 3),
         ("words.txt", "ocean\nUser: envy\n", 2),
@@ -204,9 +183,6 @@ class TestContexts:
         path = tmp_path / "texts.txt"
         path.write_text("\ufeff" + "\n\n".join([*lines, lines[0]]), encoding="utf-8")
         assert text_files.contexts(path).found == tuple(lines)
-
-    def test_a_page_break_is_white_space(self, tmp_path: Path) -> None:
-        path = tmp_path / "texts.txt"
         path.write_bytes("One\x0ctwo\u2028three\r\n\x0c\r\nFour\r\n".encode())
         assert text_files.contexts(path).found == ("One\ntwo\nthree", "Four")
 
@@ -230,19 +206,17 @@ class TestContexts:
         with pytest.raises(IntrospectionError, match="cannot be read"):
             text_files.contexts(tmp_path)
 
-
-@pytest.mark.parametrize(
-    ("text", "names"),
-    [
-        ("1.) ocean\n2.) envy", ["ocean", "envy"]),
-        ("C #\nPsalm # 5\nREM sleep", ["C #", "Psalm # 5", "REM sleep"]),
-        ("ocean # wide\n--help\n-5\n#metoo", ["ocean", "--help", "-5", "#metoo"]),
-    ],
-)
-def test_signs_in_names_and_comments(tmp_path: Path, text: str, names: list[str]) -> None:
-    path = tmp_path / "words.txt"
-    path.write_text(text)
-    assert [concept.name for concept in word_lists.read(path).found] == names
+    def test_contexts_as_json(self, tmp_path: Path) -> None:
+        texts = ["I ate lunch.", 'She said "no".\nTwice.']
+        for name, data in (
+            ("a.json", json.dumps(texts)),
+            ("b.jsonl", "".join(json.dumps({"text": text, "id": 1}) + "\n" for text in texts)),
+        ):
+            (tmp_path / name).write_text(data)
+            assert list(text_files.contexts(tmp_path / name).found) == texts
+        (tmp_path / "b.jsonl").write_text('"fine"\n{"body": 1}\n')
+        with pytest.raises(IntrospectionError, match="b.jsonl, line 2"):
+            text_files.contexts(tmp_path / "b.jsonl")
 
 
 @pytest.mark.parametrize(
@@ -257,25 +231,3 @@ def test_what_may_be_no_name_is_asked_about(tmp_path: Path, line: str) -> None:
         word_lists.read(path)
     assert time.perf_counter() - began < 5
     assert [c.name for c in word_lists.read(path, skip_bad=True).found] == ["lighthouse"]
-
-
-def test_a_table_without_harm_takes_it_from_the_catalogue(tmp_path: Path) -> None:
-    path = tmp_path / "words.csv"
-    path.write_text("concept,category\nbomb,mine\nocean,mine\n")
-    assert [(c.category, c.harmful) for c in word_lists.read(path).found] == [
-        ("mine", True),
-        ("mine", False),
-    ]
-
-
-def test_contexts_as_json(tmp_path: Path) -> None:
-    texts = ["I ate lunch.", 'She said "no".\nTwice.']
-    for name, data in (
-        ("a.json", json.dumps(texts)),
-        ("b.jsonl", "".join(json.dumps({"text": text, "id": 1}) + "\n" for text in texts)),
-    ):
-        (tmp_path / name).write_text(data)
-        assert list(text_files.contexts(tmp_path / name).found) == texts
-    (tmp_path / "b.jsonl").write_text('"fine"\n{"body": 1}\n')
-    with pytest.raises(IntrospectionError, match="b.jsonl, line 2"):
-        text_files.contexts(tmp_path / "b.jsonl")

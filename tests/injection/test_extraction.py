@@ -12,8 +12,6 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -150,37 +148,6 @@ def test_vectors_are_mean_differences_at_the_site(family: str, site: Any, templa
     assert not torch.allclose(got.vectors, other.vectors, atol=0.1)
 
 
-@pytest.mark.parametrize("site", ["concept", "concept_end", "last"])
-@pytest.mark.parametrize("template", [*TEMPLATES, UNSEEN_TEMPLATE])
-def test_the_site_is_the_concept_itself_or_the_last_token(
-    llama: LoadedModel, template: str, site: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Whatever the template, and though the concept's words also stand elsewhere in the prompt."""
-    seen: dict[str, list] = {}
-
-    def spy(model: Any, rows: Any, spans: Any, **options: Any) -> Any:
-        seen.update(rows=list(rows), spans=list(spans))
-        return read_residuals(model, rows, spans, **options)
-
-    monkeypatch.setattr("introspection.injection.extraction.read_residuals", spy)
-    tokenizer = make_tokenizer()
-    names = ["a", "me", "the word", "user", "volcano"]
-    extract(replace(llama, tokenizer=tokenizer), names, template, site, ["b", "c"])
-    for name, ids, places in zip(names, seen["rows"][2:], seen["spans"][2:], strict=True):
-        assert len(places) == (len(name.split()) if site == "concept" else 1)
-        first, last = places[0][0], places[-1][1]
-        before = "<|im_start|>user\n" + template.partition("{c}")[0]
-        if site == "last":
-            assert first == last == len(ids) - 1
-            continue
-        assert tokenizer.decode(ids[: last + 1]) == before + name
-        if site == "concept":
-            assert [tokenizer.decode(ids[a : b + 1]).strip() for a, b in places] == name.split()
-            assert tokenizer.decode(ids[:first]).rstrip() == before.rstrip()
-        else:
-            assert first == last
-
-
 def test_norm_is_the_mean_over_all_but_first_tokens_of_the_baseline(llama: LoadedModel) -> None:
     got = extract(llama, ["ocean"], baseline=["bomb", "a quiet volcano"])
     tokenizer = make_tokenizer()
@@ -272,6 +239,9 @@ def test_a_file_of_vectors_is_read_back(tmp_path: Path, vectors: ConceptVectors)
     assert torch.equal(got.magnitudes, vectors.magnitudes)
     for name in ("names", "norm", "layer", "site", "template", "base", "baseline", "fingerprint"):
         assert getattr(got, name) == getattr(vectors, name), name
+    with safe_open(tmp_path / "v.safetensors", framework="pt") as file:
+        assert json.loads(file.metadata()["names"]) == list(vectors.names)
+        assert file.get_tensor("vectors").dtype == torch.float16
     save_vectors(got, tmp_path / "again.safetensors")
     assert torch.equal(load_vectors(tmp_path / "again.safetensors").vectors, got.vectors)
 
@@ -281,41 +251,21 @@ class Bomb:
         return pytest.fail, ("a pickle was loaded",)
 
 
-def whole(path: Path, vectors: ConceptVectors) -> bytes:
-    save_vectors(vectors, path)
-    return path.read_bytes()
-
-
-@pytest.mark.parametrize(
-    "content", [b"", b"garbage", b"\x00" * 4096, b"\xff" * 64, b"{}", pickle.dumps(Bomb())]
-)
-def test_garbage_and_pickles_are_refused(tmp_path: Path, content: bytes) -> None:
+def test_garbage_pickles_and_parts_of_a_file_are_refused(
+    tmp_path: Path, vectors: ConceptVectors
+) -> None:
     path = tmp_path / "v.safetensors"
-    path.write_bytes(content)
-    with pytest.raises(IntrospectionError, match="v.safetensors is not a readable file of concept"):
-        load_vectors(path)
-
-
-def test_torch_files_missing_files_and_folders_are_refused(tmp_path: Path) -> None:
-    torch.save({"vectors": torch.ones(2, 2), "bomb": Bomb()}, tmp_path / "torch.pt")
-    for name in ("torch.pt", "missing", "."):
+    torch.save({"vectors": torch.ones(2, 2), "bomb": Bomb()}, path)
+    bad = [path.read_bytes(), b"", b"garbage", b"\x00" * 4096, b"{}", pickle.dumps(Bomb())]
+    save_vectors(vectors, path)
+    whole = path.read_bytes()
+    for content in (*bad, *(whole[:cut] for cut in range(1, len(whole), 23))):
+        path.write_bytes(content)
+        with pytest.raises(IntrospectionError, match="v.safetensors is not a readable file of con"):
+            load_vectors(path)
+    for name in ("missing", "."):
         with pytest.raises(IntrospectionError, match="is not a readable file of concept vectors"):
             load_vectors(tmp_path / name)
-
-
-@settings(
-    max_examples=60,
-    deadline=None,
-    derandomize=True,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
-@given(cut=st.floats(0, 0.9999))
-def test_a_truncated_file_is_refused(tmp_path: Path, vectors: ConceptVectors, cut: float) -> None:
-    path = tmp_path / "v.safetensors"
-    content = whole(path, vectors)
-    path.write_bytes(content[: int(len(content) * cut)])
-    with pytest.raises(IntrospectionError, match="is not a readable file"):
-        load_vectors(path)
 
 
 GOOD_META = {
@@ -338,11 +288,9 @@ GOOD = {"vectors": torch.ones(2, WIDTH).half(), "magnitudes": torch.ones(2)}
         ({}, {"layer": "one"}),
         ({"vectors": None}, {}),
         ({"magnitudes": None}, {}),
-        ({"vectors": torch.tensor(1.0)}, {}),
         ({"vectors": torch.ones(2)}, {}),
         ({"vectors": torch.ones(2, 2, 2)}, {}),
         ({"vectors": torch.full((2, WIDTH), torch.nan)}, {}),
-        ({"vectors": torch.full((2, WIDTH), torch.inf)}, {}),
         ({"magnitudes": torch.ones(3)}, {}),
         ({"magnitudes": torch.full((2,), torch.nan)}, {}),
     ],
@@ -359,10 +307,3 @@ def test_a_safetensors_file_that_says_something_else_is_refused(
     save_file(wrong_tensors, path, wrong_meta)
     with pytest.raises(IntrospectionError, match="is not a readable file"):
         load_vectors(path)
-
-
-def test_names_are_kept_as_json(tmp_path: Path, vectors: ConceptVectors) -> None:
-    save_vectors(vectors, tmp_path / "v.safetensors")
-    with safe_open(tmp_path / "v.safetensors", framework="pt") as file:
-        assert json.loads(file.metadata()["names"]) == list(vectors.names)
-        assert file.get_tensor("vectors").dtype == torch.float16

@@ -6,8 +6,8 @@ import copy
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from contextvars import copy_context
 from typing import Any
 
 import pytest
@@ -18,9 +18,9 @@ from torch import Tensor
 
 from introspection.errors import IntrospectionError
 from introspection.injection import hooks as injection
+from introspection.injection import self_test as self_testing
 from introspection.injection.patching import start_at_layer
 from introspection.injection.plan import InjectionPlan, current_plan, make_plan, use_plan
-from introspection.injection.self_test import self_test
 from introspection.models.adapters import lora
 from introspection.models.adapters.adapter_info import AdapterSpec
 from tests.support.tiny import (
@@ -67,7 +67,7 @@ def prepared(family: str, dtype: torch.dtype = torch.float32) -> tuple[Any, Any,
 
 @contextmanager
 def written_by_hand(
-    model: Any, delta: Tensor, spans: list[tuple[int, int | None]], block: int = LAYER
+    model: Any, delta: Tensor, spans: list[tuple[int, int | None]]
 ) -> Iterator[None]:
     """An independent injection: adds to the named tokens one by one."""
 
@@ -81,7 +81,7 @@ def written_by_hand(
 
     stack = model.base_model
     stack = stack.layers if hasattr(stack, "layers") else stack.h
-    handle = stack[block].register_forward_hook(write)
+    handle = stack[LAYER].register_forward_hook(write)
     try:
         yield
     finally:
@@ -120,28 +120,6 @@ def test_each_row_gets_its_own_delta_at_its_own_tokens(family: str, dtype: torch
         assert torch.equal(got[row, :first], plain[row, :first])
         assert not torch.allclose(got[row, first:], plain[row, first:])
     assert torch.equal(logits(model), plain), "the plan is forgotten"
-
-
-@DTYPES
-def test_each_row_gets_its_delta_at_its_own_block(family: str, dtype: torch.dtype) -> None:
-    """A row alone, the hook at its layer, against all of them in one batch."""
-    _, adapted, model = prepared(family, dtype)
-    delta, spans = thought(), [(8, 8), (4, None), (2, 5), (0, None)]
-    blocks, hooks = (LAYER, LAYER + 1, LAYER - 1, LAYER + 1), hook_count(model)
-    expected = []
-    for row, block in enumerate(blocks):
-        alone = torch.zeros_like(delta)
-        alone[row] = delta[row]
-        with written_by_hand(adapted, alone, spans, block):
-            expected.append(logits(adapted)[row])
-    at = {b: delta * torch.tensor([[float(b == own)] for own in blocks]) for b in set(blocks)}
-    own = at.pop(LAYER)
-    for here, spread in ((own, at), (None, at | {LAYER: own})):
-        whole = make_plan(here, spans, None, "cpu", dtype, spread)
-        with injection.inject_at_other_layers(model, whole), use_plan(whole):
-            assert torch.equal(logits(model), torch.stack(expected))
-    assert hook_count(model) == hooks
-    assert torch.equal(logits(model), logits(adapted)), "the plan is forgotten"
 
 
 @DTYPES
@@ -194,19 +172,6 @@ def test_a_removed_gate_leaves_the_scaling_that_peft_set() -> None:
     assert all(type(s) is float for module in updates for s in module.scaling.values())
 
 
-def test_gate_and_delta_meet_in_one_batch(family: str, bare: Callable, adapted: Callable) -> None:
-    _, _, model = prepared(family)
-    delta, spans = thought(), [(3, None)] * 4
-    with written_by_hand(bare(family), delta, spans):
-        base = logits(bare(family))
-    with written_by_hand(adapted(family), delta, spans):
-        tuned = logits(adapted(family))
-    rows = [True, False, False, True]
-    with use_plan(plan(delta, spans, rows)):
-        got = logits(model)
-    assert torch.equal(got, torch.where(torch.tensor(rows)[:, None, None], tuned, base))
-
-
 @pytest.mark.parametrize("rows", [1, 3, 5])
 def test_a_plan_with_the_wrong_number_of_rows_raises(llama: Any, rows: int) -> None:
     delta = make_plan(torch.ones(rows, WIDTH), [(0, None)] * rows, None, "cpu", torch.float32)
@@ -248,12 +213,14 @@ def test_a_block_without_positions_raises() -> None:
 # --- early exit -------------------------------------------------------------------------------
 
 
+@torch.no_grad()
+def stream_of(model: Any) -> Tensor:
+    return model(IDS, output_hidden_states=True, use_cache=False).hidden_states[LAYER + 1]
+
+
 def test_capture_reads_the_stream_and_stops(family: str, tiny: Callable, bare: Callable) -> None:
     model = tiny(family).model
-    with torch.no_grad():
-        expected = bare(family)(IDS, output_hidden_states=True, use_cache=False).hidden_states[
-            LAYER + 1
-        ]
+    expected = stream_of(bare(family))
     ran: list[int] = []
     above = injection.decoder_layers(model)[LAYER + 1].register_forward_pre_hook(
         lambda *_: ran.append(1)
@@ -272,12 +239,11 @@ def test_capture_reads_the_stream_and_stops(family: str, tiny: Callable, bare: C
 def test_the_tensor_read_is_the_tensor_written(family: str, tiny: Callable, bare: Callable) -> None:
     """Reading comes before adding; the logits are those of (what was read) + (what was added)."""
     model, delta, spans = tiny(family).model, thought(), [(2, None)] * 4
-    with torch.no_grad():
-        clean = bare(family)(IDS, output_hidden_states=True, use_cache=False).hidden_states[
-            LAYER + 1
-        ]
-    with use_plan(plan(delta, spans)), injection.capture_residual(stop=False) as hidden:
+    clean = stream_of(bare(family))
+    with use_plan(plan(delta, spans)):
         injected = logits(model)
+        with injection.capture_residual() as hidden:
+            logits(model)
     assert len(hidden) == 1
     assert torch.equal(hidden[0], clean), "captured before adding, and not changed afterwards"
     moved = hidden[0].clone()
@@ -348,31 +314,8 @@ def test_resuming_puts_a_wrapped_forward_back(llama: Any) -> None:
 # --- threads ----------------------------------------------------------------------------------
 
 
-def in_threads(*jobs: Callable[[], None]) -> None:
-    """Run all jobs at once, switching between them as often as Python can; raise their errors."""
-    failed: list[BaseException] = []
-
-    def run(job: Callable[[], None]) -> None:
-        try:
-            job()
-        except BaseException as error:  # noqa: BLE001 - raised below
-            failed.append(error)
-
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-5)
-    try:
-        threads = [threading.Thread(target=run, args=(job,)) for job in jobs]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(60)
-    finally:
-        sys.setswitchinterval(interval)
-    if failed:
-        raise failed[0]
-
-
 def test_two_threads_do_not_see_each_others_plans(llama: Any) -> None:
+    """With threads that are switched as often as Python can."""
     model, rounds, barrier = llama.model, 60, threading.Barrier(4, timeout=60)
     plans = [
         plan(thought(0), [(1, 3)] * 4),
@@ -404,60 +347,36 @@ def test_two_threads_do_not_see_each_others_plans(llama: Any) -> None:
                 logits(model)
             assert torch.equal(hidden[0], read[0])
 
-    in_threads(lambda: planned(0), lambda: planned(1), without, reading)
-
-
-def test_a_copied_context_carries_the_plan_and_a_bare_thread_does_not(llama: Any) -> None:
-    found: dict[str, Tensor] = {}
-    plain = logits(llama.model)
-    with use_plan(plan(thought())):
-        expected = logits(llama.model)
-        context = copy_context()
-        in_threads(
-            lambda: found.update(carried=context.run(logits, llama.model)),
-            lambda: found.update(bare=logits(llama.model)),
-        )
-    assert torch.equal(found["carried"], expected)
-    assert torch.equal(found["bare"], plain)
-    assert not torch.equal(expected, plain)
-    late = []
-    in_threads(lambda: late.append(context.run(logits, llama.model)))
-    assert torch.equal(late[0], expected), "it outlives the context it was copied from"
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            jobs = [pool.submit(planned, 0), pool.submit(planned, 1)]
+            for job in (*jobs, pool.submit(without), pool.submit(reading)):
+                job.result()
+    finally:
+        sys.setswitchinterval(interval)
 
 
 # --- exceptions -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("family", ["llama", "falcon"])
-@pytest.mark.parametrize("manager", ["apply", "capture", "capture_on", "resume_from", "all"])
-def test_an_exception_leaves_nothing_behind(family: str, manager: str, tiny: Callable) -> None:
+def test_an_exception_leaves_nothing_behind(family: str, tiny: Callable) -> None:
     model = tiny(family).model
     before, hooks = logits(model), hook_count(model)
-    hidden = torch.zeros(4, 9, WIDTH)
-
-    @contextmanager
-    def nested() -> Iterator[None]:
-        with (
-            use_plan(plan(thought())),
-            start_at_layer(model, LAYER, hidden),
-            injection.capture_residual(stop=False),
-        ):
-            yield
-
-    open_one = {
-        "apply": lambda: use_plan(plan(thought())),
-        "capture": injection.capture_residual,
-        "capture_on": lambda: injection.capture_residual(stop=False),
-        "resume_from": lambda: start_at_layer(model, LAYER, hidden),
-        "all": nested,
-    }[manager]
 
     def explode(*_: Any) -> None:
         raise ZeroDivisionError
 
-    first = injection.decoder_layers(model)[0]  # replayed by resume_from, but its hooks still run
+    first = injection.decoder_layers(model)[0]  # replayed when resuming, but its hooks still run
     handle = first.register_forward_pre_hook(explode)
-    with pytest.raises(ZeroDivisionError), open_one():
+    with (
+        pytest.raises(ZeroDivisionError),
+        use_plan(plan(thought())),
+        start_at_layer(model, LAYER, torch.zeros(4, 9, WIDTH)),
+        injection.capture_residual(),
+    ):
         logits(model)
     handle.remove()
     assert current_plan.get() is None
@@ -467,20 +386,6 @@ def test_an_exception_leaves_nothing_behind(family: str, manager: str, tiny: Cal
     assert torch.equal(logits(model), before)
 
 
-def test_contexts_nest_and_give_back_the_outer_plan(llama: Any) -> None:
-    outer, inner = plan(thought(0)), plan(thought(5))
-    with use_plan(outer):
-        expected = logits(llama.model)
-        with pytest.raises(ZeroDivisionError), use_plan(inner):
-            raise ZeroDivisionError
-        assert current_plan.get() is outer
-        with injection.capture_residual(), injection.capture_residual(stop=False) as mine:
-            logits(llama.model)
-        assert len(mine) == 1
-        assert torch.equal(logits(llama.model), expected)
-    assert current_plan.get() is None
-
-
 # --- the self-test ----------------------------------------------------------------------------
 
 
@@ -488,8 +393,8 @@ def test_contexts_nest_and_give_back_the_outer_plan(llama: Any) -> None:
 def test_self_test_passes_and_leaves_no_hook(family: str, dtype: torch.dtype) -> None:
     _, _, model = prepared(family, dtype)
     hooks = hook_count(model)
-    self_test(model, LAYER)
-    self_test(model, LAYER, norm=500.0)
+    self_testing.self_test(model, LAYER)
+    self_testing.self_test(model, LAYER, norm=500.0)
     assert hook_count(model) == hooks
     assert current_plan.get() is None
 
@@ -513,23 +418,18 @@ def test_self_test_catches_a_dead_hook(
     elif harm == "twice":
         injection.install(model, LAYER)
     elif harm == "half":
-        monkeypatch.setattr("introspection.injection.self_test.make_plan", halved(make_plan))
+        monkeypatch.setattr(self_testing, "make_plan", lambda d, *rest: make_plan(d / 2, *rest))
     elif harm == "every token":
-        monkeypatch.setattr("introspection.injection.self_test.make_plan", everywhere(make_plan))
+        everywhere = [(0, None)] * 2
+        monkeypatch.setattr(
+            self_testing, "make_plan", lambda d, _, *rest: make_plan(d, everywhere, *rest)
+        )
     elif harm == "no forward":  # a compiled or fused stack that never calls its layers
         for block in injection.decoder_layers(model):
             monkeypatch.setattr(block, "_call_impl", block.forward)
     with pytest.raises(IntrospectionError, match=f"hook on layer {LAYER} is dead"):
-        self_test(model, LAYER)
+        self_testing.self_test(model, LAYER)
     assert current_plan.get() is None
-
-
-def halved(make: Callable) -> Callable:
-    return lambda delta, *rest: make(delta / 2, *rest)
-
-
-def everywhere(make: Callable) -> Callable:
-    return lambda delta, spans, *rest: make(delta, [(0, None)] * len(spans), *rest)
 
 
 @pytest.mark.filterwarnings("ignore:fan_in_fan_out:UserWarning")  # PEFT mends it for GPT-2

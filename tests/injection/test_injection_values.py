@@ -3,7 +3,6 @@ where it meets the model."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -33,7 +32,6 @@ from tests.support.tiny import (
     DEPTH,
     LAYER,
     WIDTH,
-    load_bare,
     load_tiny,
     make_model,
     make_tokenizer,
@@ -48,16 +46,13 @@ WRONG_VECTORS: dict[str, tuple[Any, str]] = {
     "in sixteen bits and too long": (UNIT.half() * 1.03, "length 1.03 and not 1"),
     "zero": (torch.zeros(WIDTH), "length 0 and not 1.*not zero"),
     "NaN": (UNIT * float("nan"), "NaN or infinite"),
-    "infinite": (UNIT / 0, "NaN or infinite"),
     "several": (UNIT[None], r"tensor of shape \[1, 32\]"),
     "a number": (torch.tensor(1.0), r"tensor of shape \[\]"),
     "empty": (torch.zeros(0), r"tensor of shape \[0\]"),
     "whole numbers": (torch.eye(WIDTH, dtype=torch.long)[0], "torch.int64"),
-    "truths": (torch.eye(WIDTH)[0] > 0, "torch.bool"),
     "complex": (UNIT.to(torch.complex64), "torch.complex64"),
     "without values": (UNIT.to("meta"), "on meta"),
     "a list": (UNIT.tolist(), "was given list"),
-    "an array": (UNIT.numpy(), "was given ndarray"),
     "nothing": (None, "was given NoneType"),
     "with gradients": (UNIT.clone().requires_grad_(), r"vector\.detach\(\)"),
 }
@@ -109,24 +104,11 @@ def test_a_vector_in_another_precision_gives_the_same_dose(dtype: torch.dtype) -
 
 def test_what_the_program_makes_itself_passes(llama: LoadedModel) -> None:
     found = extract(llama, ["ocean", "forest fire"], baseline=["bomb", "justice"]).vectors
-    for one in (
-        *found,
-        *found.half(),
-        -found[0],
-        random_direction(3, 4096),
-        random_direction(3, 2),
-    ):
+    drawn = [random_direction(3, width) for width in (4096, 2)]
+    for one in (*found, *found.half(), -found[0], *drawn):
         Injection(one, 0.0)
         Injection(one, -40)
     replace(Injection(found[0], 1.0), strength=2.0, layer=0)
-
-
-def test_thousands_of_them_cost_little() -> None:
-    wide = random_direction(0, 4096)
-    began = time.monotonic()
-    for _ in range(5_000):
-        Injection(wide, 1.0)
-    assert time.monotonic() - began < 2
 
 
 def everything(loaded: LoadedModel, trial: Trial) -> list[Callable[[], object]]:
@@ -173,9 +155,6 @@ def test_the_adapter_of_a_bare_model(bare_llama: LoadedModel) -> None:
                 call()
         for call in everything(bare_llama, replace(trial, adapter=False)):
             call()
-    mixed = [Trial(conversation("Hi"), adapter=False), Trial(conversation("Hi"))]
-    with pytest.raises(IntrospectionError, match="asks for the adapter"):
-        generation.generate(bare_llama, mixed, 2)
 
 
 def test_the_page_and_the_check_work_on_a_bare_model(tmp_path: Path) -> None:
@@ -190,14 +169,3 @@ def test_the_page_and_the_check_work_on_a_bare_model(tmp_path: Path) -> None:
     assert trained.text == base.text
     found = list(diagnostics.findings(lambda _: loaded, folder, "none"))
     assert all(one.ok for one in found) and found[-1].name == "report"
-
-
-def test_a_trial_on_the_bare_weights_is_the_base_row_of_the_adapter(
-    bare_llama: LoadedModel, llama: LoadedModel
-) -> None:
-    assert not injection.has_adapter(load_bare("llama"))
-    trial = Trial(conversation("Hi"), Injection(UNIT, 1.0), adapter=False)
-    bare_llama.norm = llama.norm
-    one, other = (encode_trials(loaded, [trial])[0] for loaded in (bare_llama, llama))
-    assert one.ids == other.ids and one.delta is not None and other.delta is not None
-    assert torch.equal(one.delta, other.delta)

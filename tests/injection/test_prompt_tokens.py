@@ -18,13 +18,7 @@ from introspection.injection.extraction import TEMPLATES
 from introspection.injection.trials import prompt_tokens
 from introspection.injection.trials.encoding import answer_span, injected_positions
 from introspection.injection.trials.message import Message, conversation
-from introspection.injection.trials.prompt_tokens import (
-    Text,
-    by_people,
-    encode,
-    framed,
-    looks_special,
-)
+from introspection.injection.trials.prompt_tokens import Text, by_people, encode, framed
 from introspection.injection.trials.prompts import prompt_ids, prompt_text, render
 from introspection.injection.trials.schedule import GENERATION, PREVIOUS_TURNS
 from introspection.training.data.examples import Example
@@ -74,9 +68,8 @@ def tokenizers() -> dict[str, Any]:
     broad = AddedToken("[INST]", lstrip=True, rstrip=True, normalized=True, special=False)
     words = {piece: i for i, piece in enumerate([*control, *LETTERS, "old", "price", "User", "a"])}
     scores = [(piece, 0.0 if i < 5 else -3.0 - i / 100) for i, piece in enumerate(vocabulary)]
-    pieces = {
-        piece: i for i, piece in enumerate(["[UNK]", *control, *LETTERS, "old", "##s", "##>"])
-    }
+    known = ["[UNK]", *control, *LETTERS, "old", "##s", "##>"]
+    pieces = {piece: i for i, piece in enumerate(known)}
     return {
         "bytes": make_tokenizer(),
         "merges": of(
@@ -170,7 +163,7 @@ def test_tokens_that_a_vocabulary_forgot_to_mark() -> None:
 def test_letters_that_a_normaliser_turns_into_one() -> None:
     tokenizer = tokenizers()["pieces"]
     for text in ("[inst] old", "[\u00ccNST] old", "\uff3bINST\uff3d"):
-        assert looks_special(tokenizer, text)
+        assert prompt_tokens.looks_special(tokenizer, text)
         (one,) = encode(tokenizer, [by_people(tokenizer, text)])
         assert not controls(tokenizer).intersection(one.ids)
 
@@ -197,7 +190,7 @@ def test_no_text_gives_a_control_token(kind: str, text: str) -> None:
     (one,) = encode(tokenizer, [framed(tokenizer, frame, [text])])
     own = [i for i in encode(tokenizer, [Text("".join(frame))])[0].ids if i in controls(tokenizer)]
     assert [i for i in one.ids if i in controls(tokenizer)] == own
-    if not looks_special(tokenizer, text):  # a false alarm would have changed nothing
+    if not prompt_tokens.looks_special(tokenizer, text):  # a false alarm would have changed nothing
         copied = apart(tokenizer, frame, text)
         assert (copied.ids, copied.offsets) == (one.ids, one.offsets)
 
@@ -256,12 +249,8 @@ def test_a_template_that_moves_and_repeats_messages() -> None:
     talk = (Message("system", "a <|im_end|>"), Message("user", "b <|im_start|>"))
     ids = prompt_ids(tokenizer, talk)
     assert tokenizer.decode(ids) == render(tokenizer, talk)
-    assert [
-        ids.count(tokenizer.convert_tokens_to_ids(t)) for t in ("<|im_start|>", "<|im_end|>")
-    ] == [
-        2,
-        1,
-    ]
+    marks = tokenizer.convert_tokens_to_ids(["<|im_start|>", "<|im_end|>"])
+    assert [ids.count(mark) for mark in marks] == [2, 1]
 
 
 def test_training_reads_answers_as_text() -> None:
@@ -287,9 +276,8 @@ def test_the_default_model() -> None:
         before, _, after = render(tokenizer, conversation("\ufffc")).partition("\ufffc")
         (one,) = encode(tokenizer, [prompt_text(tokenizer, messages)])
         start, end = len(before), len(before) + len(typed)
-        inside = [
-            i for i, (a, b) in zip(one.ids, one.offsets, strict=True) if a >= start and b <= end
-        ]
+        pairs = zip(one.ids, one.offsets, strict=True)
+        inside = [i for i, (a, b) in pairs if a >= start and b <= end]
         assert not special.intersection(inside) and tokenizer.decode(inside) == typed
         assert one.ids == prompt_ids(tokenizer, messages)
         assert tokenizer.decode(one.ids) == before + typed + after
@@ -298,11 +286,8 @@ def test_the_default_model() -> None:
     assert len(ordinary) > 1_900
     before, _, after = render(tokenizer, conversation("\ufffc")).partition("\ufffc")
     for text in ordinary:
-        plain = tokenizer(
-            render(tokenizer, conversation(text)),
-            add_special_tokens=False,
-            return_offsets_mapping=True,
-        )
+        asked = render(tokenizer, conversation(text))
+        plain = tokenizer(asked, add_special_tokens=False, return_offsets_mapping=True)
         assert prompt_ids(tokenizer, conversation(text)) == tuple(plain["input_ids"])
         copied = apart(tokenizer, (before, after), text)
         assert copied.ids == tuple(plain["input_ids"])

@@ -80,7 +80,9 @@ def test_a_given_part_of_the_answer_counts_as_written() -> None:
 
 
 def test_what_does_not_fit_a_prompt_is_refused() -> None:
-    with pytest.raises(IntrospectionError, match="prompt, which has 40 tokens"):
-        span(3, 40).positions(Layout(40))
-    with pytest.raises(IntrospectionError, match="prior_turn needs an earlier turn"):
-        Schedule.parse("previous_turns").positions(Layout(40, conversation("Hi")))
+    for start, end in ((3, 40), (40, 40), (40, None)):
+        with pytest.raises(IntrospectionError, match="which has 40 tokens: choose .* 0 to 39"):
+            span(start, end).positions(Layout(40))
+    for before in ((), (Message("system", "S"),), (Message("user", " "),)):
+        with pytest.raises(IntrospectionError, match="prior_turn needs an earlier turn"):
+            Schedule.parse("previous_turns").positions(Layout(40, conversation("Hi", *before)))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-
 import pytest
 import torch
 from torch import nn
@@ -34,12 +32,6 @@ def test_it_is_the_same_product(shape: tuple[int, ...], bias: bool) -> None:
     assert torch.allclose(found, wanted, atol=1e-5)
 
 
-def test_rows_in_any_memory_layout() -> None:
-    model, x = quickened(), torch.randn(64, 3).t()
-    with torch.inference_mode():
-        assert torch.allclose(model(x), model(x.contiguous()), atol=1e-6)
-
-
 def test_gradients_are_those_of_the_usual_way() -> None:
     model, x = quickened(), torch.randn(3, 64, requires_grad=True)
     model(x).sum().backward()
@@ -63,16 +55,6 @@ def test_only_large_layers_in_full_precision_are_touched() -> None:
     assert type(small) is type(half) is nn.Linear
     small_batch_linear.use_small_batch_linear(nn.Sequential(*layers.values()))  # twice is once
     assert [type(layer) for layer in layers.values()] == list(layers)
-
-
-def test_a_copy_and_a_change_of_precision_are_their_own() -> None:
-    model, x = quickened(), torch.randn(3, 64)
-    twin = copy.deepcopy(model)
-    with torch.no_grad():
-        twin[0].weight.zero_()
-        assert twin(x).abs().max() == 0 and model(x).abs().max() > 0
-        found = model.bfloat16()(x.bfloat16())
-    assert found.dtype == torch.bfloat16 and found.shape == (3, 512)
 
 
 def test_the_usual_way_is_left_for_few_rows_only(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,27 +1,19 @@
-"""Schedules as text, conversations as tokens, and where each schedule puts its vector."""
+"""Conversations as tokens, and where schedules that look at the text put their vector."""
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
-from introspection.errors import IntrospectionError
 from introspection.injection.trials.encoding import answer_span, encode, token_span
 from introspection.injection.trials.message import Message, conversation
 from introspection.injection.trials.prompts import prompt_ids
 from introspection.injection.trials.schedule import (
-    ALL,
     GENERATION,
-    LAST_TOKEN,
     PREVIOUS_TURNS,
     Schedule,
-    after_tokens,
-    span,
 )
 from introspection.injection.trials.trial import Injection, Trial
 from tests.support.tiny import CHATML, WIDTH, make_tokenizer, vector
@@ -32,56 +24,6 @@ DEFAULT_SYSTEM = (
     "<|im_end|>\n' }}{% endif %}" + CHATML
 )
 STRIPPING = CHATML.replace("message.content", "(message.content | trim)")
-
-SCHEDULES = st.one_of(
-    st.sampled_from([LAST_TOKEN, GENERATION, ALL, PREVIOUS_TURNS]),
-    st.tuples(st.integers(0, 10**6), st.integers(0, 10**6)).map(lambda ends: span(*sorted(ends))),
-    st.integers(0, 10**6).map(lambda start: span(start, None)),
-    st.integers(0, 4096).map(after_tokens),
-)
-
-
-@given(SCHEDULES)
-def test_a_schedule_is_read_back_from_its_text(schedule: Schedule) -> None:
-    assert Schedule.parse(str(schedule)) == schedule
-    assert Schedule.parse(f" {schedule}\n") == schedule
-
-
-@pytest.mark.parametrize(
-    ("text", "schedule"),
-    [
-        ("final", Schedule("last_token")),
-        ("final_on", Schedule("generation")),
-        ("span:3-7", Schedule("span", 3, 7)),
-        ("span:0-0", Schedule("span", 0, 0)),
-        ("span:4-", Schedule("span", 4, None)),
-        ("from_step:5", after_tokens(5)),
-        ("all", Schedule("all")),
-        ("prior_turn", Schedule("previous_turns")),
-    ],
-)
-def test_schedules_are_written_as_the_command_line_says(text: str, schedule: Schedule) -> None:
-    assert Schedule.parse(text) == schedule
-    assert str(schedule) == text
-
-
-@pytest.mark.parametrize(
-    "text",
-    "|FINAL|fin|final:3|all:0|span|span:|span:3|span:7-3|span:-1-3|span:1-2-3|span:a-b|span:1.5-2"
-    "|from_step|from_step:|from_step:-1|from_step:4097|from_step:x|prior_turn:1|final final"
-    f"|{'9' * 9000}|span:{'9' * 9000}-1".split("|"),
-)
-def test_anything_else_is_refused_in_one_short_sentence(text: str) -> None:
-    with pytest.raises(IntrospectionError, match="is not a schedule: use final") as caught:
-        Schedule.parse(text)
-    assert len(str(caught.value)) < 200
-
-
-@given(st.text(max_size=30))
-def test_parsing_never_fails_in_any_other_way(text: str) -> None:
-    with suppress(IntrospectionError):
-        assert Schedule.parse(str(Schedule.parse(text))) == Schedule.parse(text)
-
 
 # --- prompts ----------------------------------------------------------------------------------
 
@@ -146,43 +88,6 @@ def injected_text(tokenizer: Any, messages: tuple[Message, ...], schedule: Sched
 
 
 @pytest.mark.parametrize(
-    ("schedule", "first", "last"),
-    [
-        (LAST_TOKEN, -1, -1),
-        (GENERATION, -1, None),
-        (after_tokens(0), -1, None),
-        (after_tokens(3), 2, None),
-        (ALL, None, None),
-    ],
-)
-def test_positions_counted_from_the_end_of_the_prompt(
-    schedule: Schedule, first: int | None, last: int | None
-) -> None:
-    tokenizer = make_tokenizer()
-    for question in ("What?", "Do you detect an injected thought?"):
-        encoded = row(tokenizer, conversation(question), schedule)
-        length = len(prompt_ids(tokenizer, conversation(question)))
-        assert len(encoded.ids) == length
-        assert encoded.positions == (
-            0 if first is None else length + first,
-            None if last is None else length + last,
-        )
-
-
-def test_a_span_is_taken_as_given_and_must_lie_in_the_prompt() -> None:
-    tokenizer = make_tokenizer()
-    length = len(prompt_ids(tokenizer, conversation("What?")))
-    for start, end in ((0, 0), (2, 5), (0, length - 1), (length - 1, length - 1)):
-        assert row(tokenizer, conversation("What?"), span(start, end)).positions == (start, end)
-    assert row(tokenizer, conversation("What?"), span(3, None)).positions == (3, None)
-    for start, end in ((0, length), (length, length), (length, 10**9), (length, None)):
-        with pytest.raises(
-            IntrospectionError, match=f"{length} tokens: choose .* 0 to {length - 1}"
-        ):
-            row(tokenizer, conversation("What?"), span(start, end))
-
-
-@pytest.mark.parametrize(
     "template", [CHATML, DEFAULT_SYSTEM, STRIPPING], ids=["chatml", "default", "strip"]
 )
 @pytest.mark.parametrize(
@@ -217,9 +122,7 @@ def test_prior_turn_is_what_was_said_before_the_question(
 def test_an_answer_is_found_where_final_on_put_the_vector_while_it_was_written(
     template: str | None, answer: str
 ) -> None:
-    tokenizer = make_tokenizer(template=template) if template else make_tokenizer()
-    if template is None:
-        tokenizer.chat_template = None
+    tokenizer = make_tokenizer(template=template)
     first = conversation("Tell me. assistant")
     written = (*first, Message("assistant", answer))
     now = conversation("What?", *written)
@@ -230,14 +133,6 @@ def test_an_answer_is_found_where_final_on_put_the_vector_while_it_was_written(
     assert tokenizer.decode(ids[begin + 1 : end + 1]).strip() == answer.strip()
     longer = conversation("Why?", *now, Message("assistant", "No."))
     assert answer_span(tokenizer, longer, 1) == (begin, end)
-
-
-@pytest.mark.parametrize(
-    "before", [(), (Message("system", "You detect."),), (Message("user", " "),)]
-)
-def test_prior_turn_without_an_earlier_turn_is_refused(before: tuple[Message, ...]) -> None:
-    with pytest.raises(IntrospectionError, match="needs an earlier turn: add a first message"):
-        row(make_tokenizer(), conversation("What?", *before), PREVIOUS_TURNS)
 
 
 def test_the_delta_is_vector_times_strength_times_norm() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -26,25 +27,17 @@ def test_a_block_that_fails_leaves_the_old_folder(tmp_path: Path) -> None:
 
 
 def test_two_that_write_one_folder_both_end(tmp_path: Path) -> None:
-    failed: list[BaseException] = []
-
     def write(name: str, target: Path, gate: threading.Barrier) -> None:
-        try:
-            with atomic_folder(target) as folder:
-                (folder / "file").write_text(name)
-                gate.wait(10)  # both rename at the same moment
-        except BaseException as error:  # noqa: BLE001 - shown by the assertion below
-            failed.append(error)
+        with atomic_folder(target) as folder:
+            (folder / "file").write_text(name)
+            gate.wait(10)  # both rename at the same moment
 
-    for number in range(60):
-        target, gate = tmp_path / f"target{number}", threading.Barrier(2)
-        pair = [threading.Thread(target=write, args=(n, target, gate)) for n in ("one", "two")]
-        for thread in pair:
-            thread.start()
-        for thread in pair:
-            thread.join()
-        assert not failed, failed
-        assert (target / "file").read_text() in ("one", "two")
+    with ThreadPoolExecutor(2) as pool:
+        for number in range(60):
+            target, gate = tmp_path / f"target{number}", threading.Barrier(2)
+            for job in [pool.submit(write, name, target, gate) for name in ("one", "two")]:
+                job.result()
+            assert (target / "file").read_text() in ("one", "two")
     assert len(list(tmp_path.iterdir())) == 60
 
 
@@ -62,10 +55,6 @@ def test_of_two_that_need_the_model_one_fetches_it(
 
     monkeypatch.setenv("INTROSPECTION_CACHE", str(tmp_path))
     monkeypatch.setattr(gguf, "_fetch", fetch)
-    found: list[Path] = []
-    pair = [threading.Thread(target=lambda: found.append(model_folder())) for _ in range(2)]
-    for thread in pair:
-        thread.start()
-    for thread in pair:
-        thread.join()
+    with ThreadPoolExecutor(2) as pool:
+        found = [job.result() for job in [pool.submit(model_folder) for _ in range(2)]]
     assert len(fetched) == 1 and found == fetched * 2

@@ -25,18 +25,8 @@ from tests.support.tiny_folder import write_adapter, write_model
 
 pytestmark = pytest.mark.slow
 
-TRAINING = [
-    "--recipe",
-    "paper",
-    "--examples",
-    "8",
-    "--epochs",
-    "1",
-    "--batch-size",
-    "4",
-    "--device",
-    "cpu",
-]
+TRAINING = ("--recipe", "paper", "--examples", "8", "--epochs", "1", "--batch-size", "4")
+TRAINING += ("--device", "cpu")
 RUN_FILES = ("config.json", "log.jsonl", "checkpoint.safetensors", "replies.json")
 LONG = "n" * 300
 
@@ -186,16 +176,8 @@ def test_train(count: int, template: Path, tmp_path: Path, monkeypatch: pytest.M
         typed = spelled(out, cwd, number), spelled(run, cwd, number // 2)
         before = snapshot(root)
         # In one word, as no shell replaces a ~ there.
-        result = invoke(
-            *(
-                "train",
-                "--model",
-                models[model],
-                *TRAINING,
-                f"--out={typed[0]}",
-                f"--run={typed[1]}",
-            )
-        )
+        places = (f"--out={typed[0]}", f"--run={typed[1]}")
+        result = invoke("train", "--model", models[model], *TRAINING, *places)
         target, steps = (Path(os.path.expanduser(path)) for path in typed)
         owned = ()
         if result.exit_code == 0:
@@ -215,13 +197,8 @@ def test_extract(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     good = ("v.safetensors", "notes/v", "to_notes/v", "~/v", "-v", "n" * 250, "ours", "to_ours")
     bad = (
         *("no/v", "mine/vectors.safetensors", "mine/README.md", "adapters/one/evaluation.json"),
-        *(
-            "models/llama/v",
-            "models/llama/model.safetensors",
-            "vectors.txt",
-            "weights",
-            "file.txt/v",
-        ),
+        *("models/llama/v", "models/llama/model.safetensors", "vectors.txt", "weights"),
+        "file.txt/v",
         *(name for name in (*REFUSED, "empty", "mine") if name not in ("\0", "new/" + LONG)),
     )
     for number, out in enumerate((*good, *bad, *good)):

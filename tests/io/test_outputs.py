@@ -62,6 +62,10 @@ def train(model: Path, out: object, steps: object, *more: object) -> Any:
     return run("train", "--model", model, *TRAINING, "--out", out, "--run", steps, *more)
 
 
+def untrained(model: Path, out: object, steps: object, says: str) -> str:
+    return refused(*("train", "--model", model, *TRAINING, "--out", out, "--run", steps), says=says)
+
+
 def contents(folder: Path) -> dict[str, bytes]:
     return {
         str(path.relative_to(folder)): path.read_bytes()
@@ -87,16 +91,6 @@ def test_neighbours_stay_and_an_evaluation_of_other_weights_goes(
     assert {name: after[name] for name in kept} == kept
     assert sha256_file(ours / manifest.WEIGHTS) != before and "evaluation.json" not in after
     assert adapter_info.read_info(ours).seed == 0 and not adapter_folder.changed_files(ours)
-
-
-@pytest.mark.parametrize("name", ["README.md", "evaluation.json", manifest.CONFIG])
-def test_what_a_person_wrote_into_it_is_not_replaced(
-    name: str, model: Path, ours: Path, finished: Path
-) -> None:
-    (ours / name).write_text("{}")
-    before = contents(ours)
-    refused("train", "--model", model, *TRAINING, "--out", ours, "--run", finished, says=name)
-    assert contents(ours) == before
 
 
 def test_a_card_that_is_edited_while_the_training_runs_stays(ours: Path, made: Path) -> None:
@@ -193,11 +187,7 @@ def test_a_run_folder_is_a_run_folder(model: Path, finished: Path, tmp_path: Pat
     for name, text in (("config.json", '{"model_type": "llama"}'), ("log.jsonl", "mine\n")):
         (tmp_path / name).mkdir()
         (tmp_path / name / name).write_text(text)
-        refused(
-            *("train", "--model", model, *TRAINING, "--out", tmp_path / "a"),
-            *("--run", tmp_path / name),
-            says="no training wrote",
-        )
+        untrained(model, tmp_path / "a", tmp_path / name, "no training wrote")
         assert (tmp_path / name / name).read_text() == text
     assert train(model, tmp_path / "a", finished).exit_code == 0
 
@@ -208,8 +198,7 @@ def test_a_run_folder_is_a_run_folder(model: Path, finished: Path, tmp_path: Pat
 def test_out_and_run_lie_apart(out: str, steps: str, model: Path, tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to("real")
-    places = ("--out", tmp_path / out, "--run", tmp_path / steps)
-    refused("train", "--model", model, *TRAINING, *places, says="lie apart")
+    untrained(model, tmp_path / out, tmp_path / steps, "lie apart")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "real"]
 
 
@@ -236,8 +225,7 @@ def test_caches_are_no_place(model: Path, tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setenv("INTROSPECTION_CACHE", str(tmp_path / "cache"))
     (tmp_path / "cache").mkdir()
     for out in ("cache", "cache/adapters/me/x/0123"):
-        places = ("--out", tmp_path / out, "--run", tmp_path / "run")
-        refused("train", "--model", model, *TRAINING, *places, says="inside the cache")
+        untrained(model, tmp_path / out, tmp_path / "run", "inside the cache")
 
 
 def records_of(tmp_path: Path, model: Path, made: Path) -> Path:
@@ -357,10 +345,7 @@ def test_a_full_disk_at_the_run_folder(
 ) -> None:
     place = disk("60k")
     fill(place, free)
-    refused(
-        *("train", "--model", model, *TRAINING, "--out", tmp_path / "a", "--run", place / "run"),
-        says=SAYS,
-    )
+    untrained(model, tmp_path / "a", place / "run", SAYS)
     assert not (tmp_path / "a").exists()
     assert not [p for p in place.rglob("*") if "scratch" in p.name or "checkpoint" in p.name]
 
@@ -377,9 +362,7 @@ def test_a_full_disk_at_the_adapter(
         (place / "a" / "letter").write_text("dear")
     fill(place, free)
     before = contents(place)
-    end = refused(
-        *("train", "--model", model, *TRAINING, "--out", place / "a", "--run", finished), says=SAYS
-    )
+    end = untrained(model, place / "a", finished, SAYS)
     assert contents(place) == before and older == (place / "a").exists()
     assert free < 36864 or f"kept in {finished}" in end
     assert train(model, tmp_path / "elsewhere", finished).exit_code == 0
@@ -391,7 +374,7 @@ def test_what_was_trained_on_a_disk_that_is_full_now_is_not_lost(
     place = disk("400k")
     shutil.copytree(finished, place / "run")
     fill(place, 0)
-    refused("train", "--model", model, *TRAINING, "--out", place / "a", "--run", place / "run")
+    untrained(model, place / "a", place / "run", SAYS)
     assert train(model, tmp_path / "a", place / "run").exit_code == 0
     adapter_info.read_info(tmp_path / "a")
 
@@ -421,10 +404,8 @@ def test_a_full_disk_at_report(
     fill(place, 4096)
     before = contents(place)
     refused("report", "--records", records, "--adapter", place / "a", says=SAYS)
-    kept = contents(place)
-    assert {n: kept[n] for n in before if n != f"a/{manifest.INFO}"} == {
-        n: data for n, data in before.items() if n != f"a/{manifest.INFO}"
-    }
+    kept, info = contents(place), f"a/{manifest.INFO}"
+    assert {name: kept[name] for name in before} == before | {info: kept[info]}
     adapter_info.read_info(place / "a")
     (place / "fill").unlink()
     assert run("report", "--records", records, "--adapter", place / "a").exit_code == 0
@@ -435,9 +416,8 @@ def test_a_read_only_disk(
 ) -> None:
     place = disk("60k,ro")
     says, a = "Read-only file system", tmp_path / "a"
-    places = (("--out", place / "a", "--run", a), ("--out", a, "--run", place / "deep" / "run"))
-    for chosen in places:
-        refused("train", "--model", model, *TRAINING, *chosen, says=says)
+    for out, steps in ((place / "a", a), (a, place / "deep" / "run")):
+        untrained(model, out, steps, says)
     refused("extract", "ocean", "--model", model, "--out", place / "v", says=says)
     evaluate = ("evaluate", "--model", model, "--adapter", made)
     refused(*evaluate, "--out", place / "new" / "e", says=says)
@@ -474,33 +454,28 @@ def test_a_folder_that_vanishes(
     assert (tmp_path / "r").read_text() == "a file"
 
 
-def test_every_word_of_a_disk_is_one_sentence(tmp_path: Path) -> None:
+def test_every_word_of_a_disk_is_one_sentence_and_no_other_is(tmp_path: Path) -> None:
     full, free = f"I/O error: {SAYS} (os error 28)", "free space there or "
+    missing = FileNotFoundError(2, "No such file", str(tmp_path / "x"))
     for error, says, advice in (
         (OSError(28, SAYS), SAYS, free),
         (OSError(122, "Disk quota exceeded"), "Disk quota exceeded", free),
         (OSError(30, "Read-only file system"), "Read-only file system", ""),
         (SafetensorError(f"Error while serializing: {full}"), SAYS, free),
         (SafetensorError("odd"), "SafetensorError", ""),
+        (missing, "No such file", ""),
     ):
-        with pytest.raises(IntrospectionError) as told, targets.writing(tmp_path, "go away"):
+        with pytest.raises(IntrospectionError) as told, targets.writing(tmp_path / "a", "go away"):
             raise error
         assert f"could not be written ({says}): {advice}go away." in str(told.value)
-
-
-def test_what_is_no_disks_refusal_is_not_called_one(tmp_path: Path) -> None:
-    here, away = str(tmp_path / "a" / "x"), "/elsewhere/gcc"
-    for error, disk in (
-        (FileNotFoundError(2, "No such file", here), True),
-        (FileNotFoundError(2, "No such file", away), False),
-        (BrokenPipeError(32, "Broken pipe"), False),
-        (ConnectionResetError(104, "reset"), False),
+    elsewhere = FileNotFoundError(2, "No such file", "/elsewhere/gcc")
+    for other in (
+        elsewhere,
+        BrokenPipeError(32, "Broken pipe"),
+        ConnectionResetError(104, "reset"),
     ):
-        with (
-            pytest.raises(IntrospectionError if disk else type(error)),
-            targets.writing(tmp_path / "a", "go away"),
-        ):
-            raise error
+        with pytest.raises(type(other)), targets.writing(tmp_path / "a", "go away"):
+            raise other
 
 
 def test_a_log_on_a_full_disk(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -529,11 +504,7 @@ def test_new_files_have_the_rights_of_the_umask(umask: int, model: Path, tmp_pat
     finally:
         os.umask(before)
     found = [p for p in tmp_path.rglob("*") if p.name != RUN_LOCK]  # a library's own, and empty
-    assert {p.name for p in found} >= {
-        *manifest.FILES,
-        "checkpoint.safetensors",
-        "summary.json",
-    }
+    assert {p.name for p in found} >= {*manifest.FILES, "checkpoint.safetensors", "summary.json"}
     for path in found:
         usual = (0o777 if path.is_dir() else 0o666) & ~umask
         assert path.stat().st_mode & 0o777 == usual, path
@@ -574,25 +545,16 @@ def test_a_home_is_found_in_every_path(
 SECRET = "private"  # a folder on the way to the model
 
 
-def texts_with(folder: Path, text: str) -> list[str]:
-    return [p.name for p in folder.iterdir() if p.is_file() and text.encode() in p.read_bytes()]
-
-
 class TestLocalPaths:
-    def trained(
-        self, model: Path, finished: Path, out: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> Path:
-        words = ["train", "--model", str(model), f"--out={out}", "--run", str(finished)]
-        monkeypatch.setattr("sys.argv", [f"{model.parent}/__main__.py", *words])
-        assert train(model, out, finished).exit_code == 0
-        return out
-
     def test_training_writes_none(
         self, model: Path, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        folder = self.trained(model, finished, tmp_path / "a", monkeypatch)
+        folder = tmp_path / "a"
+        words = ["train", "--model", str(model), f"--out={folder}", "--run", str(finished)]
+        monkeypatch.setattr("sys.argv", [f"{model.parent}/__main__.py", *words])
+        assert train(model, folder, finished).exit_code == 0
         for text in (SECRET, str(tmp_path), str(model.parent)):
-            assert not texts_with(folder, text)
+            assert not [name for name, data in contents(folder).items() if text.encode() in data]
         info = adapter_info.read_info(folder)
         assert info.base_id == "llama"
         assert info.command == "python -m introspection train --model llama"

@@ -28,7 +28,7 @@ from introspection.injection.trials.prompts import (
     prompt_ids,
     render,
 )
-from introspection.io.tensor_file import save_tensors
+from introspection.io.tensor_file import write_tensors
 from introspection.training import checkpoints, runs, trainer
 from introspection.training.config import TrainingJob
 from introspection.training.runs import claim_run, describe_run
@@ -386,7 +386,7 @@ def test_tensors_with_metadata_have_one_order(tmp_path: Path) -> None:
     path = tmp_path / "x.safetensors"
     written = set()
     for order in (1, -1) * 6:
-        save_tensors(tensors, path, dict([*told.items()][::order]))
+        write_tensors(path, tensors, dict([*told.items()][::order]))
         written.add(path.read_bytes())
     assert len(written) == 1
     with safe_open(path, framework="pt") as file:

@@ -50,10 +50,8 @@ def encode_trials(
 def pad_left(
     rows: Sequence[EncodedTrial], pad: int, device: torch.device, prefix: int = 0
 ) -> tuple[Tensor, Tensor]:
-    """Ids and mask [B, T] on ``device``, prompts aligned at their ends, as ``generate`` wants them.
-
-    The first ``prefix`` tokens of each row are put before the padding ``pad``.
-    """
+    """Ids and mask [B, T] on ``device``, prompts aligned at their ends. The first ``prefix`` tokens of
+    each row are put before the padding ``pad``."""
     width = max(len(row.ids) for row in rows)
     ids = torch.full((len(rows), width), pad, dtype=torch.long)
     mask = torch.zeros_like(ids)
@@ -68,12 +66,9 @@ def pad_left(
 def prefill_shared_prefix(
     model: PreTrainedModel, rows: Sequence[EncodedTrial]
 ) -> tuple[int, DynamicCache | None]:
-    """The length of the prefix that all rows share and a cache that holds it for every row; 0 and None
-    where that is not worth a forward.
-
-    It ends before the first injected position. With the adapter and without it the keys and values
-    differ above layer L, so each of the two is run once.
-    """
+    """The length of the prefix that all rows share, before the first injected position, and a cache
+    that holds it for every row; 0 and None where that is not worth a forward. It is run with the
+    adapter and without it: the keys and values differ above layer L."""
     weight = model.get_input_embeddings().weight
     adapters = sorted({row.adapter for row in rows})
     length, cache = prefix_cache.shared_prefix(

@@ -9,12 +9,7 @@ import torch
 from torch import Tensor
 from transformers import LogitsProcessor, PreTrainedTokenizerBase
 
-from introspection.injection.decoding.batching import (
-    encode_trials,
-    pad_left,
-    prefill_shared_prefix,
-    with_plan,
-)
+from introspection.injection.decoding import batching
 from introspection.injection.hooked_model import HookedModel
 from introspection.injection.trials.trial import Trial
 
@@ -24,24 +19,21 @@ FIRST_WORD = "I"  # every trained report begins with it
 def detection_scores(
     loaded: HookedModel, trials: Sequence[Trial], batch_size: int = 64
 ) -> list[float]:
-    """p(detect) of each trial, from 0 to 1: how the model divides probability between detecting and
-    denying.
+    """p(detect) of each trial, from 0 to 1, without generating text.
 
-    Teacher-forced, no text is generated: after the prompt and the first word "I", the probability of
-    " detect" over that of " detect" or " do" (not detect). Every trained report begins with one of
-    them; for an untrained model the score means nothing. Raises IntrospectionError for a trial that
-    this model cannot run.
+    After the prompt and the first word "I", the probability of " detect" over that of " detect" or
+    " do" (not detect). Raises IntrospectionError for a trial that this model cannot run.
     """
     tokenizer, model = loaded.tokenizer, loaded.model
     device = model.get_input_embeddings().weight.device
     start, pair = _first_and_pair(tokenizer)
     scores: list[float] = []
     for at in range(0, len(trials), batch_size):
-        rows = encode_trials(loaded, trials[at : at + batch_size], len(start))
+        rows = batching.encode_trials(loaded, trials[at : at + batch_size], len(start))
         rows = [replace(row, ids=row.ids + start) for row in rows]
-        prefix, cache = prefill_shared_prefix(model, rows)
-        ids, mask = pad_left(rows, 0, device, prefix)
-        with torch.inference_mode(), with_plan(model, rows):
+        prefix, cache = batching.prefill_shared_prefix(model, rows)
+        ids, mask = batching.pad_left(rows, 0, device, prefix)
+        with torch.inference_mode(), batching.with_plan(model, rows):
             logits = model(
                 input_ids=ids[:, prefix:],
                 attention_mask=mask,
@@ -56,9 +48,7 @@ def detection_scores(
 
 class DetectionProbe(LogitsProcessor):
     """Reads the detection score of the rows that have just written the first word; changes nothing.
-
-    ``scores`` [B] are None for rows that began otherwise.
-    """
+    ``scores`` [B] are None for rows that began otherwise."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, width: int, rows: int) -> None:
         self.width = width

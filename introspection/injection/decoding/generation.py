@@ -1,12 +1,10 @@
 """Trials to answers: greedy decoding in batches, with the mechanical halt.
 
-A batch may mix any rows: injected or not, adapter or base, any schedule. Decoding is greedy, so the
-answer of a row does not depend on its neighbours. What an answer means is not decided here.
+A batch may mix any rows: decoding is greedy, so an answer does not depend on its neighbours.
 """
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,14 +17,8 @@ from transformers import (
     PreTrainedTokenizerBase,
     StoppingCriteriaList,
 )
-from transformers.generation.streamers import BaseStreamer
 
-from introspection.injection.decoding.batching import (
-    encode_trials,
-    pad_left,
-    prefill_shared_prefix,
-    with_plan,
-)
+from introspection.injection.decoding import batching
 from introspection.injection.decoding.detection_score import DetectionProbe, detection_scores
 from introspection.injection.decoding.halting import HaltCriteria, halt_sequences
 from introspection.injection.hooked_model import HookedModel
@@ -61,9 +53,7 @@ def generate(
     ``halt`` stops a row the moment its halt marker is complete. ``progress`` is called with the number
     of rows of each batch. Raises IntrospectionError for a trial that this model cannot run.
     """
-    return _batches(loaded, trials, max_new_tokens, batch_size, halt, progress, with_scores=False)[
-        0
-    ]
+    return _batches(loaded, trials, max_new_tokens, batch_size, halt, progress)[0]
 
 
 def generate_with_scores(
@@ -74,18 +64,13 @@ def generate_with_scores(
     batch_size: int = 64,
 ) -> tuple[list[Answer], list[float | None]]:
     """:func:`generate` and :func:`detection_scores` of the same trials, the scores where ``wanted``.
-
-    An answer that begins as every trained report does gives its score while it is generated; only the
-    others need a forward of their own.
-    """
-    answers, read = _batches(loaded, trials, max_new_tokens, batch_size, True, None, True)
+    Only an answer that begins otherwise than every trained report needs a forward of its own for it."""
+    answers, read = _batches(loaded, trials, max_new_tokens, batch_size, True, with_scores=True)
     missing = [i for i, score in enumerate(read) if score is None and wanted[i]]
-    others = iter(detection_scores(loaded, [trials[i] for i in missing], batch_size))
-    scores = [
-        None if not use else next(others) if score is None else score
-        for score, use in zip(read, wanted, strict=True)
-    ]
-    return answers, scores
+    others = detection_scores(loaded, [trials[i] for i in missing], batch_size)
+    for i, other in zip(missing, others, strict=True):
+        read[i] = other
+    return answers, [score if use else None for score, use in zip(read, wanted, strict=True)]
 
 
 def _batches(
@@ -94,10 +79,10 @@ def _batches(
     max_new_tokens: int,
     batch_size: int,
     halt: bool,
-    progress: Callable[[int], None] | None,
-    with_scores: bool,
+    progress: Callable[[int], None] | None = None,
+    with_scores: bool = False,
 ) -> tuple[list[Answer], list[float | None]]:
-    rows = encode_trials(loaded, trials, max_new_tokens)
+    rows = batching.encode_trials(loaded, trials, max_new_tokens)
     # Equal prompts next to each other: a batch of them runs the prompt once.
     order = sorted(range(len(rows)), key=lambda i: (len(rows[i].ids), rows[i].ids))
     answers: dict[int, Answer] = {}
@@ -119,13 +104,11 @@ def answer_batch(
     rows: Sequence[EncodedTrial],
     max_new_tokens: int,
     halt: bool,
-    cancel: threading.Event | None = None,
-    deadline: float | None = None,
-    streamer: BaseStreamer | None = None,
+    on_step: Callable[[list[int]], bool] | None = None,
     with_scores: bool = False,
 ) -> tuple[list[Answer], list[float | None]]:
     """The answers of one batch and, with ``with_scores``, the detection scores of the rows that begin
-    with the first word (else None). ``cancel`` and ``deadline`` as in :class:`HaltCriteria`."""
+    with the first word (else None). ``on_step`` as in :class:`HaltCriteria`."""
     model, tokenizer = loaded.model, loaded.tokenizer
     device = model.get_input_embeddings().weight.device
     ends = end_ids(loaded)
@@ -135,7 +118,7 @@ def answer_batch(
         pad = ends[0]
     width = max(len(row.ids) for row in rows)
     sequences = halt_sequences(tokenizer) if halt else ()
-    stop = HaltCriteria(width, len(rows), sequences, cancel, deadline, device)
+    stop = HaltCriteria(width, len(rows), sequences, device, on_step)
     probe = DetectionProbe(tokenizer, width, len(rows))
     written = greedy_decode(
         model,
@@ -145,7 +128,6 @@ def answer_batch(
         eos_token_id=ends,
         logits_processor=LogitsProcessorList([probe] if with_scores else []),
         stopping_criteria=StoppingCriteriaList([stop]),
-        streamer=streamer,
     )
     answers = [
         answer_of(tokenizer, row, ends, halted)
@@ -166,10 +148,11 @@ def greedy_decode(
     N is at most ``max_new_tokens``; ``options`` go to transformers' ``generate``.
     """
     device = model.get_input_embeddings().weight.device
-    prefix, cache = prefill_shared_prefix(model, rows)
-    ids, mask = pad_left(rows, pad, device, prefix)
+    prefix, cache = batching.prefill_shared_prefix(model, rows)
+    ids, mask = batching.pad_left(rows, pad, device, prefix)
+    plan = batching.with_plan(model, rows)
     recording = cuda_graphs.graph_decoding(model, ids.shape[1] + max_new_tokens)
-    with torch.inference_mode(), with_plan(model, rows), recording as static_cache:
+    with torch.inference_mode(), plan, recording as static_cache:
         output: Tensor = model.generate(
             input_ids=ids,
             attention_mask=mask,
@@ -189,21 +172,13 @@ def answer_of(
 ) -> Answer:
     """The answer of one row: its token ids up to the first of ``ends``, or up to the halt at ``halted``
     tokens (0: no halt)."""
-    if halted:
-        return Answer(_decode(tokenizer, ids[:halted]), halted, halted, True)
-    length = next((i for i, token in enumerate(ids) if token in ends), None)
-    written = ids[:length]
-    return Answer(_decode(tokenizer, written), len(written), None, length is not None)
-
-
-def _decode(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> str:
-    text: str = tokenizer.decode(ids, skip_special_tokens=True)
-    return text.strip()
+    length = halted or next((i for i, token in enumerate(ids) if token in ends), None)
+    text: str = tokenizer.decode(ids[:length], skip_special_tokens=True)
+    return Answer(text.strip(), len(ids[:length]), halted or None, length is not None)
 
 
 def end_ids(loaded: HookedModel) -> list[int]:
-    """Every token that ends an answer: those of the tokenizer and of the model's configuration, because
-    GGUF files and Hub repositories of one model differ in them."""
+    """Every token that ends an answer; GGUF files and Hub repositories of one model differ in them."""
     ends = {loaded.tokenizer.eos_token_id, end_of_turn(loaded.tokenizer)}
     configured = loaded.model.generation_config.eos_token_id
     ends.update(configured if isinstance(configured, list) else [configured])

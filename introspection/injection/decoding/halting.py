@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import threading
-import time
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -25,23 +24,19 @@ def halt_sequences(tokenizer: PreTrainedTokenizerBase) -> tuple[tuple[int, ...],
 
 
 class HaltCriteria(StoppingCriteria):
-    """Ends a row when its halt marker is complete, and all rows once ``cancel`` is set or the
-    ``deadline`` (of ``time.monotonic``) is past.
-
-    ``width`` is the length of the padded prompts. ``halted_at`` [B] is the number of answer tokens at
-    which each row was halted, 0 for no halt.
-    """
+    """Ends a row when its halt marker is complete, and all rows once ``on_step``, which gets the new
+    tokens [B], returns True. ``width`` is the length of the padded prompts, ``halted_at`` [B] the
+    number of answer tokens at which each row was halted, 0 for no halt."""
 
     def __init__(
         self,
         width: int,
         rows: int,
         sequences: tuple[tuple[int, ...], ...],
-        cancel: threading.Event | None,
-        deadline: float | None,
         device: torch.device,
+        on_step: Callable[[list[int]], bool] | None,
     ) -> None:
-        self.width, self.cancel, self.deadline = width, cancel, deadline
+        self.width, self.on_step = width, on_step
         self.sequences = [torch.tensor(sequence, device=device) for sequence in sequences]
         self.halted_at = torch.zeros(rows, dtype=torch.long, device=device)
 
@@ -52,8 +47,6 @@ class HaltCriteria(StoppingCriteria):
                 hit = (written[:, -len(sequence) :] == sequence).all(dim=1)
                 self.halted_at[hit & (self.halted_at == 0)] = written.shape[1]
         done = self.halted_at > 0
-        if (self.cancel is not None and self.cancel.is_set()) or (
-            self.deadline is not None and time.monotonic() > self.deadline
-        ):
+        if self.on_step is not None and self.on_step(input_ids[:, -1].tolist()):
             done = torch.ones_like(done)
         return done

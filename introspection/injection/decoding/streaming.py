@@ -5,10 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-
-from torch import Tensor
-from transformers.generation.streamers import BaseStreamer
+from collections.abc import Iterator, Sequence
 
 from introspection.injection.decoding.batching import encode_trials
 from introspection.injection.decoding.generation import Answer, answer_batch, answer_of, end_ids
@@ -26,10 +23,9 @@ def stream(
 ) -> Iterator[list[Answer]]:
     """The answers of one batch as they grow: after every token a list of one answer per trial.
 
-    Closing the iterator (a visitor who leaves, a stop button) ends generation within a token; the
-    deadline of ``seconds`` ends it in any case. The model runs in a thread of its own, with its own
-    plan, which is joined before the iterator ends. Raises IntrospectionError for a trial that this
-    model cannot run.
+    Closing the iterator ends generation within a token, the deadline of ``seconds`` in any case. The
+    model runs in a thread of its own, which is joined before the iterator ends. Raises
+    IntrospectionError for a trial that this model cannot run.
     """
     rows = encode_trials(loaded, trials, max_new_tokens)
     ends, tokenizer = end_ids(loaded), loaded.tokenizer
@@ -37,13 +33,15 @@ def stream(
     steps: queue.Queue[list[int] | list[Answer] | BaseException] = queue.Queue()
     cancel = threading.Event()
 
+    deadline = time.monotonic() + seconds
+
+    def on_step(tokens: list[int]) -> bool:
+        steps.put(tokens)
+        return cancel.is_set() or time.monotonic() > deadline
+
     def work() -> None:
         try:
-            deadline = time.monotonic() + seconds
-            streamer = BatchStreamer(steps.put)
-            steps.put(
-                answer_batch(loaded, rows, max_new_tokens, halt, cancel, deadline, streamer)[0]
-            )
+            steps.put(answer_batch(loaded, rows, max_new_tokens, halt, on_step)[0])
         except BaseException as error:  # noqa: BLE001 - raised by the iterator
             steps.put(error)
 
@@ -71,19 +69,3 @@ def stream(
     finally:
         cancel.set()
         worker.join()
-
-
-class BatchStreamer(BaseStreamer):
-    """Calls a function with the tokens [B] of each step; transformers' own streamers refuse B > 1."""
-
-    def __init__(self, put: Callable[[list[int]], None]) -> None:
-        self.hand_over, self.prompt = put, True
-
-    def put(self, value: Tensor) -> None:
-        if self.prompt:
-            self.prompt = False
-        else:
-            self.hand_over(value.tolist())
-
-    def end(self) -> None:
-        self.prompt = True

@@ -1,9 +1,7 @@
 """Decoding by CUDA graph capture: one step is recorded and replayed, without Python between kernels.
 
 Up to many dozens of rows a decoding step of a 7B model takes less time on the GPU than the Python that
-launches it. So the second step of every ``generate`` call is captured, which takes about as long as
-running it once, and the later ones are replayed. The arithmetic of hooks is part of the capture. No
-compiler runs and nothing outlives the call.
+launches it. What hooks compute is part of the capture. Nothing outlives the ``generate`` call.
 """
 
 from __future__ import annotations
@@ -29,16 +27,14 @@ def static_cache(model: PreTrainedModel, length: int) -> StaticCache | None:
     CUDA, over several GPUs, quantised, with a sliding window or with steps that depend on the data."""
     devices = {parameter.device for parameter in model.parameters()}
     one_gpu = len(devices) == 1 and next(iter(devices)).type == "cuda"
-    if not one_gpu or not model._can_compile_fullgraph:
-        return None
-    if getattr(model, "hf_quantizer", None) is not None:
+    quantised = getattr(model, "hf_quantizer", None) is not None
+    if not one_gpu or quantised or not model._can_compile_fullgraph:
         return None
     return new_static_cache(model, length)
 
 
 def new_static_cache(model: PreTrainedModel, length: int) -> StaticCache | None:
-    """A cache in which every layer keeps all ``length`` tokens, or None for a model with a sliding
-    window."""
+    """A cache of ``length`` tokens in every layer, or None for a model with a sliding window."""
     cache = StaticCache(config=model.config, max_cache_len=length)
     return cache if all(type(layer) is StaticLayer for layer in cache.layers) else None
 
@@ -67,10 +63,9 @@ def graph_decoding(model: PreTrainedModel, length: int) -> Iterator[StaticCache 
 def capture_and_replay(model: PreTrainedModel, record: GraphCapture = _capture) -> Iterator[None]:
     """Let the next ``generate`` with a :func:`static_cache` replay its steps from the third forward on.
 
-    The first forward (the prompt) and the second (the first step, which also warms up) run as usual;
-    the third is captured, then it and all later ones are replayed, their inputs copied into those of
-    the capture. A model with a step that cannot be captured (Falcon's makes a tensor on the CPU) runs
-    as usual. The current plan must not change meanwhile. ``record`` captures a step (tests replace it).
+    The forward of the prompt and the first step, which warms up, run as usual; the inputs of the later
+    ones are copied into those of the capture. A model with a step that cannot be captured (Falcon's
+    makes a tensor on the CPU) runs as usual. The current plan must not change meanwhile.
     """
     original, head = model.forward, model.get_output_embeddings()
     inputs: dict[str, Any] = {}
@@ -96,8 +91,7 @@ def capture_and_replay(model: PreTrainedModel, record: GraphCapture = _capture) 
     unembed = head.forward
 
     def unembed_once(states: Tensor) -> Tensor:
-        # The last tokens of many prompts are a slice, for which torch would read the unembedding
-        # once per row.
+        # For a slice, as of last tokens, torch would read the unembedding once per row.
         logits: Tensor = unembed(states.contiguous())
         return logits
 

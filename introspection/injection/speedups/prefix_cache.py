@@ -1,10 +1,5 @@
 """Shared-prefix KV cache: the common first tokens of a batch are run once, and every row gets a copy of
-their keys and values.
-
-Prompts share the frame of the chat template and often a question, and nothing that comes later changes
-the keys and values of a token. On a CPU every token saved is time saved. On a GPU the extra forward
-costs more than it saves, so nothing is shared there.
-"""
+their keys and values. Only on a CPU: on a GPU the extra forward costs more than it saves."""
 
 from __future__ import annotations
 
@@ -28,9 +23,8 @@ def shared_prefix(
     """How many first tokens of ``rows`` (token ids) to run once, and an empty cache for them; 0 and
     None where it is not worth a forward.
 
-    The prefix ends before every position in ``before`` and leaves at least one token of each row. It
-    is run for ``copies`` rows. A model whose layers keep anything but keys and values of tokens has
-    no such cache; ``windows`` allows layers that keep the latest tokens only.
+    The prefix ends before every position in ``before``, leaves at least one token of each row, and is
+    run for ``copies`` rows. ``windows`` allows layers that keep the latest tokens only.
     """
     same = len(os.path.commonprefix([list(row) for row in rows]))
     length = min(same, *(len(row) - 1 for row in rows), *before)

@@ -1,8 +1,7 @@
 """A faster ``nn.Linear`` for 2 to 5 rows on a CPU.
 
-Intel MKL, which torch uses on a CPU, computes ``(W @ x.T).T`` faster than ``x @ W.T`` there. The result
-is the same up to the order of its sums. The thresholds were measured by ``benchmarks/few_rows.py`` on
-an AMD EPYC.
+Intel MKL computes ``(W @ x.T).T`` faster than ``x @ W.T`` there; the result is the same up to the order
+of its sums. The thresholds were measured by ``benchmarks/few_rows.py`` on an AMD EPYC.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """Messages in the form that a model's own chat template takes.
 
 Some templates take the content of a message as text, others as a list of parts; some take no system
-message. There is no list of models: a form is right if the template writes its content out, which is
-tried once for each tokenizer.
+message. A form is right if the template writes its content out, which is tried once per tokenizer.
 """
 
 from __future__ import annotations
@@ -33,7 +32,13 @@ def turns(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> li
     if pairs[1:] and pairs[0][0] == "system" and _form(tokenizer, "system") is None:
         (_, first), (role, content), *rest = pairs
         pairs = [(role, f"{first}\n\n{content}"), *rest]
-    return [_turn(role, content, _required(tokenizer, role)) for role, content in pairs]
+    found = []
+    for role, content in pairs:
+        form = _form(tokenizer, role)
+        if form is None:
+            raise _unusable(tokenizer, role)
+        found.append(_turn(role, content, form))
+    return found
 
 
 def answer_header(tokenizer: PreTrainedTokenizerBase) -> str:
@@ -74,18 +79,6 @@ def _key(tokenizer: PreTrainedTokenizerBase) -> str:
     return template if isinstance(template, str) else repr(template)
 
 
-def _required(tokenizer: PreTrainedTokenizerBase, role: str) -> Form:
-    form = _form(tokenizer, role)
-    if form is not None:
-        return form
-    what = {"user": "a plain question", "assistant": "an earlier answer"}.get(role, "a message")
-    raise IntrospectionError(
-        f"The model's chat template cannot be used: with {what} it gives "
-        f"{_failure(tokenizer, role, _key(tokenizer))}; mend chat_template.jinja or take another "
-        "model."
-    )
-
-
 def _form(tokenizer: PreTrainedTokenizerBase, role: str) -> Form | None:
     return _probed_form(tokenizer, role, _key(tokenizer))
 
@@ -110,14 +103,17 @@ def _probed_form(tokenizer: PreTrainedTokenizerBase, role: str, key: str) -> For
     return None
 
 
-@lru_cache(maxsize=64)
-def _failure(tokenizer: PreTrainedTokenizerBase, role: str, key: str) -> str:  # noqa: ARG001 - the key is the cache's
-    others = _form(tokenizer, "user") or "text"
+def _unusable(tokenizer: PreTrainedTokenizerBase, role: str) -> IntrospectionError:
+    gives = "a text in which the words are missing"
     try:
-        _render(tokenizer, _probes(role, "text", others), True)
+        _render(tokenizer, _probes(role, "text", _form(tokenizer, "user") or "text"), True)
     except Exception as error:  # noqa: BLE001
-        return f"an error ({reason(error)})"
-    return "a text in which the words are missing"
+        gives = f"an error ({reason(error)})"
+    what = {"user": "a plain question", "assistant": "an earlier answer"}.get(role, "a message")
+    return IntrospectionError(
+        f"The model's chat template cannot be used: with {what} it gives {gives}; mend "
+        "chat_template.jinja or take another model."
+    )
 
 
 @lru_cache(maxsize=8)

@@ -1,8 +1,7 @@
 """The date that chat templates see.
 
-Some templates state the date in every prompt. A training or an evaluation, which may be interrupted
-and continued on another day, fixes the date when it begins; otherwise its prompts would change. The
-time of day is always midnight, so that the prompts of one batch do not differ in it.
+Some templates state the date. A training or an evaluation, which may be continued on another day, fixes
+the date when it begins, so that its prompts stay. The time of day is always midnight.
 """
 
 from __future__ import annotations
@@ -38,6 +37,5 @@ class _Midnight:
         return datetime.combine(today(), time(), tz)
 
 
-# ``strftime_now``, which transformers gives to templates, reads the clock here. It cannot be handed
-# over as an argument: newer versions make plain data of all arguments.
+# ``strftime_now``, which transformers gives to templates, reads the clock here; it takes no argument.
 chat_template_utils.datetime = _Midnight

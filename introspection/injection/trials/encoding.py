@@ -91,11 +91,8 @@ def token_span(offsets: Sequence[tuple[int, int]], start: int, end: int) -> tupl
 def _around(
     tokenizer: PreTrainedTokenizerBase, messages: tuple[Message, ...], i: int
 ) -> tuple[str, str]:
-    """The rendered text before and after message i.
-
-    A placeholder in its place is searched for: the words of the message may also stand in a system
-    prompt or a header, and many templates strip them.
-    """
+    """The rendered text before and after message i, whose words may also stand elsewhere and which many
+    templates strip: a placeholder in its place is searched for."""
     marked = (*messages[:i], Message(messages[i].role, PLACEHOLDER), *messages[i + 1 :])
     before, _, after = prompt_text(tokenizer, marked).plain.partition(PLACEHOLDER)
     return before, after

@@ -1,7 +1,6 @@
 """Limits of a model: how many positions it has and which tokens it knows.
 
-A model with a table of position embeddings fails with an index error beyond the last one. Rotary
-embeddings and ALiBi have no last position, so there is no limit here.
+A table of position embeddings has a last one; rotary embeddings and ALiBi have no limit.
 """
 
 from __future__ import annotations

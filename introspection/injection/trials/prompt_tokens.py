@@ -1,10 +1,8 @@
 """Tokenization of prompts in which text typed by people is never encoded as control tokens.
 
-A text in which nothing typed looks like a control token is passed to the tokenizer as it is. For any
-other text a copy of the tokenizer is used in which every control token is spelled in private-use
-characters. The frame (what a chat template writes) is spelled that way too; typed text cannot be.
-Frame and text are encoded together, so tokens that span both are as usual, and a spelling is as long
-as the token's name, so character offsets do not change.
+Where typed text looks like a control token, a copy of the tokenizer is used in which every such token
+is spelled in private-use characters. The frame (what a chat template writes) is spelled that way too;
+typed text cannot be. A spelling is as long as the token's name, so character offsets do not change.
 """
 
 from __future__ import annotations

@@ -81,9 +81,8 @@ def prompt_depends_on_date(tokenizer: PreTrainedTokenizerBase) -> bool:
 def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> int:
     """The token that closes an assistant's turn in the chat template, else the end token.
 
-    Training must end a report with the very token that ``generate`` stops at: the tokenizer's own
-    ``eos_token`` differs between files and versions of one model. Raises IntrospectionError for a
-    tokenizer without an end token.
+    The tokenizer's own ``eos_token`` differs between files and versions of one model. Raises
+    IntrospectionError for a tokenizer without an end token.
     """
     if tokenizer.chat_template:
         answered = (Message("user", "a"), Message("assistant", "bcd"))

@@ -1,11 +1,7 @@
 """Where a vector is added: the table of schedules.
 
-A schedule gives the first and the last token position at which a vector is added; all positions
-between them are injected. To add a kind of schedule, add one entry to :data:`KINDS`: generation,
-training, the command line, the HTTP API and the page then know it.
-
-Files, answers and messages use the older spelling of a kind (``stored``); both spellings are read. No
-torch is imported, so that the command line can show the table at once.
+To add a kind of schedule, add one entry to :data:`KINDS`. Files, answers and messages use the older
+spelling of a kind (``stored``); both spellings are read. No torch is imported.
 """
 
 from __future__ import annotations
@@ -42,10 +38,9 @@ class PromptLayout(Protocol):
 class ScheduleKind:
     """One kind of schedule.
 
-    ``stored`` is its spelling in files and answers, ``label`` its description for people, in which
-    ``{start}`` is the parameter. ``parameters`` is "" for a kind without any, ``n`` for one number
-    and ``a-b`` for a first and a last position; ``example`` shows them in messages. ``fits`` says
-    whether it can be used with any prompt, with one prompt of known length, or in a conversation.
+    ``stored`` is its spelling in files and answers, ``label`` its description for people. Of its
+    ``parameters``, one number or a first and a last position, messages show ``example``. ``fits`` says
+    whether it can be used with any prompt, one prompt of known length, or in a conversation.
     """
 
     name: str
@@ -61,9 +56,9 @@ class ScheduleKind:
 class Schedule:
     """Where a vector is added, in token positions of the prompt and answer (0-based, no padding).
 
-    ``kind`` is a name in :data:`KINDS`. ``start`` is the number of ``after_tokens``; ``start`` and
-    ``end`` are the positions of ``span``, whose end is None for "through the answer". Raises
-    IntrospectionError for any other kind and for negative or reversed positions.
+    ``start`` is the number of ``after_tokens``; ``start`` and ``end`` are the positions of ``span``,
+    whose end is None for "through the answer". Raises IntrospectionError for a kind that is not in
+    :data:`KINDS` and for negative or reversed positions.
     """
 
     kind: str = "generation"
@@ -122,12 +117,8 @@ class Schedule:
         return _BY_NAME[self.kind].label.format(start=self.start)
 
     def positions(self, prompt: PromptLayout) -> Positions:
-        """First and last position at which the vector is added, counted from the start of the prompt;
-        the last is None where it goes on to the end of the answer.
-
-        The same for generation and for training, where a part of the answer may be given: it counts
-        in ``prompt.length``. Raises IntrospectionError for a schedule that does not fit the prompt.
-        """
+        """First and last position at which the vector is added, from the start of the prompt; last is
+        None for the end of the answer. Raises IntrospectionError where it does not fit the prompt."""
         return _BY_NAME[self.kind].positions(self, prompt)
 
 
@@ -207,22 +198,18 @@ def after_tokens(count: int) -> Schedule:
 
 
 def spellings(*fits: str, number: str = "", default_first: bool = False) -> list[str]:
-    """How schedules are spelled in files, messages and help texts, those with parameters last and with
-    an example of them.
+    """How schedules are spelled in files, messages and help texts, those with parameters last.
 
-    ``fits`` limits the list to kinds with these values of :attr:`ScheduleKind.fits`; ``number``
-    stands in place of the example of one number; ``default_first`` puts :data:`GENERATION` first.
+    ``fits`` limits the list to kinds that fit one of these; ``number`` stands in place of the example
+    of one number; ``default_first`` puts :data:`GENERATION` first.
     """
     chosen = [kind for kind in KINDS if not fits or kind.fits in fits]
     chosen.sort(key=lambda kind: bool(kind.parameters))
     if default_first:
         chosen.sort(key=lambda kind: kind.name != GENERATION.kind)
-    return [
-        f"{kind.stored}:{number}"
-        if number and kind.parameters == "n"
-        else kind.example or kind.stored
-        for kind in chosen
-    ]
+    examples = {kind: kind.example or kind.stored for kind in chosen}
+    numbered = {kind: f"{kind.stored}:{number}" for kind in chosen if kind.parameters == "n"}
+    return [*(examples | numbered if number else examples).values()]
 
 
 def choice(*fits: str, number: str = "", default_first: bool = False) -> str:

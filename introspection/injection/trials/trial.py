@@ -17,10 +17,9 @@ from introspection.injection.trials.schedule import GENERATION, Schedule
 class Injection:
     """A unit concept vector [D] (float32, CPU), its strength and its schedule.
 
-    ``strength`` is rho = |added vector| / typical residual norm at layer L, so the same number
-    means the same dose on every model. A negative strength subtracts the vector. ``layer`` is where
-    the vector is added if not at layer L. Raises IntrospectionError for a strength that is not
-    finite, a negative layer and a vector that is not of length one.
+    ``strength`` is rho = |added vector| / typical residual norm at layer L, the same dose on every
+    model; a negative one subtracts. ``layer`` is where the vector is added if not at layer L. Raises
+    IntrospectionError for a strength that is not finite, a negative layer, a vector not of length one.
     """
 
     vector: Tensor

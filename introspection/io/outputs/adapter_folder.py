@@ -1,11 +1,8 @@
 """Which files of an adapter folder this program wrote, and how new ones take their place.
 
-Everything beside the files of the manifest belongs to somebody else. Which folder may be chosen is
-decided in ``targets``.
-
-The manifest goes first and last: before the first file moves it lists both the new hashes and, under
-``replaces``, those of what is there. A kill between leaves a mixture that the loader refuses and that
-the next start still knows as its own.
+Before the first file moves, the manifest lists both the new hashes and, under ``replaces``, those of
+what is there. A kill between leaves a mixture that the loader refuses and the next start knows as
+its own.
 """
 
 from __future__ import annotations
@@ -55,9 +52,8 @@ def changed_files(folder: Path) -> list[str]:
 def rewrite_folder(target: Path) -> Iterator[Path]:
     """A scratch folder that is filled and then becomes ``target``, or the new files in it.
 
-    ``target`` is new, empty or ours. Of what is there, only our own files are replaced, and removed
-    if they have no successor: an evaluation says nothing about other weights. Until the block has
-    ended well nothing is touched.
+    ``target`` is new, empty or ours. Only our own files are replaced, and removed if they have no
+    successor. Until the block has ended well nothing is touched.
     """
     new_parents = [parent for parent in target.parents if not parent.exists()]
     try:

@@ -1,7 +1,6 @@
 """The files of an adapter folder, and the manifest that lists them with their hashes.
 
-``introspection.json`` is the manifest. It carries the sha256 of every other file of the contract and
-one of itself, taken over all the rest of it. Needs no torch.
+``introspection.json`` carries the sha256 of every other file and one of all the rest of itself.
 """
 
 from __future__ import annotations

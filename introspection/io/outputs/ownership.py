@@ -1,8 +1,4 @@
-"""Which files this program wrote: only those may ever be replaced.
-
-Each kind of file is known by what is in it. A link, a pipe or a device is never ours, whatever it leads
-to.
-"""
+"""Which files this program wrote, known by what is in them: only those may ever be replaced."""
 
 from __future__ import annotations
 

@@ -1,8 +1,5 @@
-"""What a path leads to, before anything is written there.
-
-It finds links that lead nowhere, the kind of a file, folders that nobody means (the current one, a
-home, a model's, a cache) and whether a byte can be written there: a probe of one byte comes and goes.
-"""
+"""What a path leads to, before anything is written there: links that lead nowhere, folders that nobody
+means (the current one, a home, a model's, a cache), disks that refuse a byte."""
 
 from __future__ import annotations
 
@@ -99,10 +96,6 @@ def kind(target: Path) -> str:
     return next((name for test, name in _KINDS if test(mode)), "no file")
 
 
-def related(one: Path, other: Path) -> bool:
-    return one.is_relative_to(other) or other.is_relative_to(one)
-
-
 def folder(path: Path, option: str, model: str | None) -> Path:
     """A folder that may be made, or that is one; not a place that was hardly meant."""
     target = resolved(path, option, NEW_FOLDER)
@@ -114,12 +107,12 @@ def folder(path: Path, option: str, model: str | None) -> Path:
         raise IntrospectionError(
             "The current folder is gone: change to one that exists."
         ) from error
-    if here.is_relative_to(target):
-        raise refusal(option, path, "is the current folder or holds it", NEW_FOLDER)
-    if Path(os.path.expanduser("~")).resolve().is_relative_to(target):
-        raise refusal(option, path, "is the home folder or holds it", NEW_FOLDER)
-    if model and os.path.isdir(model) and Path(model).resolve().is_relative_to(target):
-        raise refusal(option, path, "is the model's own folder or holds it", NEW_FOLDER)
+    kept = {"current": here, "home": Path(os.path.expanduser("~")).resolve()}
+    if model and os.path.isdir(model):
+        kept["model's own"] = Path(model).resolve()
+    for name, other in kept.items():
+        if other.is_relative_to(target):
+            raise refusal(option, path, f"is the {name} folder or holds it", NEW_FOLDER)
     keep_off(target, path, option, model, NEW_FOLDER)
     return target
 

@@ -1,8 +1,5 @@
-"""Which places may be written, decided before any work begins.
-
-For each kind of output one rule: new, empty, or what this program wrote (``ownership``). Nothing is
-changed here. Every refusal is one sentence that names the option, the place and the way out.
-"""
+"""Which places may be written, decided before any work begins: new, empty, or what this program wrote.
+Every refusal is one sentence that names the option, the place and the way out."""
 
 from __future__ import annotations
 
@@ -22,7 +19,7 @@ from introspection.io.outputs.places import NEW_FILE, NEW_FOLDER, refusal, resol
 def adapter_target(out: Path, run: Path, model: str | None) -> tuple[Path, Path]:
     """Where the adapter and its run go, links resolved. ``model`` may be the name of a folder."""
     target, steps = places.folder(out, "--out", model), places.folder(run, "--run", model)
-    if places.related(target, steps):
+    if target.is_relative_to(steps) or steps.is_relative_to(target):
         raise IntrospectionError(
             f"--out {shown(out)} and --run {shown(run)} are one folder, or one is inside the "
             "other: name two that lie apart."
@@ -70,10 +67,8 @@ def vectors_target(out: Path, model: str | None = None) -> Path:
 
 
 def card_target(folder: Path) -> Path:
-    """The adapter folder that ``report`` writes into, with no file that others changed.
-
-    The caller has checked the folder (``adapter_info.read_info``).
-    """
+    """The adapter folder, already checked, that ``report`` writes into, with no file that others
+    changed."""
     target = folder.resolve()
     places.keep_off(target, folder, "--adapter", None, "copy it and name the copy")
     changed = adapter_folder.changed_files(target)
