@@ -35,8 +35,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def pickled(tmp_path: Path, model: Path) -> Path:
     """The same model as its makers may have saved it: with torch.save."""
-    folder = tmp_path / "pickled"
-    shutil.copytree(model, folder)
+    folder = Path(shutil.copytree(model, tmp_path / "pickled"))
     (folder / "model.safetensors").unlink()
     torch.save(load_file(model / "model.safetensors"), folder / "pytorch_model.bin")
     return folder
@@ -72,11 +71,8 @@ def test_a_token_is_sent_only_after_a_refusal(model: Path, monkeypatch: pytest.M
     # transformers asks for the configuration on its own account as well.
     config = SimpleNamespace(get_config_dict=PreTrainedConfig.get_config_dict)
     monkeypatch.setattr(pretrained, "PreTrainedConfig", config)
-    for kind, name in (
-        (config, "get_config_dict"),
-        (AutoTokenizer, "from_pretrained"),
-        (AutoModelForCausalLM, "from_pretrained"),
-    ):
+    for kind in (config, AutoTokenizer, AutoModelForCausalLM):
+        name = "get_config_dict" if kind is config else "from_pretrained"
         plain = getattr(kind, name)
 
         def asked(_source: str, token: object, plain: object = plain, **options: object) -> object:

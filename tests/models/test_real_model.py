@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import random
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -45,16 +45,10 @@ def folder() -> Path:
 
 
 def trial(
-    concept: str | None,
-    strength: float = 1.0,
-    schedule: Schedule = GENERATION,
-    base: bool = False,
-    question: str = DEFAULT_QUESTION,
+    concept: str, strength: float = 1.0, schedule: Schedule = GENERATION, base: bool = False
 ) -> Trial:
-    if concept is None:
-        return Trial(conversation(question), None, not base)
     vector = shipped().vectors_of([concept], template=UNSEEN_TEMPLATE).vectors[0]
-    return Trial(conversation(question), Injection(vector, strength, schedule), not base)
+    return Trial(conversation(DEFAULT_QUESTION), Injection(vector, strength, schedule), not base)
 
 
 @lru_cache(maxsize=1)
@@ -78,13 +72,11 @@ def clean() -> tuple[Sample, ...]:
 @lru_cache(maxsize=1)
 def answered() -> tuple[tuple[Trial, ...], tuple[Answer, ...]]:
     """Everything that is asked here, in one batch of mixed rows."""
+    rice = conversation("What is a good way to cook rice?")
+    later = replace(trial("bomb", schedule=after_tokens(6)), messages=rice)
     asked = [
-        trial("ocean"),
-        trial("ocean", base=True),
-        trial(None),
-        trial("bomb"),
-        trial("bomb", schedule=after_tokens(6), question="What is a good way to cook rice?"),
-        trial(None, question="What is a good way to cook rice?"),
+        *(trial("ocean"), trial("ocean", base=True), Trial(conversation(DEFAULT_QUESTION))),
+        *(trial("bomb"), later, Trial(rice)),
         *(trial(c.name, strength) for strength in STRENGTHS for c in unseen()),
         *(Trial(case.messages) for case in clean()),
     ]
@@ -112,10 +104,8 @@ def test_unseen_concepts_are_named() -> None:
     reports = answered()[1][6:30]
     assert not any(concept.trained for concept in unseen())
     for part, strength in zip((reports[:12], reports[12:]), STRENGTHS, strict=True):
-        named = [
-            grade(report.text, concept).correct
-            for report, concept in zip(part, unseen(), strict=True)
-        ]
+        pairs = zip(part, unseen(), strict=True)
+        named = [grade(report.text, concept).correct for report, concept in pairs]
         assert sum(named) >= 10, (strength, [r.text for r in part])
 
 
@@ -149,8 +139,7 @@ def test_its_large_products_of_few_rows_are_turned_round() -> None:
 
 def test_the_folder_that_ships() -> None:
     info = adapter_info.read_info(folder())
-    files = json.loads((folder() / manifest.INFO).read_text(encoding="utf-8"))["files"]
-    assert {manifest.CONFIG, manifest.WEIGHTS, manifest.VECTORS} <= files.keys()
+    files = manifest.read_json(folder() / manifest.INFO)["files"]
     assert files.pop(manifest.INFO)  # its own, of all the rest: read_info has checked it
     for name, digest in files.items():
         assert sha256_file(folder() / name) == digest, name

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -37,7 +37,7 @@ class ActivationCache:
     """``h_L`` of every distinct token sequence, end to end in ``states`` [tokens, D].
 
     Sequences that begin with ``prefix`` share one pass over it, and one copy of it. A pass has at most
-    ``batch_tokens`` tokens; ``progress`` is called with the number of sequences that it read.
+    ``batch_tokens`` tokens.
     """
 
     def __init__(
@@ -45,7 +45,6 @@ class ActivationCache:
         model: PreTrainedModel,
         sequences: Sequence[tuple[int, ...]],
         batch_tokens: int,
-        progress: Callable[[int], None] | None = None,
         prefix: tuple[int, ...] = (),
     ) -> None:
         distinct = sorted(set(sequences), key=len)
@@ -71,8 +70,6 @@ class ActivationCache:
                     end = at + len(sequence) - skipped
                     self.states[at:end] = row[skipped : len(sequence)]
                     at = end
-                if progress:
-                    progress(len(chunk))
             if begins and skipped:
                 self.begins.update(chosen)
         if weight.is_cuda:

@@ -7,7 +7,6 @@ keep; the hidden states before the unembedding are kept instead.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -34,7 +33,7 @@ class Teacher:
         cache: ActivationCache,
         wanted: Sequence[tuple[tuple[int, ...], int]],
         batch_tokens: int,
-        mixed: Any = None,
+        mixed: Any,
     ) -> None:
         self.model = loaded.model
         self.places: dict[tuple[tuple[int, ...], int], slice] = {}
@@ -54,7 +53,7 @@ class Teacher:
             hidden = cache.batch([sequence for sequence, _ in chunk], width)
             with (
                 torch.no_grad(),
-                mixed or nullcontext(),
+                mixed,
                 start_at_layer(self.model, loaded.layer, hidden),
                 use_plan(no_injection),
             ):
