@@ -56,9 +56,8 @@ def build_adapter(
 ) -> Path:
     """Train an adapter on a bare model and write its folder to ``out``; returns the run's folder.
 
-    ``runs`` keeps the checkpoints of this run beside those of other runs, so that a start after a kill
-    continues. The finished adapter stays attached to ``loaded``. Raises IntrospectionError for places
-    that may not be written, and for whatever stops the training.
+    ``runs`` keeps the checkpoints, so that a start after a kill continues. The finished adapter stays
+    attached to ``loaded``. Raises IntrospectionError for whatever stops the training.
     """
     out, runs = targets.adapter_target(out, runs, None)
     with claim_run(runs, describe_run(loaded, job)) as run, clock.fixed(run.started):

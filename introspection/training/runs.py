@@ -1,8 +1,7 @@
 """The folder of a training run: which run it is, whose files they are, the base model's answers.
 
-A run is identified by a hash of all that decides its result, and every file in its folder names that
-hash. The first run of a folder lies in the folder itself; another one (another seed, another model)
-gets a folder of its own in it, so no run ever reads or replaces a file of another.
+A run is identified by a hash of all that decides its result, and every file of it names that hash. The
+first run of a folder lies in the folder itself, another one in a folder of its own inside.
 """
 
 from __future__ import annotations
@@ -41,8 +40,7 @@ FILES = (CONFIG, REPLIES, LOG, CHECKPOINT)
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A run folder that this process may write to. ``digest`` identifies the run; ``started`` is the
-    day that its prompts name."""
+    """A run folder that this process may write to; ``started`` is the day that its prompts name."""
 
     folder: Path
     digest: str

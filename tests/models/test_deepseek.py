@@ -59,7 +59,9 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, weights: Path) -> Itera
     with FakeHub() as running_hub:
         monkeypatch.setenv("HF_ENDPOINT", running_hub.url)
         repo = running_hub.create(PRESET.base_id)
-        repo.commits[str(PRESET.weights.revision)] = {p.name: p.read_bytes() for p in weights.iterdir()}
+        repo.commits[str(PRESET.weights.revision)] = {
+            p.name: p.read_bytes() for p in weights.iterdir()
+        }
         yield running_hub
 
 

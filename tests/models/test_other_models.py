@@ -25,7 +25,7 @@ from introspection.injection.self_test import self_test
 from introspection.injection.trials.message import conversation
 from introspection.injection.trials.trial import Trial
 from introspection.models import loading
-from introspection.models.weights import load_errors, pretrained
+from introspection.models.weights import load_errors
 from introspection.training.data.activation_cache import ActivationCache
 from tests.support.command import one_sentence, run
 from tests.support.fake_hub import FakeHub
@@ -289,7 +289,7 @@ def test_memory_that_does_not_suffice(whole: Path, monkeypatch: pytest.MonkeyPat
         def full(*_: object, error: Exception = error, **__: object) -> None:
             raise error
 
-        monkeypatch.setattr(pretrained.AutoModelForCausalLM, "from_pretrained", full)
+        monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", full)
         with pytest.raises(IntrospectionError, match="memory does not suffice"):
             loading.load(str(whole), None, device="cpu")
 

@@ -38,7 +38,6 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def add_preset(monkeypatch: pytest.MonkeyPatch, weights: Any, **options: Any) -> None:
     preset = Preset("tiny", "org/tiny", weights, 1, **options)
     monkeypatch.setattr(presets, "PRESETS", {**PRESETS, "tiny": preset})
-    monkeypatch.setattr(loading, "PRESETS", {**PRESETS, "tiny": preset})
 
 
 def known(gguf: Path) -> dict[str, Any]:

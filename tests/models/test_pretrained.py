@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import httpx
 import pytest
 import torch
+import transformers
 from huggingface_hub.errors import RepositoryNotFoundError
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig
@@ -70,7 +71,7 @@ def test_a_token_is_sent_only_after_a_refusal(model: Path, monkeypatch: pytest.M
     unknown = RepositoryNotFoundError("Repository not found", response=refusal)
     # transformers asks for the configuration on its own account as well.
     config = SimpleNamespace(get_config_dict=PreTrainedConfig.get_config_dict)
-    monkeypatch.setattr(pretrained, "PreTrainedConfig", config)
+    monkeypatch.setattr(transformers, "PreTrainedConfig", config)
     for kind in (config, AutoTokenizer, AutoModelForCausalLM):
         name = "get_config_dict" if kind is config else "from_pretrained"
         plain = getattr(kind, name)

@@ -18,7 +18,6 @@ from introspection.evaluation.suites import SIZES as SUITES
 from introspection.evaluation.suites import STRENGTHS, suite_cases
 from introspection.injection.decoding.generation import Answer, generate
 from introspection.injection.extraction import UNSEEN_TEMPLATE
-from introspection.injection.speedups import small_batch_linear
 from introspection.injection.trials.message import conversation
 from introspection.injection.trials.schedule import GENERATION, Schedule, after_tokens
 from introspection.injection.trials.trial import Injection, Trial
@@ -129,12 +128,6 @@ def test_a_batch_says_what_every_row_says_alone() -> None:
     for i in (0, 1, 4, 18, 34, 46):
         (alone,) = generate(shipped(), [trials[i]], max_new_tokens=40)
         assert alone == together[i]
-
-
-def test_its_large_products_of_few_rows_are_turned_round() -> None:
-    kinds = [type(module) for module in shipped().model.modules()]
-    # In each layer q, o, gate and up have few inputs and many outputs; and there is the unembedding.
-    assert kinds.count(small_batch_linear.SmallBatchLinear) >= 4 * 30 + 1
 
 
 def test_the_folder_that_ships() -> None:
