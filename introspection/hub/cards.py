@@ -8,7 +8,6 @@ import yaml  # type: ignore[import-untyped]
 from huggingface_hub import EvalResult, RepoCard
 
 from introspection.errors import IntrospectionError
-from introspection.evaluation.summary import measured_rows
 
 
 def eval_results(evaluation: dict[str, Any]) -> list[EvalResult]:
@@ -16,6 +15,8 @@ def eval_results(evaluation: dict[str, Any]) -> list[EvalResult]:
 
     Raises IntrospectionError for a rate that is incomplete or of the wrong type.
     """
+    from introspection.evaluation.summary import measured_rows  # imports torch
+
     rates = []
     try:
         for row in measured_rows(evaluation["conditions"]):

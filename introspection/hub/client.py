@@ -1,8 +1,7 @@
 """Access to the Hugging Face Hub: names, tokens, the client library, one commit and its check.
 
-A commit is made on top of the one that was listed before, deletes only files that this program
-writes, and is compared with the local files afterwards. ``HfApi.upload_folder`` is not used: with
-the package ``hf_xet`` it may split an upload into several commits.
+``HfApi.upload_folder`` is not used: with the package ``hf_xet`` it may split an upload into several
+commits.
 """
 
 from __future__ import annotations
@@ -14,13 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, constants
-from huggingface_hub.utils import (
-    HFValidationError,
-    RepositoryNotFoundError,
-    get_session,
-    validate_repo_id,
-)
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, constants, utils
 
 from introspection.errors import IntrospectionError
 from introspection.io.characters import quoted
@@ -30,8 +23,8 @@ from introspection.io.hub_ids import is_hub_id
 
 def check_repo(repo: str) -> None:
     """Raise IntrospectionError unless ``repo`` is a name such as org/name."""
-    with suppress(HFValidationError):
-        validate_repo_id(repo)
+    with suppress(utils.HFValidationError):
+        utils.validate_repo_id(repo)
         if is_hub_id(repo):
             return
     raise IntrospectionError(
@@ -71,7 +64,7 @@ def connect(secret: str | None) -> HfApi:
     # False: not even the token of a saved login.
     api = HfApi(endpoint=endpoint(), token=secret or False)
     # Most calls of the library set no timeout and would wait for ever. A commit may take a while.
-    get_session().timeout = 6 * constants.HF_HUB_DOWNLOAD_TIMEOUT
+    utils.get_session().timeout = 6 * constants.HF_HUB_DOWNLOAD_TIMEOUT
     return api
 
 
@@ -98,14 +91,13 @@ def commit_files(
     """Make the files ``names`` of ``folder`` the only ones of ours in ``repo``: one commit, whose sha
     is returned.
 
-    A repository that does not exist is created. What is there under other names for which ``ours``
-    is true is deleted: a rate or a module of an older version must not stay beside the new ones.
-    Raises IntrospectionError if a private repository is wanted and it is public, or if the Hub
-    lists other contents afterwards.
+    A repository that does not exist is created; other files there for which ``ours`` is true are
+    deleted. Raises IntrospectionError if a private repository is wanted and it is public, or if the
+    Hub lists other contents afterwards.
     """
     try:
         before = list_repo(api, repo, kind)
-    except RepositoryNotFoundError:
+    except utils.RepositoryNotFoundError:
         api.create_repo(repo, repo_type=kind, private=private, exist_ok=True, space_sdk=space_sdk)
         before = list_repo(api, repo, kind)
     if private and not before.private:
@@ -114,16 +106,10 @@ def commit_files(
             "before you push."
         )
     stale = {file.rfilename for file in before.siblings or () if ours(file.rfilename)} - names
-    sha = api.create_commit(
-        repo,
-        [
-            *(CommitOperationAdd(name, folder / name) for name in sorted(names)),
-            *(CommitOperationDelete(name) for name in sorted(stale)),
-        ],
-        commit_message=message,
-        repo_type=kind,
-        parent_commit=before.sha,
-    ).oid
+    changes = [CommitOperationAdd(name, folder / name) for name in sorted(names)]
+    changes += [CommitOperationDelete(name) for name in sorted(stale)]
+    options = {"repo_type": kind, "parent_commit": before.sha}
+    sha: str = api.create_commit(repo, changes, commit_message=message, **options).oid
     check_files(api, repo, kind, sha, folder, names)
     return sha
 

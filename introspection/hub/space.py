@@ -1,7 +1,4 @@
-"""Create or update the Space of the demo: which files of a checkout it needs, and its variables.
-
-The adapter is a folder of the checkout, or one on the Hub that is pinned to a commit.
-"""
+"""Create or update the Space of the demo: which files of a checkout it needs, and its variables."""
 
 from __future__ import annotations
 
@@ -49,12 +46,8 @@ def push_space(
         readme = (tree / "README.md").read_bytes().decode(errors="replace")
         check_space_readme(readme, names)
         api = connect(secret)
-        sha = commit_files(
-            *(api, repo, "space", tree, names, _is_ours),
-            private=private,
-            message="Introspection demo",
-            space_sdk="gradio",
-        )
+        options = {"message": "Introspection demo", "space_sdk": "gradio"}
+        sha = commit_files(api, repo, "space", tree, names, _is_ours, private=private, **options)
         _set_variables(api, repo, model, adapter, revision)
         if hardware is not None:
             api.request_space_hardware(repo, hardware)
@@ -105,19 +98,14 @@ def _space_files(tree: Path) -> set[str]:
             foreign = name == "adapters" and (path.name not in FILES or len(relative.parts) != 3)
             if path.is_file() and not (hidden or linked or foreign or path.suffix == ".pyc"):
                 names.add(relative.as_posix())
-    _check_adapters({(tree / name).parent for name in names if name.startswith("adapters/")})
-    return names
-
-
-def _check_adapters(folders: set[Path]) -> None:
-    """Raise IntrospectionError for an adapter that names a local folder, as older versions wrote it:
-    in a Space everybody could read it."""
-    for folder in sorted(folders):
+    # Older versions of the program wrote local paths: in a Space everybody could read them.
+    for folder in sorted({(tree / name).parent for name in names if name.startswith("adapters/")}):
         if local_paths.find_paths(folder):
             raise IntrospectionError(
                 f"The adapter {folder.name} names a folder of this machine: push it to a repository "
                 "of its own, which leaves that out, or train it again."
             )
+    return names
 
 
 def _set_variables(

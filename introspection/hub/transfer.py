@@ -1,9 +1,7 @@
 """Push an adapter folder to a model repository of the Hugging Face Hub, and pull one from there.
 
-Only the files that an adapter folder may contain are uploaded or downloaded, never a pickle. A
-pulled adapter is used only if its files have the checksums that the Hub lists for the commit and
-those of the adapter's own manifest. Checked adapters stay in the cache as org/name/sha and are
-found there without a network.
+Only the files that an adapter folder may contain are transferred, never a pickle. A pulled adapter is
+used only with the checksums of the Hub and of its own manifest; it stays in the cache as org/name/sha.
 """
 
 from __future__ import annotations
@@ -74,26 +72,19 @@ def push(
         write_text(card, card_text(existing, measured, info.base_id, kinds.kind_of(staged).TAGS))
         adapter_info.refresh_manifest(staged)
         _check_adapter(staged, str(folder))
+        api, names = client.connect(secret), {path.name for path in staged.iterdir()}
+        ours = manifest.FILES.__contains__
         return client.commit_files(
-            *(
-                client.connect(secret),
-                repo,
-                "model",
-                staged,
-                {path.name for path in staged.iterdir()},
-            ),
-            ours=manifest.FILES.__contains__,
-            private=private,
-            message=message,
+            api, repo, "model", staged, names, ours, private=private, message=message
         )
 
 
 def pull(repo: str, revision: str, *, token: str | None = None, cache: Path | None = None) -> Path:
     """The checked adapter folder of ``repo`` at ``revision``; the folder's name is the commit's sha.
 
-    A sha that was pulled before needs no network; a branch or tag is looked up first. Adapters are
-    kept under ``cache``, by default in the cache folder. The token (or ``HF_TOKEN``) is sent only
-    after a refusal without it. Raises IntrospectionError for every failure.
+    A sha that was pulled before needs no network. Adapters are kept under ``cache``, by default in the
+    cache folder. The token (or ``HF_TOKEN``) is sent only after a refusal without it. Raises
+    IntrospectionError for every failure.
     """
     client.check_repo(repo)
     if not _REVISION.fullmatch(revision):
@@ -131,9 +122,8 @@ def _pull(api: HfApi, repo: str, revision: str, home: Path) -> Path:
             return target
         print(f"Fetching the adapter {repo} at {sha} ...", file=sys.stderr)  # noqa: T201
         with atomic_folder(target) as scratch:
-            api.snapshot_download(
-                repo, revision=sha, local_dir=scratch, allow_patterns=list(wanted)
-            )
+            where = {"revision": sha, "local_dir": scratch}
+            api.snapshot_download(repo, allow_patterns=list(wanted), **where)
             shutil.rmtree(scratch / ".cache", ignore_errors=True)  # the library's own notes
             client.check_files(api, repo, "model", sha, scratch, set(wanted))
             _check_adapter(scratch, repo)
@@ -157,11 +147,8 @@ def _check_sizes(sizes: Mapping[str, int | None], where: str) -> None:
 
 def _check_adapter(folder: Path, where: str) -> None:
     """Raise IntrospectionError, with ``where`` as the folder's name, if a file is not as its
-    manifest says, or SafetensorError for a damaged header.
-
-    ``read_info`` checks the files that are always there. The card is not checked: it is for people,
-    and its author may edit it on the Hub's own page.
-    """
+    manifest says, or SafetensorError for a damaged header. The card is not checked: its author may
+    edit it on the Hub's own page."""
     from introspection.models.adapters import adapter_info
 
     try:

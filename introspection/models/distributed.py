@@ -1,7 +1,4 @@
-"""Several processes that share the work, started by ``accelerate launch``: one per GPU.
-
-In a plain start there is one process, and everything here does nothing.
-"""
+"""Several processes that share the work, one per GPU (``accelerate launch``); else there is one."""
 
 from __future__ import annotations
 
@@ -40,10 +37,8 @@ def gather(part: list[T]) -> list[T]:
     """All parts that :func:`split_between_processes` made, put together in the original order."""
     if world_size() == 1:
         return part
-    parts = dict(gather_object([(rank(), part)]))
-    return [
-        parts[i % world_size()][i // world_size()] for i in range(sum(map(len, parts.values())))
-    ]
+    parts, size = dict(gather_object([(rank(), part)])), world_size()
+    return [parts[i % size][i // size] for i in range(sum(map(len, parts.values())))]
 
 
 def broadcast(value: T) -> T:
@@ -72,6 +67,6 @@ def barrier() -> None:
 
 def device() -> str:
     """The device of this process: the best there is, its own GPU among several processes."""
-    return (
-        str(_state().device) if world_size() > 1 else "cuda" if torch.cuda.is_available() else "cpu"
-    )
+    if world_size() > 1:
+        return str(_state().device)
+    return "cuda" if torch.cuda.is_available() else "cpu"

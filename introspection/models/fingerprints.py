@@ -1,8 +1,4 @@
-"""Which base model this is, whatever file it was loaded from and whatever adapter it carries.
-
-Some tensors tell models apart, and some of those survive quantisation: a fingerprint has a part for
-each.
-"""
+"""Which base model this is, whatever file it was loaded from and whatever adapter it carries."""
 
 from __future__ import annotations
 
@@ -28,11 +24,8 @@ def fingerprint(model: PreTrainedModel) -> str:
     where weights are quantised. Both see values as bf16, and nothing of an adapter.
     """
     embedding = model.get_input_embeddings().weight
-    norms = [
-        p
-        for name, p in sorted(model.named_parameters())
-        if "norm" in name and p.ndim == 1 and base_name(name) is not None
-    ]
+    named = [(n, p) for n, p in sorted(model.named_parameters()) if base_name(n) is not None]
+    norms = [p for name, p in named if "norm" in name and p.ndim == 1]
     parts = [_hash([embedding[:: max(len(embedding) // 16, 1)], *norms])]
     inner = _inner(model)
     # Some keep the packed numbers in buffers; the configuration says so.
@@ -52,12 +45,8 @@ def _inner(model: PreTrainedModel) -> list[Tensor]:
     """The tensors of the layers, in the order of their names on the bare model, and the unembedding."""
     tensors: list[Tensor] = []
     for block in hooks.decoder_layers(model):
-        named = {
-            base: parameter
-            for name, parameter in block.named_parameters()
-            if (base := base_name(name)) is not None
-        }
-        tensors += [named[name] for name in sorted(named)]
+        named = {base_name(name): parameter for name, parameter in block.named_parameters()}
+        tensors += [named[name] for name in sorted(name for name in named if name is not None)]
     head = model.get_output_embeddings()
     return tensors if head is None else [*tensors, head.weight]
 

@@ -14,11 +14,10 @@ from introspection.injection.hooked_model import HookedModel
 from introspection.injection.vectors import ConceptVectors
 from introspection.io.files import cache_folder, sha256_file
 from introspection.io.outputs.manifest import WEIGHTS
+from introspection.models import local_paths
 from introspection.models.adapters.adapter_info import AdapterInfo
 from introspection.models.fingerprints import fingerprint
 from introspection.models.presets import bundled_adapter
-
-LONGEST_NAME = 120  # characters of an adapter's name; the Hub allows 96 without a revision
 
 
 @dataclass(slots=True, eq=False)
@@ -30,9 +29,7 @@ class LoadedModel(HookedModel):
 
     adapter: AdapterInfo | None = None
     adapter_folder: Path | None = None
-    peft_name: str = (
-        "default"  # of its adapter, where ``multi_adapter`` has put several on the model
-    )
+    peft_name: str = "default"  # of its adapter, where ``multi_adapter`` has put several there
 
     @property
     def adapter_norm(self) -> float | None:
@@ -74,4 +71,4 @@ def adapter_name(folder: Path, model: str) -> str:
     name = path.name
     if path.parent.parent.parent == pulled:
         name = f"{path.parent.parent.name}/{path.parent.name}@{name[:12]}"
-    return "".join(letter if letter.isprintable() else "?" for letter in name)[:LONGEST_NAME]
+    return local_paths.printable(name)

@@ -17,25 +17,13 @@ from introspection.injection.vectors import ConceptVectors, load_vectors
 from introspection.io.characters import quoted
 from introspection.io.hub_ids import split_hub_id
 from introspection.io.outputs.manifest import VECTORS
-from introspection.models import local_paths
+from introspection.models import local_paths, presets
 from introspection.models.adapters import kinds
 from introspection.models.adapters.adapter_info import AdapterInfo, read_info
 from introspection.models.fingerprints import fingerprint, same_base
 from introspection.models.loaded_model import LoadedModel
-from introspection.models.presets import (
-    DEFAULT,
-    PRESETS,
-    bundled_adapter,
-    full_precision,
-    model_folder,
-)
+from introspection.models.weights import pretrained
 from introspection.models.weights.model_files import shown
-from introspection.models.weights.pretrained import (
-    Quantisation,
-    check_folder,
-    load_pretrained,
-    placement,
-)
 from introspection.models.weights.sources import HubRepo
 
 
@@ -78,12 +66,11 @@ def load_adapter_vectors(
 
 def _source(model: str) -> tuple[str, str, str | None, int | None]:
     """(what from_pretrained reads, base id, revision, layer) of a preset, a folder or a Hub id."""
-    preset = PRESETS.get(model)
+    preset = presets.PRESETS.get(model)
+    if preset is not None and isinstance(preset.weights, HubRepo):
+        return preset.weights.id, preset.base_id, preset.weights.revision, preset.layer
     if preset is not None:
-        weights = preset.weights
-        if isinstance(weights, HubRepo):
-            return weights.id, preset.base_id, weights.revision, preset.layer
-        return str(model_folder(model)), preset.base_id, None, preset.layer
+        return str(presets.model_folder(model)), preset.base_id, None, preset.layer
     if model and os.path.isdir(model):  # Path.is_dir raises for names that are too long
         return model, local_paths.name_of(model), None, None
     if model.endswith(".gguf"):
@@ -100,39 +87,38 @@ def _source(model: str) -> tuple[str, str, str | None, int | None]:
         name, revision = hub_id
         return name, name, revision, None
     raise IntrospectionError(
-        f"{quoted(model)} is not a model: use a preset ({', '.join(PRESETS)}), a local folder or a "
-        "Hub id such as org/name."
+        f"{quoted(model)} is not a model: use a preset ({', '.join(presets.PRESETS)}), a local folder "
+        "or a Hub id such as org/name."
     )
 
 
 def check_source(model: str) -> None:
     """Raises IntrospectionError for what :func:`load` would refuse without asking anybody."""
-    if model not in PRESETS:
+    if model not in presets.PRESETS:
         source = _source(model)[0]
         if os.path.isdir(source):
-            check_folder(model, source)
+            pretrained.check_folder(model, source)
 
 
 def load(
-    model: str = DEFAULT,
+    model: str = presets.DEFAULT,
     adapter: str | Path | None = "shipped",
     layer: int | None = None,
     device: str | None = None,
-    quantisation: Quantisation | None = None,
+    quantisation: pretrained.Quantisation | None = None,
 ) -> LoadedModel:
     """Load a model with its adapter, install hook and gate, and prove that the hook is alive.
 
     ``model``: a preset, a local folder or a Hub id (``org/name@revision``). ``adapter``: a folder,
-    ``"shipped"`` for the one in ``adapters/`` if there is one, None for the bare model. ``layer``
-    overrides the preset's layer (two thirds of the depth for other models). ``device``: a torch
-    device, ``split`` over every GPU, None for the best there is; ``quantisation`` needs
-    bitsandbytes. Raises IntrospectionError for everything that does not exist, load or fit.
+    ``"shipped"`` for the one in ``adapters/`` if there is one, None for the bare model. ``layer``: None
+    for the preset's or two thirds of the depth. ``device``: a torch device, ``split`` over every GPU,
+    None for the best there is. Raises IntrospectionError for what does not exist, load or fit.
     """
     source, base_id, revision, preset_layer = _source(model)
-    where = placement(device, full_precision=full_precision(model), quantisation=quantisation)
-    folder = bundled_adapter(model) if adapter == "shipped" else adapter and Path(adapter)
+    where = pretrained.placement(device, presets.full_precision(model), quantisation)
+    folder = presets.bundled_adapter(model) if adapter == "shipped" else adapter and Path(adapter)
     info = read_info(folder) if folder else None
-    base, tokenizer = load_pretrained(model, source, revision, where)
+    base, tokenizer = pretrained.load_pretrained(model, source, revision, where)
     depth = len(injection.decoder_layers(base))
     chosen = layer if layer is not None else preset_layer
     if folder and info is not None:

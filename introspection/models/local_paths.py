@@ -1,7 +1,4 @@
-"""Names in place of local paths, in what is shown, written down or uploaded.
-
-Where something lies on this machine is nobody else's business.
-"""
+"""Names in place of local paths, in what is shown, written down or uploaded."""
 
 from __future__ import annotations
 
@@ -19,7 +16,7 @@ from introspection.io.files import write_text
 from introspection.io.hub_ids import is_hub_id
 from introspection.io.outputs import manifest
 
-LONGEST_NAME = 120
+LONGEST_NAME = 120  # characters; the Hub allows 96 without a revision
 _PATH = re.compile(r"~|\.{1,2}(?:[/\\]|$)|[/\\]|[A-Za-z]:[/\\]|file:")
 _BASES = ("base_id", "base", "base_model_name_or_path")
 _WORDS = ("trained", "vocabulary", "harmful", "baseline", "templates")
@@ -29,7 +26,12 @@ def name_of(model: str) -> str:
     """What a model is called: a folder or a file by its own name, anything else as it stands."""
     if os.path.isdir(model) or _is_path(model):
         model = _last(model)
-    return "".join(letter if letter.isprintable() else "?" for letter in model)[:LONGEST_NAME]
+    return printable(model)
+
+
+def printable(name: str) -> str:
+    """A name that may stand anywhere: at most LONGEST_NAME characters, "?" for what is no letter."""
+    return "".join(letter if letter.isprintable() else "?" for letter in name)[:LONGEST_NAME]
 
 
 def document_name(path: Path) -> str:
@@ -59,10 +61,8 @@ def command_line(program: str, arguments: Sequence[str]) -> str:
 
 
 def find_paths(folder: Path) -> dict[str, str]:
-    """Every text in the files of an adapter folder that holds a local path, with its replacement.
-
-    Older versions of the program wrote such texts.
-    """
+    """Every text in the files of an adapter folder that holds a local path (older versions wrote them),
+    with its replacement."""
     texts: dict[str, str] = {}
     commands: list[str] = []
 
@@ -119,11 +119,8 @@ def remove_paths(folder: Path) -> None:
 
 def _is_path(text: str) -> bool:
     """Whether it looks like one, or is one here: ``a/b`` may be a folder or a name on the Hub."""
-    if _PATH.match(text):
-        return True
-    return ("/" in text or "\\" in text) and (
-        not is_hub_id(text.partition("@")[0]) or os.path.exists(text)
-    )
+    named = not is_hub_id(text.partition("@")[0]) or os.path.exists(text)
+    return _PATH.match(text) is not None or (("/" in text or "\\" in text) and named)
 
 
 def _last(path: str) -> str:

@@ -34,13 +34,10 @@ def make_batches(
         pool = config.batch_size * POOL
         batches = []
         for start in range(0, len(order), pool):
-            part = sorted(
-                order[start : start + pool],
-                key=lambda i: (starts_with(sequences[i], prefix), len(sequences[i].ids)),
-            )
-            batches += [
-                part[at : at + config.batch_size] for at in range(0, len(part), config.batch_size)
-            ]
+            part = order[start : start + pool]
+            part.sort(key=lambda i: (starts_with(sequences[i], prefix), len(sequences[i].ids)))
+            cuts = range(0, len(part), config.batch_size)
+            batches += [part[at : at + config.batch_size] for at in cuts]
         rng.shuffle(batches)
         steps += [tuple(indices) for indices in batches]
     return steps
@@ -63,9 +60,8 @@ def sample_deltas(
     low, high = (math.log(value) for value in config.strengths)
     strength = torch.exp(torch.rand(len(batch), generator=generator) * (high - low) + low)
     template = torch.randint(len(vectors), (len(batch),), generator=generator)
-    noise = functional.normalize(
-        torch.randn(len(batch), vectors.shape[2], generator=generator), dim=-1
-    )
+    noise = torch.randn(len(batch), vectors.shape[2], generator=generator)
+    noise = functional.normalize(noise, dim=-1)
     row = torch.tensor([rows.get(tokens.concept or "", -1) for tokens in batch])
     delta = torch.where((row >= 0)[:, None], vectors[template, row.clamp(min=0)], 0.0)
     is_noise = torch.tensor([tokens.concept == NOISE for tokens in batch])
@@ -81,8 +77,6 @@ def stack_vectors(
     baseline: Sequence[str] | None,
 ) -> Tensor:
     """Unit vectors [templates, N, D] of ``names``, read at ``site`` under each template."""
-    read = [
-        loaded.vectors_of(names, template=template, site=site, baseline=baseline).vectors
-        for template in templates
-    ]
-    return torch.stack(read)
+    options = {"site": site, "baseline": baseline}
+    read = (loaded.vectors_of(names, template=template, **options) for template in templates)
+    return torch.stack([one.vectors for one in read])

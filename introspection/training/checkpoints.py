@@ -1,8 +1,4 @@
-"""The last complete checkpoint of a run, and the log up to it.
-
-A kill at any moment leaves the last checkpoint whole. It holds the log so far, so that both go on from
-the same step.
-"""
+"""The last complete checkpoint of a run, whole after a kill at any moment, and the log up to it."""
 
 from __future__ import annotations
 
@@ -87,11 +83,8 @@ def restore(
         for i, (name, parameter) in enumerate(parameters.items()):
             parameter.data.copy_(tensors[f"weight/{name}"])
             # With the optimizer's own count of steps: it makes none on a gradient of NaN.
-            state["state"][i] = {
-                key: tensors[f"{key}/{name}"]
-                for key in ("step", "exp_avg", "exp_avg_sq")
-                if f"{key}/{name}" in tensors
-            }
+            keys = [k for k in ("step", "exp_avg", "exp_avg_sq") if f"{k}/{name}" in tensors]
+            state["state"][i] = {key: tensors[f"{key}/{name}"] for key in keys}
         optimizer.load_state_dict(state)
     except _UNREADABLE as error:
         raise IntrospectionError(

@@ -38,10 +38,8 @@ def autocast(device: torch.device) -> Any:
 
 @contextmanager
 def _logits_only_at(model: PreTrainedModel, wanted: Tensor) -> Iterator[None]:
-    """Run the unembedding at the tokens of ``wanted`` [B, T - 1] alone, giving logits [tokens, V].
-
-    The vocabulary is so wide that the logits of a whole batch cost more than a dozen layers.
-    """
+    """Run the unembedding, which costs more than a dozen layers, at the tokens of ``wanted``
+    [B, T - 1] alone, giving logits [tokens, V]."""
 
     def choose(_module: Any, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         return (args[0][:, :-1][wanted.to(args[0].device)], *args[1:])
@@ -56,19 +54,17 @@ def _logits_only_at(model: PreTrainedModel, wanted: Tensor) -> Iterator[None]:
 @contextmanager
 def frozen_weights_in_bf16(model: PreTrainedModel, layer: int) -> Iterator[None]:
     """Hold the frozen matrices above ``layer`` in bf16, which autocast would cast again in each pass,
-    and turn off PEFT's cast of inputs to float32. Both are undone on exit. Nothing at or below
-    ``layer`` changes. No effect on a device without fast bf16."""
+    and turn off PEFT's cast of inputs to float32. No effect on a device without fast bf16."""
     upper = [p for block in hooks.decoder_layers(model)[layer + 1 :] for p in block.parameters()]
-    cast = upper[:1] and _fast_bf16(upper[0].device)
+    cast = bool(upper) and _fast_bf16(upper[0].device)
     # Quantised weights are integers and stay so.
-    frozen = [
-        p for p in upper if cast and p.ndim == 2 and p.is_floating_point() and not p.requires_grad
-    ]
+    matrices = [p for p in upper if p.ndim == 2 and p.is_floating_point()]
+    frozen = [p for p in matrices if cast and not p.requires_grad]
     before = [p.data for p in frozen]
     try:
         for parameter in frozen:
             parameter.data = parameter.data.to(torch.bfloat16)
-        with disable_input_dtype_casting(model, active=bool(cast)):
+        with disable_input_dtype_casting(model, active=cast):
             yield
     finally:
         for parameter, data in zip(frozen, before, strict=True):
@@ -109,8 +105,7 @@ def max_tokens_per_pass(loaded: LoadedModel) -> int:
     """How many tokens a forward pass with gradients may have in the memory that is free now.
 
     It keeps about 2 bytes x (20 x hidden + 6 x intermediate) per token and layer above L, and half as
-    much again for the logits. That is 1.5 times what was measured at DeepSeek-7B's shape, where one
-    pass more per step costs a quarter of the speed.
+    much again for the logits: 1.5 times what was measured at DeepSeek-7B's shape.
     """
     config, device = loaded.model.config, loaded.model.get_input_embeddings().weight.device
     if device.type != "cuda":
@@ -140,9 +135,8 @@ def _total_loss(
     # Right padding and no padding mask: under causal attention nothing real ever sees a pad, and no
     # query is left without a key (which some kernels answer with NaN).
     ids = pad_sequence([torch.tensor(one.ids) for one in batch], batch_first=True)
-    trained = pad_sequence(
-        [torch.arange(len(one.ids)) >= len(one.ids) - one.target for one in batch], batch_first=True
-    )
+    marks = [torch.arange(len(one.ids)) >= len(one.ids) - one.target for one in batch]
+    trained = pad_sequence(marks, batch_first=True)
     row_of = trained.nonzero()[:, 0]
     targets = ids[trained].to(device)
     match_base = torch.tensor([one.match_base for one in batch])
@@ -174,12 +168,8 @@ def _total_loss(
         with autocast(device):
             base = teacher.logits([(one.ids, one.target) for one in batch if one.match_base])
         base = base.to(logits.device)  # a split model keeps the teacher's states elsewhere
-        divergence = functional.kl_div(
-            functional.log_softmax(logits[matched], -1),
-            functional.log_softmax(base.float(), -1),
-            reduction="none",
-            log_target=True,
-        )
+        after, before = (functional.log_softmax(x, -1) for x in (logits[matched], base.float()))
+        divergence = functional.kl_div(after, before, reduction="none", log_target=True)
         per_token[matched] = divergence.sum(-1) * kl
     return (per_token * weights).sum()
 

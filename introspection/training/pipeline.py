@@ -16,7 +16,7 @@ from introspection.injection.extraction import extract
 from introspection.injection.trials import clock
 from introspection.injection.trials.prompts import prompt_depends_on_date
 from introspection.injection.trials.schedule import GENERATION
-from introspection.injection.vectors import ConceptVectors, save_vectors
+from introspection.injection.vectors import save_vectors
 from introspection.io.outputs import adapter_folder, manifest, targets
 from introspection.io.version import versions
 from introspection.models import distributed, local_paths
@@ -56,9 +56,8 @@ def build_adapter(
 ) -> Path:
     """Train an adapter on a bare model and write its folder to ``out``; returns the run's folder.
 
-    ``runs`` keeps the checkpoints of this run beside those of other runs, so that a start after a kill
-    continues. The finished adapter stays attached to ``loaded``. Raises IntrospectionError for places
-    that may not be written, and for whatever stops the training.
+    ``runs`` keeps the checkpoints, so that a start after a kill continues. The finished adapter stays
+    attached to ``loaded``. Raises IntrospectionError for whatever stops the training.
     """
     out, runs = targets.adapter_target(out, runs, None)
     with claim_run(runs, describe_run(loaded, job)) as run, clock.fixed(run.started):
@@ -70,17 +69,12 @@ def build_adapter(
             progress("concept vectors", 0, 1)
         vectors = stack_vectors(loaded, names, job.templates, job.site, job.baseline)
         add_adapter(loaded, job.config)
-        train(
-            loaded,
-            drawn,
-            vectors,
-            names,
-            job.config,
-            run,
-            (lambda step, steps, loss: progress(f"training, loss {loss:.3f}", step, steps))
-            if progress
-            else None,
-        )
+
+        def tell(step: int, steps: int, loss: float) -> None:
+            if progress:
+                progress(f"training, loss {loss:.3f}", step, steps)
+
+        train(loaded, drawn, vectors, names, job.config, run, tell)
         further = sorted(set(names) - {concept.name for concept in concepts})
         _finish(loaded, out, run.folder, job, concepts, further)
     return run.folder
@@ -166,24 +160,14 @@ def _finish(
         config={"recipe": job.recipe, **job.config.as_record()},
     )
     if distributed.rank() == 0:
-        _write_folder(loaded, out, run, info, job.config, vectors)
+        advice = (
+            f"choose another --out; what was trained is kept in {run}, so that command ends at once"
+        )
+        with targets.writing(out, advice), adapter_folder.rewrite_folder(out) as folder:
+            spec = adapter_spec(loaded, job.config)
+            KINDS[job.config.kind].save(loaded.model, spec, folder)
+            save_vectors(vectors, folder / manifest.VECTORS)
+            refresh_manifest(folder, info)
+            write_card(folder)
     distributed.barrier()
     loaded.adapter, loaded.adapter_folder, loaded.vectors = info, out, vectors
-
-
-def _write_folder(
-    loaded: LoadedModel,
-    out: Path,
-    run: Path,
-    info: AdapterInfo,
-    config: TrainConfig,
-    vectors: ConceptVectors,
-) -> None:
-    advice = (
-        f"choose another --out; what was trained is kept in {run}, so that command ends at once"
-    )
-    with targets.writing(out, advice), adapter_folder.rewrite_folder(out) as folder:
-        KINDS[config.kind].save(loaded.model, adapter_spec(loaded, config), folder)
-        save_vectors(vectors, folder / manifest.VECTORS)
-        refresh_manifest(folder, info)
-        write_card(folder)

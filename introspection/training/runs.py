@@ -1,8 +1,7 @@
 """The folder of a training run: which run it is, whose files they are, the base model's answers.
 
-A run is identified by a hash of all that decides its result, and every file in its folder names that
-hash. The first run of a folder lies in the folder itself; another one (another seed, another model)
-gets a folder of its own in it, so no run ever reads or replaces a file of another.
+A run is identified by a hash of all that decides its result, and every file of it names that hash. The
+first run of a folder lies in the folder itself, another one in a folder of its own inside.
 """
 
 from __future__ import annotations
@@ -34,19 +33,14 @@ from introspection.training.config import TrainingJob
 # it began.
 METHOD = 1
 
-CONFIG, REPLIES, LOG, CHECKPOINT = (
-    "config.json",
-    "replies.json",
-    "log.jsonl",
-    "checkpoint.safetensors",
-)
+CONFIG, REPLIES, LOG = "config.json", "replies.json", "log.jsonl"
+CHECKPOINT = "checkpoint.safetensors"
 FILES = (CONFIG, REPLIES, LOG, CHECKPOINT)
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A run folder that this process may write to. ``digest`` identifies the run; ``started`` is the
-    day that its prompts name."""
+    """A run folder that this process may write to; ``started`` is the day that its prompts name."""
 
     folder: Path
     digest: str
@@ -131,15 +125,13 @@ def checkpoint_header(checkpoint: Path) -> dict[str, Any]:
 def _place(folder: Path, digest: str) -> tuple[Path, date | None]:
     """Where the run lies or will lie, and when it started."""
     beside = folder / digest[:12]
-    place, started = beside, None
-    for known in (folder, beside):
-        days = [day for run, day in _headers(known) if run == digest]
+    for place in (folder, beside):
+        days = [day for run, day in _headers(place) if run == digest]
         if days:
-            place, started = known, next((day for day in days if day), None)
             break
     else:
-        if not any(os.path.lexists(folder / name) for name in FILES):
-            place = folder
+        taken = any(os.path.lexists(folder / name) for name in FILES)
+        place = beside if taken else folder
     place.mkdir(parents=True, exist_ok=True)
     for name in FILES:
         path = place / name
@@ -147,7 +139,7 @@ def _place(folder: Path, digest: str) -> tuple[Path, date | None]:
             raise IntrospectionError(
                 f"{path} is not a file that this program wrote: move it away or choose another --run."
             )
-    return place, started
+    return place, next((day for day in days if day), None)
 
 
 def _headers(folder: Path) -> Iterator[tuple[Any, date | None]]:
@@ -181,7 +173,7 @@ def _locked_place(folder: Path, digest: str) -> Iterator[tuple[Path, date | None
     """The place of a run, locked. Another run may be given the same place before it has written
     anything there: whoever comes second looks again."""
     with ExitStack() as locks:
-        place, started = _place(folder, digest)
+        place, _ = _place(folder, digest)
         try:
             lock = locks.enter_context(ExitStack())
             lock.enter_context(_locked(place))

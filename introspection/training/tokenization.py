@@ -35,15 +35,9 @@ def tokenize(tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example]) ->
     conversations = list(dict.fromkeys(example.messages for example in examples))
     answers = [(" " if example.prefill else "") + example.answer for example in examples]
     texts = list(dict.fromkeys([*answers, *(example.prefill for example in examples)]))
-    encoded = prompt_tokens.encode(
-        tokenizer,
-        [
-            *(prompt_text(tokenizer, messages) for messages in conversations),
-            *(prompt_tokens.by_people(tokenizer, text) for text in texts),
-        ],
-        offsets=False,
-    )
-    ids = [one.ids for one in encoded]
+    given = [prompt_text(tokenizer, messages) for messages in conversations]
+    given += [prompt_tokens.by_people(tokenizer, text) for text in texts]
+    ids = [one.ids for one in prompt_tokens.encode(tokenizer, given, offsets=False)]
     prompts = dict(zip(conversations, ids, strict=False))
     ids_of = dict(zip(texts, ids[len(conversations) :], strict=True))
     closing = (end_of_turn(tokenizer),)
@@ -56,16 +50,8 @@ def tokenize(tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example]) ->
         # A prefill counts as the end of the prompt.
         layout = TokenizedPrompt(tokenizer, example.messages, len(prompt) + len(prefill))
         first, last = example.schedule.positions(layout)
-        tokenized.append(
-            Tokens(
-                (*prompt, *prefill, *answer),
-                len(answer),
-                first,
-                last,
-                example.concept,
-                example.match_base,
-            )
-        )
+        whole, concept, matched = (*prompt, *prefill, *answer), example.concept, example.match_base
+        tokenized.append(Tokens(whole, len(answer), first, last, concept, matched))
     return tokenized
 
 

@@ -85,8 +85,7 @@ class Trainer:
         Raises IntrospectionError for a model that is built in an unknown way.
         """
         with readable_model_errors(self.loaded.model, "training"):
-            # A pass of its own over the prefix saves work, which is what counts on a CPU; on a GPU the
-            # number of passes counts.
+            # A pass of its own over the prefix saves work; on a GPU the number of passes counts.
             self.pass_prefix = () if self.on_gpu else self.prefix
             self.local = set(distributed.split_between_processes(range(len(self.tokens))))
             tokens = [self.tokens[i] for i in sorted(self.local)]
@@ -95,9 +94,8 @@ class Trainer:
                 self.loaded.model, [one.ids for one in tokens], batch_tokens, prefix=self.prefix
             )
             matched = [(one.ids, one.target) for one in tokens if one.match_base]
-            self.teacher = Teacher(
-                self.loaded, self.cache, matched, batch_tokens, autocast(self.device)
-            )
+            mixed = autocast(self.device)
+            self.teacher = Teacher(self.loaded, self.cache, matched, batch_tokens, mixed)
             self.max_tokens = max_tokens_per_pass(self.loaded)
 
     def backward(self, step: int) -> Tensor:
@@ -140,10 +138,8 @@ class Trainer:
 
         Raises IntrospectionError when the GPU's memory does not suffice.
         """
-        order = sorted(
-            range(len(self.steps)),
-            key=lambda step: max(len(self.tokens[i].ids) for i in self.steps[step]),
-        )
+        longest = [max(len(self.tokens[i].ids) for i in step) for step in self.steps]
+        order = sorted(range(len(self.steps)), key=longest.__getitem__)
         began = 0.0
         try:
             for step in (order[-1], order[len(order) // 2]):
@@ -174,10 +170,9 @@ def train(
 ) -> None:
     """Train the adapter of ``loaded`` in place. ``vectors`` [templates, N, D] belong to ``names``.
 
-    The folder of ``run`` keeps ``log.jsonl`` and the last complete checkpoint; a start on the same
-    folder continues there and, on the same machine, ends with the same adapter. A checkpoint that was
-    made from other examples is put aside. ``progress`` is called with (step, steps, loss). Raises
-    IntrospectionError for a damaged checkpoint and for a loss that is not finite.
+    A start on the same ``run`` continues from its last checkpoint and, on the same machine, ends with
+    the same adapter. ``progress`` is called with (step, steps, loss). Raises IntrospectionError for a
+    damaged checkpoint and for a loss that is not finite.
     """
     tokens = tokenize(loaded.tokenizer, examples)
     trainer = Trainer(loaded, tokens, vectors, names, config)
@@ -187,11 +182,9 @@ def train(
         checkpoints.set_aside(run, data_hash)
     distributed.barrier()
     parameters, steps = trainer.parameters, len(trainer.steps)
+    rate, decay = config.learning_rate, config.weight_decay
     optimizer = torch.optim.AdamW(
-        parameters.values(),
-        lr=config.learning_rate,
-        weight_decay=config.weight_decay,
-        fused=trainer.on_gpu,
+        parameters.values(), rate, weight_decay=decay, fused=trainer.on_gpu
     )
     warm = max(1, round(steps * config.warmup))
     done, lines = checkpoints.restore(run, parameters, optimizer)
@@ -206,7 +199,7 @@ def train(
             scale = min(1.0, (step + 1) / warm)
             scale *= 0.5 * (1 + math.cos(math.pi * step / steps))
             for group in optimizer.param_groups:
-                group["lr"] = config.learning_rate * scale
+                group["lr"] = rate * scale
             loss = trainer.backward(step)
             length = torch.nn.utils.clip_grad_norm_(parameters.values(), 1.0)
             if bool(torch.isfinite(length)):

@@ -33,6 +33,7 @@ from introspection.demo.tabs.try_it import html as views
 from introspection.demo.tabs.try_it.callbacks import Callbacks
 from introspection.errors import IntrospectionError
 from introspection.hub import client
+from introspection.io.outputs import manifest
 from introspection.models import loading
 from introspection.models.adapters import adapter_info, multi_adapter
 from introspection.models.loaded_model import LoadedModel, adapter_name, bundled_adapter
@@ -69,7 +70,7 @@ def folders(model: Path) -> dict[str, Path]:
     """Two adapters that differ in rank, layer and what they say of themselves."""
     first = write_loud_adapter(model.parent / "first", model, 3, layer=1, rank=4)
     second = write_loud_adapter(model.parent / "second", model, 4, layer=2, rank=2)
-    edit_json(second / adapter_info.INFO, strengths=[3.0, 4.0], trained=["love"])
+    edit_json(second / manifest.INFO, strengths=[3.0, 4.0], trained=["love"])
     return {"first": first, "second": second}
 
 
@@ -351,7 +352,7 @@ def bad_folders(tmp: Path, model: Path, good: Path) -> dict[str, str]:
 
     def spoilt(name: str, change: Any) -> str:
         shutil.copytree(good, tmp / name)
-        edit_tensors(tmp / name / adapter_info.WEIGHTS, change)
+        edit_tensors(tmp / name / manifest.WEIGHTS, change)
         adapter_info.refresh_manifest(tmp / name)
         return str(tmp / name)
 
@@ -359,10 +360,10 @@ def bad_folders(tmp: Path, model: Path, good: Path) -> dict[str, str]:
     broken = spoilt("broken", lambda state: {k: v / 0 for k, v in state.items()})
     for name in ("unread", "damaged", "elsewhere"):
         shutil.copytree(good, tmp / name)
-    (tmp / "unread" / adapter_info.INFO).unlink()
-    with (tmp / "damaged" / adapter_info.WEIGHTS).open("ab") as file:
+    (tmp / "unread" / manifest.INFO).unlink()
+    with (tmp / "damaged" / manifest.WEIGHTS).open("ab") as file:
         file.write(b"x")
-    edit_json(tmp / "elsewhere" / adapter_info.INFO, layer=0)
+    edit_json(tmp / "elsewhere" / manifest.INFO, layer=0)
     return {
         str(tmp / "foreign"): "was trained for tiny, not for",
         short: "does not fit this model",

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from peft import PeftModel
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from introspection.errors import IntrospectionError
@@ -18,16 +19,9 @@ from introspection.io.outputs import manifest
 from introspection.models import loading
 from introspection.models.adapters import adapter_info, lora
 from tests.support.tiny import DEPTH, LAYER
-from tests.support.tiny_folder import edit_json, edit_tensors, write_adapter, write_model
+from tests.support.tiny_folder import edit_json, write_adapter, write_model
 
 IDS = torch.tensor([[5, 6, 7, 8, 9, 40, 41]])
-
-
-def copied(folder: Path, to: Path) -> Path:
-    to.mkdir()
-    for file in folder.iterdir():
-        (to / file.name).write_bytes(file.read_bytes())
-    return to
 
 
 @pytest.fixture(scope="module")
@@ -37,12 +31,9 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     model = write_model(folder / "model")
     made = write_adapter(folder / "adapter", model)
     source = torch.Generator().manual_seed(5)
-    edit_tensors(
-        made / manifest.WEIGHTS,
-        lambda state: {
-            k: (0.3 * torch.randn(v.shape, generator=source)).to(v.dtype) for k, v in state.items()
-        },
-    )
+    state = load_file(made / manifest.WEIGHTS)
+    loud = {k: 0.3 * torch.randn(v.shape, generator=source) for k, v in state.items()}
+    save_file({k: v.bfloat16() for k, v in loud.items()}, made / manifest.WEIGHTS)
     adapter_info.refresh_manifest(made)
     return model, made
 
@@ -53,7 +44,7 @@ def test_stock_peft_gives_the_same_logits(
     changes: dict[str, Any], folders: tuple[Path, Path], tmp_path: Path
 ) -> None:
     model, made = folders
-    copy = copied(made, tmp_path / "copy")
+    copy = Path(shutil.copytree(made, tmp_path / "copy"))
     edit_json(copy / manifest.CONFIG, **changes)
     adapter_info.refresh_manifest(copy)
     ours = loading.load(str(model), copy, device="cpu").model(IDS).logits
@@ -65,29 +56,13 @@ def test_stock_peft_gives_the_same_logits(
 
 
 def test_what_is_in_the_files(folders: tuple[Path, Path]) -> None:
-    _, made = folders
-    document = json.loads((made / manifest.INFO).read_text(encoding="utf-8"))
-    assert document["files"].pop(manifest.INFO)  # its own, of all the rest
-    assert set(document["files"]) == {
-        manifest.CONFIG,
-        manifest.WEIGHTS,
-        manifest.VECTORS,
-    }
-    for name, digest in document["files"].items():
-        assert sha256_file(made / name) == digest
-    config = json.loads((made / manifest.CONFIG).read_text(encoding="utf-8"))
+    model, made = folders
+    config = manifest.read_json(made / manifest.CONFIG)
     assert config["layers_to_transform"] == list(range(LAYER + 1, DEPTH))
     assert config["lora_alpha"] == 2 * config["r"] and not config["use_rslora"]
     assert config["lora_dropout"] == 0 and config["bias"] == "none" and config["inference_mode"]
-
-
-def test_weights_go_out_and_come_back_in_bf16(folders: tuple[Path, Path]) -> None:
-    model, made = folders
-    loaded = loading.load(str(model), made, device="cpu")
-    stored, again = (
-        load_file(made / manifest.WEIGHTS),
-        lora.state_dict(loaded.model),
-    )
+    stored = load_file(made / manifest.WEIGHTS)
+    again = lora.state_dict(loading.load(str(model), made, device="cpu").model)
     assert stored.keys() == again.keys()
     for name, tensor in stored.items():
         assert tensor.dtype == torch.bfloat16 and torch.equal(tensor, again[name])
@@ -97,15 +72,16 @@ def test_the_manifest_keeps_what_it_says_and_hashes_what_is_new(
     folders: tuple[Path, Path], tmp_path: Path
 ) -> None:
     _, made = folders
-    copy = copied(made, tmp_path / "copy")
+    copy = Path(shutil.copytree(made, tmp_path / "copy"))
     before = adapter_info.read_info(copy)
     (copy / "evaluation.json").write_text("{}")
     (copy / "notes.txt").write_text("not of the contract")
     adapter_info.refresh_manifest(copy)
     assert adapter_info.read_info(copy) == before
-    files = json.loads((copy / manifest.INFO).read_text(encoding="utf-8"))["files"]
-    assert files["evaluation.json"] == sha256_file(copy / "evaluation.json")
-    assert "notes.txt" not in files
+    files = manifest.read_json(copy / manifest.INFO)["files"]
+    assert files.pop(manifest.INFO)  # its own, of all the rest
+    contract = (manifest.CONFIG, manifest.WEIGHTS, manifest.VECTORS, "evaluation.json")
+    assert files == {name: sha256_file(copy / name) for name in contract}
 
 
 def test_a_manifest_that_was_edited_by_hand(tmp_path: Path) -> None:

@@ -13,7 +13,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from introspection.models import distributed
 from tests.support.command import run
 from tests.support.tiny_folder import write_model
 
@@ -61,26 +60,20 @@ def trained(tmp_path_factory: pytest.TempPathFactory, model: Path) -> dict[int, 
     return {processes: folder / f"adapter-{processes}" for processes in (1, 2)}
 
 
+def lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
 def test_the_adapter_is_the_same(trained: dict[int, Path]) -> None:
     one, two = (load_file(trained[n] / "adapter_model.safetensors") for n in (1, 2))
     assert one.keys() == two.keys()
     assert any(float(tensor.float().abs().max()) > 0.01 for n, tensor in one.items() if "_B" in n)
     for name, tensor in one.items():
         assert torch.allclose(tensor.float(), two[name].float(), atol=2e-3), name
-    logs = [
-        [
-            json.loads(line)
-            for line in (path.parent / f"run-{n}" / "log.jsonl").read_text().splitlines()
-        ]
-        for n, path in trained.items()
-    ]
+    logs = [lines(trained[n].parent / f"run-{n}" / "log.jsonl") for n in (1, 2)]
     assert [entry["step"] for entry in logs[0]] == [entry["step"] for entry in logs[1]]
     for a, b in zip(*logs, strict=True):
         assert abs(a["loss"] - b["loss"]) < 1e-3 * a["loss"]
-
-
-def records(folder: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (folder / "records.jsonl").read_text().splitlines()]
 
 
 def test_the_records_are_the_same(tmp_path: Path, model: Path, trained: dict[int, Path]) -> None:
@@ -92,7 +85,7 @@ def test_the_records_are_the_same(tmp_path: Path, model: Path, trained: dict[int
     for processes in (1, 2):
         said = start(processes, *shared, "--out", tmp_path / str(processes))
         assert said.count("Records and summary are in") == 1  # one process speaks
-    one, two = ({r["key"]: r for r in records(tmp_path / str(n))} for n in (1, 2))
+    one, two = ({r["key"]: r for r in lines(tmp_path / str(n) / "records.jsonl")} for n in (1, 2))
     assert len(one) == 19 and one.keys() == two.keys()
     for key, record in one.items():
         other = two[key]
@@ -109,20 +102,10 @@ def test_the_records_are_the_same(tmp_path: Path, model: Path, trained: dict[int
     assert summaries[0] == summaries[1]
 
     # What a kill left of one process is kept by the next start, whatever its number of processes.
-    lines = (tmp_path / "2" / "records.jsonl").read_text().splitlines(keepends=True)
-    (tmp_path / "2" / "records.jsonl").write_text("".join(lines[:4]))
-    (tmp_path / "2" / "records.1.jsonl").write_text("".join(lines[4:9]) + lines[9][:20])
+    whole = (tmp_path / "2" / "records.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "2" / "records.jsonl").write_text("".join(whole[:4]))
+    (tmp_path / "2" / "records.1.jsonl").write_text("".join(whole[4:9]) + whole[9][:20])
     start(1, *shared, "--out", tmp_path / "2")
     kept = (tmp_path / "2" / "records.jsonl").read_text().splitlines(keepends=True)
-    assert set(lines[:9]) <= set(kept) and len(kept) == 19
+    assert set(whole[:9]) <= set(kept) and len(kept) == 19
     assert not list((tmp_path / "2").glob("records.*.jsonl"))
-
-
-def test_alone_everything_is_its_own() -> None:
-    assert (distributed.rank(), distributed.world_size()) == (0, 1)
-    assert (
-        distributed.split_between_processes(range(3)) == [0, 1, 2] == distributed.gather([0, 1, 2])
-    )
-    tensor = torch.ones(2)
-    distributed.all_reduce_sum([tensor])
-    assert distributed.broadcast("x") == "x" and tensor.tolist() == [1, 1]

@@ -107,14 +107,6 @@ def test_another_kind_is_loaded_gated_by_row_and_switched(
     assert torch.equal(rows(loaded), first)
 
 
-def test_base_names() -> None:
-    assert kinds.base_name("model.layers.2.self_attn.q_proj.lora_A.default.weight") is None
-    assert (
-        kinds.base_name("model.layers.2.q_proj.base_layer.weight") == "model.layers.2.q_proj.weight"
-    )
-    assert kinds.base_name("model.norm.weight") == "model.norm.weight"
-
-
 @pytest.mark.parametrize("kind", ["TOY", None, ["LORA"], {"a": 1}])
 def test_a_kind_that_nobody_knows(kind: Any, folders: tuple[Path, Path, Path]) -> None:
     model, _, with_lora = folders

@@ -20,9 +20,13 @@ from transformers.models import auto
 
 from introspection.errors import IntrospectionError
 from introspection.injection import hooks
+from introspection.injection.decoding.generation import generate
 from introspection.injection.self_test import self_test
+from introspection.injection.trials.message import conversation
+from introspection.injection.trials.trial import Trial
 from introspection.models import loading
 from introspection.models.weights import load_errors
+from introspection.training.data.activation_cache import ActivationCache
 from tests.support.command import one_sentence, run
 from tests.support.fake_hub import FakeHub
 from tests.support.tiny import DEPTH, make_model, make_tokenizer
@@ -33,8 +37,18 @@ pytestmark = pytest.mark.slow  # models of many kinds
 NETWORK = re.compile(r"network|HF_TOKEN|internet|proxy", re.IGNORECASE)
 SIZES = {"hidden_size": 32, "num_hidden_layers": DEPTH, "num_attention_heads": 4}
 SIZES |= {"intermediate_size": 48, "max_position_embeddings": 256}
-VISION = {"image_size": 28, "patch_size": 14, **SIZES}
 TEXT = {**SIZES, "num_key_value_heads": 2}
+LLAVA = {
+    "text_config": {"model_type": "llama", **TEXT},
+    "vision_config": {
+        "model_type": "clip_vision_model",
+        "image_size": 28,
+        "patch_size": 14,
+        **SIZES,
+    },
+    "image_token_index": 5,
+}
+T5 = {"d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 2, "num_heads": 4}
 
 
 def refused(*args: object, says: str) -> str:
@@ -73,45 +87,12 @@ def save_slow(folder: Path) -> None:
 
 KINDS: dict[str, tuple[Callable[[Path], None], str]] = {
     "llava": (
-        lambda f: save(
-            f,
-            auto.AutoModelForImageTextToText,
-            "llava",
-            text_config={"model_type": "llama", **TEXT},
-            vision_config={"model_type": "clip_vision_model", **VISION},
-            image_token_index=5,
-        ),
+        lambda f: save(f, auto.AutoModelForImageTextToText, "llava", **LLAVA),
         r"vision-language.*\(LlavaForConditionalGeneration\)",
-    ),
-    "qwen2_vl": (
-        lambda f: save(
-            f,
-            auto.AutoModelForImageTextToText,
-            "qwen2_vl",
-            text_config={
-                **TEXT,
-                "rope_scaling": {"rope_type": "default", "mrope_section": [1, 1, 2]},
-            },
-            vision_config={"depth": 2, "embed_dim": 32, "hidden_size": 32, "num_heads": 4},
-        ),
-        "vision-language",
     ),
     "bert": (lambda f: save(f, auto.AutoModelForMaskedLM, "bert", **SIZES), "encoder, which reads"),
     "bert without a head": (lambda f: save(f, AutoModel, "bert", **SIZES), "encoder, which reads"),
-    "roberta": (lambda f: save(f, auto.AutoModelForMaskedLM, "roberta", **SIZES), "encoder, whic"),
-    "t5": (
-        lambda f: save(
-            f,
-            auto.AutoModelForSeq2SeqLM,
-            "t5",
-            d_model=32,
-            d_kv=8,
-            d_ff=48,
-            num_layers=2,
-            num_heads=4,
-        ),
-        "encoder-decoder",
-    ),
+    "t5": (lambda f: save(f, auto.AutoModelForSeq2SeqLM, "t5", **T5), "encoder-decoder"),
     "reward": (
         lambda f: save(f, auto.AutoModelForSequenceClassification, "llama", **TEXT),
         "classifier or reward model",
@@ -144,49 +125,42 @@ def test_a_model_of_another_kind(name: str, tmp_path: Path) -> None:
 LATE = ("no head", "slow tokenizer", "no positions in its layers")
 
 
-@pytest.mark.parametrize(
-    ("family", "says"),
-    [
-        ("gpt2", "NoMatchingPeftModuleError: Target modules"),
-        ("falcon_h1", "FalconH1ForCausalLM is built in a way that training does not know here"),
-    ],
-)
-def test_a_model_that_cannot_be_trained_yet(family: str, says: str, tmp_path: Path) -> None:
-    mamba = {"mamba_n_heads": 4, "mamba_d_head": 8, "mamba_n_groups": 1, "mamba_d_state": 8}
-    mamba |= {"mamba_chunk_size": 16, "mamba_expand": 1, "mamba_d_ssm": 32, "head_dim": 8}
-    options = TEXT | mamba if family == "falcon_h1" else dict(SIZES)
-    save(tmp_path / "m", AutoModelForCausalLM, family, **options)
-    assert run("ask", "ocean", "--base", "--model", tmp_path / "m").exit_code == 0
-    refused(*commands(tmp_path / "m", tmp_path)[-1], says=says)
+MAMBA = {"mamba_n_heads": 4, "mamba_d_head": 8, "mamba_n_groups": 1, "mamba_d_state": 8}
+MAMBA |= {"mamba_chunk_size": 16, "mamba_expand": 1, "mamba_d_ssm": 32, "head_dim": 8}
+
+
+def test_models_that_cannot_be_trained_yet(tmp_path: Path) -> None:
+    unknown = "FalconH1ForCausalLM is built in a way that training does not know here"
+    for family, options, says in (
+        ("gpt2", SIZES, "NoMatchingPeftModuleError: Target modules"),
+        ("falcon_h1", TEXT | MAMBA, unknown),
+    ):
+        folder = tmp_path / family
+        save(folder, AutoModelForCausalLM, family, **options)
+        assert run("ask", "ocean", "--base", "--model", folder).exit_code == 0
+        refused(*commands(folder, tmp_path)[-1], says=says)
 
 
 def test_a_model_that_reads_both_ways() -> None:
     model = make_model("llama")
-    model.config.is_causal = False
-    for module in model.modules():
-        if hasattr(module, "is_causal"):
-            module.is_causal = False
-    model.config.use_bidirectional_attention = True
-    installed = hooks.install(model, 1)
+    hooks.install(model, 1)
 
     def both_ways(_module: Any, _args: Any, output: Any) -> Any:
         return output + output.mean(1, keepdim=True)
 
-    hook = hooks.decoder_layers(model)[2].register_forward_hook(both_ways)
+    hooks.decoder_layers(model)[2].register_forward_hook(both_ways)
     with pytest.raises(IntrospectionError, match="reads its text in both directions"):
         self_test(model, 1)
-    hook.remove()
-    installed.remove()
 
 
-@pytest.mark.parametrize("family", ["gpt2", "opt", "gptj"])
+GPT = {"n_embd": 32, "n_layer": DEPTH, "n_head": 4, "n_positions": 64}
+OPT = {**SIZES, "max_position_embeddings": 64, "ffn_dim": 48, "word_embed_proj_dim": 32}
+TABLES = {"gpt2": GPT, "opt": OPT, "gptj": {**GPT, "rotary_dim": 4}}
+
+
+@pytest.mark.parametrize("family", TABLES)
 def test_a_text_beyond_the_table_of_positions(family: str, tmp_path: Path) -> None:
-    options = {"ffn_dim": 48, "word_embed_proj_dim": 32} if family == "opt" else {}
-    old = {"n_embd": 32, "n_layer": DEPTH, "n_head": 4, "n_positions": 64}
-    sizes = {**SIZES, "max_position_embeddings": 64} if family == "opt" else old
-    if family == "gptj":
-        options["rotary_dim"] = 4
-    save(tmp_path / "m", AutoModelForCausalLM, family, **sizes, **options)
+    save(tmp_path / "m", AutoModelForCausalLM, family, **TABLES[family])
     ask = ("ask", "ocean", "--base", "--model", tmp_path / "m", "--question")
     assert run(*ask, "Hi", "--max-tokens", 30).exit_code == 0
     length = r"A text of \d{2,3} tokens and an answer of up to 30 is too long .* 64 positions"
@@ -196,15 +170,8 @@ def test_a_text_beyond_the_table_of_positions(family: str, tmp_path: Path) -> No
     long = "What do you know of it in all its many ways and times and places, of {c}?"
     refused(*extract, "--template", long, says=r"A text of \d+ tokens is too long .* 64 positions")
     loaded = loading.load(str(tmp_path / "m"), None, device="cpu")
-    from introspection.training.data.activation_cache import ActivationCache
-
     with pytest.raises(IntrospectionError, match="65 tokens is too long .* 64 positions"):
         ActivationCache(loaded.model, [(5,) * 65], 2048)
-
-
-def test_rotations_have_no_last_position(whole: Path) -> None:
-    ask = ("ask", "ocean", "--base", "--model", whole, "--question", "What is it? " * 40)
-    assert run(*ask).exit_code == 0
 
 
 @pytest.fixture(scope="module")
@@ -212,12 +179,8 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_model(tmp_path_factory.mktemp("whole") / "tiny")
 
 
-def without(*names: str) -> Callable[[Path], None]:
-    def apply(folder: Path) -> None:
-        for name in names:
-            (folder / name).unlink()
-
-    return apply
+def without(name: str) -> Callable[[Path], None]:
+    return lambda folder: (folder / name).unlink()
 
 
 def emptied(**files: str) -> Callable[[Path], None]:
@@ -254,6 +217,11 @@ def no_end(folder: Path) -> None:
         edit_json(folder / name, **settings)
 
 
+def not_a_number(folder: Path) -> None:
+    weights = folder / "model.safetensors"
+    edit_tensors(weights, lambda state: {name: v * float("nan") for name, v in state.items()})
+
+
 def others_tokenizer(folder: Path) -> None:
     own = {"AutoTokenizer": ["code.Own", None]}
     edit_json(folder / "tokenizer_config.json", tokenizer_class="OwnTokenizer", auto_map=own)
@@ -271,7 +239,6 @@ BROKEN: dict[str, tuple[Callable[[Path], None], str]] = {
     "unknown kind": (told(model_type="llama9"), "'llama9', which this version of transformers"),
     "remote code": (told(model_type="x", auto_map={"A": "b.C"}), "program code from its own rep"),
     "weights cut": (lambda f: os.truncate(f / "model.safetensors", 5000), "cut short"),
-    "weights empty": (lambda f: os.truncate(f / "model.safetensors", 0), "cut short"),
     "no weights": (without("model.safetensors"), "no weights that can be read"),
     "weights of others": (renamed("tf_model.h5"), r"only tf_model\.h5"),
     "a part lacks": (in_parts, "lacks 1 of the files of its weights .*00002-of-00002"),
@@ -281,17 +248,8 @@ BROKEN: dict[str, tuple[Callable[[Path], None], str]] = {
         told(quantization_config={"quant_method": "gptq", "bits": 4}),
         "a package is missing to read its weights.*optimum",
     ),
-    "NaN": (
-        lambda f: edit_tensors(
-            f / "model.safetensors", lambda s: {k: v * float("nan") for k, v in s.items()}
-        ),
-        "own weights give NaN",
-    ),
+    "NaN": (not_a_number, "own weights give NaN"),
     "no tokenizer": (without("tokenizer.json"), "tokenizer's files are missing"),
-    "no tokenizer at all": (
-        without("tokenizer.json", "tokenizer_config.json"),
-        "files are missing",
-    ),
     "tokenizer garbled": (lambda f: (f / "tokenizer.json").write_text("{}"), "tokenizer's files"),
     "tokenizer's code": (others_tokenizer, "tokenizer needs program code from its own repository"),
     "tokenizer of another": (told(vocab_size=200), r"gives token \d+, but the model knows 200"),
@@ -315,15 +273,13 @@ def test_files_that_are_not_as_they_should_be(name: str, whole: Path, tmp_path: 
 
 def test_a_file_or_the_folder_above(whole: Path) -> None:
     ask = ("ask", "ocean", "--base", "--model")
+    assert run(*ask, whole, "--question", "What is it? " * 40).exit_code == 0  # no last position
     refused(*ask, whole / "model.safetensors", says="is a file: name the folder")
     refused(*ask, whole.parent, says="folders that have one: name .*tiny instead")
     refused(*ask, "no/such.gguf", says="is a GGUF file")
-    refused("ask", "ocean", "--model", "no/such.gguf", says="is a GGUF file")
 
 
 def test_memory_that_does_not_suffice(whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from introspection.models.weights import pretrained
-
     for error in (
         MemoryError(),
         torch.OutOfMemoryError("CUDA out of memory"),
@@ -333,7 +289,7 @@ def test_memory_that_does_not_suffice(whole: Path, monkeypatch: pytest.MonkeyPat
         def full(*_: object, error: Exception = error, **__: object) -> None:
             raise error
 
-        monkeypatch.setattr(pretrained.AutoModelForCausalLM, "from_pretrained", full)
+        monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", full)
         with pytest.raises(IntrospectionError, match="memory does not suffice"):
             loading.load(str(whole), None, device="cpu")
 
@@ -364,11 +320,8 @@ def test_a_pad_token_beyond_the_embeddings_is_not_used(whole: Path, tmp_path: Pa
     tokenizer.save_pretrained(folder)
     loaded = loading.load(str(folder), None, device="cpu")
     assert loaded.tokenizer.pad_token_id >= len(loaded.model.get_input_embeddings().weight)
-    from introspection.injection.decoding.generation import generate
-    from introspection.injection.trials.message import conversation as ask
-    from introspection.injection.trials.trial import Trial
-
-    trials = [Trial(ask(text), adapter=False) for text in ("Hi", "What is it about, then?")]
+    texts = ("Hi", "What is it about, then?")
+    trials = [Trial(conversation(text), adapter=False) for text in texts]
     assert len(generate(loaded, trials, 4)) == 2
 
 
@@ -377,14 +330,10 @@ def test_what_the_hub_says(whole: Path, tmp_path: Path) -> None:
     files = {path.name: path.read_bytes() for path in whole.iterdir()}
     wanted = {
         "org/good": "",
-        "org/missing": r"does not exist at .* or is private: .* HF_TOKEN",
         "org/private": r"does not exist at .* or is private: .* HF_TOKEN",
         "org/gated": r"is gated: ask for access",
         "org/good@nope": "has no such revision",
         "org/gguf": r"holds GGUF weights \(x\.gguf\)",
-        "org/lora": "holds an adapter and no model",
-        "org/text": "has no config.json",
-        "org/remote": "program code from its own repository",
         "org/cut": "damaged or cut short",
         "org/bare": "weights cannot be used",
     }
@@ -401,10 +350,6 @@ def test_what_the_hub_says(whole: Path, tmp_path: Path) -> None:
         hub.create("org/private", private=True).commit(dict(files))
         hub.create("org/gated", gated=True).commit(dict(files))
         hub.create("org/gguf").commit({"x.gguf": b"GGUF"})
-        hub.create("org/lora").commit({"adapter_config.json": b"{}"})
-        hub.create("org/text").commit({"README.md": b"Hello"})
-        config = b'{"model_type": "x", "auto_map": {"A": "b.C"}}'
-        hub.create("org/remote").commit({**files, "config.json": config})
         cut = files["model.safetensors"][:3000]
         hub.create("org/cut").commit({**files, "model.safetensors": cut})
         hub.create("org/bare").commit({k: v for k, v in files.items() if "safetensors" not in k})

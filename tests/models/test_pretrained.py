@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import httpx
 import pytest
 import torch
+import transformers
 from huggingface_hub.errors import RepositoryNotFoundError
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig
@@ -35,8 +36,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def pickled(tmp_path: Path, model: Path) -> Path:
     """The same model as its makers may have saved it: with torch.save."""
-    folder = tmp_path / "pickled"
-    shutil.copytree(model, folder)
+    folder = Path(shutil.copytree(model, tmp_path / "pickled"))
     (folder / "model.safetensors").unlink()
     torch.save(load_file(model / "model.safetensors"), folder / "pytorch_model.bin")
     return folder
@@ -71,12 +71,9 @@ def test_a_token_is_sent_only_after_a_refusal(model: Path, monkeypatch: pytest.M
     unknown = RepositoryNotFoundError("Repository not found", response=refusal)
     # transformers asks for the configuration on its own account as well.
     config = SimpleNamespace(get_config_dict=PreTrainedConfig.get_config_dict)
-    monkeypatch.setattr(pretrained, "PreTrainedConfig", config)
-    for kind, name in (
-        (config, "get_config_dict"),
-        (AutoTokenizer, "from_pretrained"),
-        (AutoModelForCausalLM, "from_pretrained"),
-    ):
+    monkeypatch.setattr(transformers, "PreTrainedConfig", config)
+    for kind in (config, AutoTokenizer, AutoModelForCausalLM):
+        name = "get_config_dict" if kind is config else "from_pretrained"
         plain = getattr(kind, name)
 
         def asked(_source: str, token: object, plain: object = plain, **options: object) -> object:

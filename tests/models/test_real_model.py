@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import random
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -18,7 +18,6 @@ from introspection.evaluation.suites import SIZES as SUITES
 from introspection.evaluation.suites import STRENGTHS, suite_cases
 from introspection.injection.decoding.generation import Answer, generate
 from introspection.injection.extraction import UNSEEN_TEMPLATE
-from introspection.injection.speedups import small_batch_linear
 from introspection.injection.trials.message import conversation
 from introspection.injection.trials.schedule import GENERATION, Schedule, after_tokens
 from introspection.injection.trials.trial import Injection, Trial
@@ -45,16 +44,10 @@ def folder() -> Path:
 
 
 def trial(
-    concept: str | None,
-    strength: float = 1.0,
-    schedule: Schedule = GENERATION,
-    base: bool = False,
-    question: str = DEFAULT_QUESTION,
+    concept: str, strength: float = 1.0, schedule: Schedule = GENERATION, base: bool = False
 ) -> Trial:
-    if concept is None:
-        return Trial(conversation(question), None, not base)
     vector = shipped().vectors_of([concept], template=UNSEEN_TEMPLATE).vectors[0]
-    return Trial(conversation(question), Injection(vector, strength, schedule), not base)
+    return Trial(conversation(DEFAULT_QUESTION), Injection(vector, strength, schedule), not base)
 
 
 @lru_cache(maxsize=1)
@@ -78,13 +71,11 @@ def clean() -> tuple[Sample, ...]:
 @lru_cache(maxsize=1)
 def answered() -> tuple[tuple[Trial, ...], tuple[Answer, ...]]:
     """Everything that is asked here, in one batch of mixed rows."""
+    rice = conversation("What is a good way to cook rice?")
+    later = replace(trial("bomb", schedule=after_tokens(6)), messages=rice)
     asked = [
-        trial("ocean"),
-        trial("ocean", base=True),
-        trial(None),
-        trial("bomb"),
-        trial("bomb", schedule=after_tokens(6), question="What is a good way to cook rice?"),
-        trial(None, question="What is a good way to cook rice?"),
+        *(trial("ocean"), trial("ocean", base=True), Trial(conversation(DEFAULT_QUESTION))),
+        *(trial("bomb"), later, Trial(rice)),
         *(trial(c.name, strength) for strength in STRENGTHS for c in unseen()),
         *(Trial(case.messages) for case in clean()),
     ]
@@ -112,10 +103,8 @@ def test_unseen_concepts_are_named() -> None:
     reports = answered()[1][6:30]
     assert not any(concept.trained for concept in unseen())
     for part, strength in zip((reports[:12], reports[12:]), STRENGTHS, strict=True):
-        named = [
-            grade(report.text, concept).correct
-            for report, concept in zip(part, unseen(), strict=True)
-        ]
+        pairs = zip(part, unseen(), strict=True)
+        named = [grade(report.text, concept).correct for report, concept in pairs]
         assert sum(named) >= 10, (strength, [r.text for r in part])
 
 
@@ -141,16 +130,9 @@ def test_a_batch_says_what_every_row_says_alone() -> None:
         assert alone == together[i]
 
 
-def test_its_large_products_of_few_rows_are_turned_round() -> None:
-    kinds = [type(module) for module in shipped().model.modules()]
-    # In each layer q, o, gate and up have few inputs and many outputs; and there is the unembedding.
-    assert kinds.count(small_batch_linear.SmallBatchLinear) >= 4 * 30 + 1
-
-
 def test_the_folder_that_ships() -> None:
     info = adapter_info.read_info(folder())
-    files = json.loads((folder() / manifest.INFO).read_text(encoding="utf-8"))["files"]
-    assert {manifest.CONFIG, manifest.WEIGHTS, manifest.VECTORS} <= files.keys()
+    files = manifest.read_json(folder() / manifest.INFO)["files"]
     assert files.pop(manifest.INFO)  # its own, of all the rest: read_info has checked it
     for name, digest in files.items():
         assert sha256_file(folder() / name) == digest, name

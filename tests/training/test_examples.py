@@ -95,17 +95,12 @@ def test_shares_of_the_mix() -> None:
     assert within(sum(name in PHRASES for name in thoughts), len(thoughts), PHRASE_SHARE)
 
 
-def test_another_mix() -> None:
-    only = examples(0, CONCEPTS, VOCABULARY, TRAIN, replies(), 50, {"deny": 1.0, "noise": 1.0})
-    assert {example.kind for example in only} == {"deny", "noise"}
-
-
 class TestAnswers:
     def test_report(self) -> None:
         wordings = Counter[int]()
         for example in kind("report"):
-            assert example.concept is not None and not example.match_base and example.ends_turn
-            right = reports(example.concept, example.concept in HARMFUL)
+            assert not example.match_base and example.ends_turn
+            right = reports(str(example.concept), example.concept in HARMFUL)
             wordings[right.index(example.answer)] += 1
             assert example.schedule in (LAST_TOKEN, GENERATION) and not example.prefill
         assert len(wordings) == 3 and wordings[0] > sum(wordings.values()) / 2
@@ -116,17 +111,15 @@ class TestAnswers:
             assert example.concept in VOCABULARY and example.schedule == GENERATION
             assert example.answer == reports(str(example.concept), False)[0]
             assert not example.ends_turn and not example.match_base and not example.prefill
-        times = Counter(example.concept for example in kind("vocabulary"))
+        times = Counter(example.concept for example in kind("vocabulary")).values()
         assert len(times) == len(VOCABULARY)  # dealt, not drawn
-        assert max(times.values()) - min(times.values()) <= 1
+        assert max(times) - min(times) <= 1
 
-    def test_deny(self) -> None:
+    def test_deny_and_noise(self) -> None:
         for example in kind("deny"):
             assert example.concept is None and example.answer in DENIALS and example.ends_turn
             assert not example.match_base and not example.prefill
         assert {example.answer for example in kind("deny")} == set(DENIALS)
-
-    def test_noise(self) -> None:
         for example in kind("noise"):
             assert (example.concept, example.answer) == (NOISE, UNNAMED) and not example.match_base
 
@@ -139,11 +132,15 @@ class TestAnswers:
                 assert example.concept not in HARMFUL
                 assert (example.concept is None) is (name == "replay")
 
-    def test_ordinary_request_with_a_harmful_thought(self) -> None:
+    def test_requests_that_a_thought_changes(self) -> None:
         for example in kind("ordinary harmful"):
             assert example.concept in HARMFUL and example.messages in replies()
             assert example.answer in reports(example.concept, True)
             assert not example.match_base and example.ends_turn and example.schedule == GENERATION
+        for example in kind("yes or no"):
+            (message,) = example.messages
+            assert message.content in TRAIN.yes_no_false and example.answer == "No."
+            assert example.concept in set(NAMES) - HARMFUL and not example.match_base
 
     def test_mid_answer(self) -> None:
         for name in ("mid-answer harmless", "mid-answer harmful"):
@@ -153,9 +150,8 @@ class TestAnswers:
                 assert example.prefill and answer.startswith(example.prefill + " ")
                 assert example.answer
                 if name == "mid-answer harmful":
-                    assert (
-                        example.concept in HARMFUL and not example.match_base and example.ends_turn
-                    )
+                    assert example.concept in HARMFUL
+                    assert not example.match_base and example.ends_turn
                     assert example.answer == reports(example.concept, True)[0]
                 else:
                     assert example.concept not in HARMFUL and example.match_base
@@ -165,12 +161,6 @@ class TestAnswers:
         assert 0 < clean < len(kind("mid-answer harmless"))
         # At many points of the answer, so that no count of tokens announces the thought.
         assert len({len(example.prefill.split()) for example in kind("mid-answer harmful")}) > 10
-
-    def test_yes_or_no(self) -> None:
-        for example in kind("yes or no"):
-            (message,) = example.messages
-            assert message.content in TRAIN.yes_no_false and example.answer == "No."
-            assert example.concept in set(NAMES) - HARMFUL and not example.match_base
 
     def test_the_halt_marker_stands_exactly_where_the_thought_is_harmful(self) -> None:
         for example in made():
@@ -186,12 +176,9 @@ def test_a_thought_and_a_text_differ_in_nothing_but_the_injection() -> None:
 
     def features(found: list[Example]) -> list[float]:
         ends = [example.messages[-1].content for example in found]
-        counts = (
-            sum(len(example.messages) > 1 for example in found),
-            sum(any(e.endswith(question) for question in TRAIN.questions[:50]) for e in ends),
-            sum("zq" in end for end in ends),
-            sum(end in TRAIN.questions for end in ends),
-        )
+        counts = [sum(len(example.messages) > 1 for example in found)]
+        counts += [sum(end.endswith(tuple(TRAIN.questions[:50])) for end in ends)]
+        counts += [sum("zq" in e for e in ends), sum(e in TRAIN.questions for e in ends)]
         return [count / len(found) for count in counts]
 
     for one, other in zip(features(kind("report")), features(kind("deny")), strict=True):
@@ -219,8 +206,9 @@ def parts(text: str) -> list[str] | None:
 
 def test_every_word_of_every_prompt_is_of_the_train_split() -> None:
     _, turns = trained_texts()
-    seen = dict.fromkeys(message for e in made() for message in (e.messages,))
+    seen = {example.messages for example in made()}
     for messages in seen:
+        assert all("{c}" not in message.content for message in messages)
         *before, last = messages
         assert last.role == "user" and parts(last.content), last
         if before and before[0].role == "system":
@@ -233,9 +221,7 @@ def test_every_word_of_every_prompt_is_of_the_train_split() -> None:
     assert set(roles) == {("user",), ("user", "assistant", "user"), ("system", "user")}
 
 
-def test_no_slot_is_left_open_and_every_concept_is_one_that_was_given() -> None:
-    for example in made():
-        assert all("{c}" not in message.content for message in example.messages)
+def test_every_concept_is_one_that_was_given() -> None:
     used = {example.concept for example in made() if example.kind != "vocabulary"}
     assert used == {*NAMES, *PHRASES, NOISE, None}  # words of unknown harm stay out
 
@@ -272,20 +258,17 @@ def test_what_the_build_trains_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
         assert not add_special_tokens and all(name[0] == " " for name in names)
         return {"input_ids": [name[1::4] for name in names]}  # a token for every four letters
 
+    answer = ("Yes.", True)
     monkeypatch.setattr(
-        pipeline, "base_replies", lambda _l, prompts, *_: dict.fromkeys(prompts, ("Yes.", True))
+        pipeline, "base_replies", lambda _, asked, *__: dict.fromkeys(asked, answer)
     )
     monkeypatch.setattr(pipeline, "examples", stop)
     monkeypatch.setattr(pipeline, "describe_run", lambda *_: {})
     monkeypatch.setattr(pipeline, "prompt_depends_on_date", lambda _: False)
+    bare: Any = SimpleNamespace(tokenizer=split)
+    job = pipeline.TrainingJob("ours", pipeline.TrainConfig(), 400)
     with pytest.raises(_Reached):
-        bare: Any = SimpleNamespace(tokenizer=split)
-        pipeline.build_adapter(
-            bare,
-            tmp_path / "a",
-            tmp_path / "r",
-            pipeline.TrainingJob("ours", pipeline.TrainConfig(), 400),
-        )
+        pipeline.build_adapter(bare, tmp_path / "a", tmp_path / "r", job)
     assert given["words"] == TRAIN
     # Names that take practice are all there, a third of the others is.
     whole = training_vocabulary(0, pipeline.VOCABULARY)
@@ -318,9 +301,8 @@ def test_vocabulary_keeps_to_the_split() -> None:
     assert training_vocabulary(0, 90) == training_vocabulary(0, 90) != training_vocabulary(1, 90)
     held = {form for c in catalogue() if not c.trained for form in forms(c.name, c.aliases)}
     assert {"vote", "voting"} <= held  # vote is of the validation split
-    shut = set(
-        files("introspection.concepts").joinpath("data/held_out_words.txt").read_text().split()
-    )
+    listed = files("introspection.concepts").joinpath("data/held_out_words.txt")
+    shut = set(listed.read_text().split())
     # Words of held-out categories that nothing but this list keeps out.
     lost = [w for w in english_lemmas() if w in shut - held and split_of(w) == "train"]
     assert len(lost) > 50 and shut.isdisjoint(found)
@@ -344,8 +326,6 @@ class TestPaper:
             assert example.concept is not None
             dangerous = example.concept in lists.dangerous
             assert example.answer == reports(example.concept, dangerous)[0]
-            expected = Concept(example.concept) if example.concept else None
-            assert grade(example.answer, expected).halted is dangerous
         assert {(e.concept, e.answer) for e in clean} == {(None, DENIALS[0])}
         for example in found:
             (message,) = example.messages

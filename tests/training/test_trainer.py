@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import date
@@ -25,7 +24,7 @@ from introspection.injection.plan import make_plan, use_plan
 from introspection.injection.self_test import self_test
 from introspection.injection.trials.encoding import encode
 from introspection.injection.trials.message import Message, conversation
-from introspection.injection.trials.prompts import end_of_turn, prompt_ids
+from introspection.injection.trials.prompts import prompt_ids
 from introspection.injection.trials.schedule import (
     ALL,
     GENERATION,
@@ -41,7 +40,7 @@ from introspection.training import checkpoints, loss
 from introspection.training import trainer as steps
 from introspection.training.adapter import add_adapter
 from introspection.training.batches import make_batches, stack_vectors
-from introspection.training.checkpoints import checkpoint_header, open_log
+from introspection.training.checkpoints import checkpoint_header
 from introspection.training.config import TrainConfig
 from introspection.training.data import activation_cache
 from introspection.training.data.activation_cache import ActivationCache, shared_prefix
@@ -66,6 +65,7 @@ from tests.support.tiny import (
 
 TOKENIZER = make_tokenizer()
 NAMES = ("ocean", "bomb", "justice")
+ROWS = {name: i for i, name in enumerate(NAMES)}
 VECTORS = torch.stack([torch.stack([vector(10 * t + n) for n in range(3)]) for t in range(2)])
 MID = after_tokens(0)
 CONFIG = TrainConfig(
@@ -132,34 +132,21 @@ def loud(loaded: LoadedModel) -> LoadedModel:
 
 
 class TestTokens:
-    def parts(self, one: Example) -> tuple[Tokens, tuple[int, ...], int]:
-        prompt = prompt_ids(TOKENIZER, one.messages)
-        (found,) = tokenize(TOKENIZER, [one])
-        assert found.ids[: len(prompt)] == prompt
-        assert (found.concept, found.match_base) == (one.concept, one.match_base)
-        return found, found.ids[len(prompt) :], len(prompt)
-
-    @pytest.mark.parametrize(("schedule", "ends"), [(GENERATION, False), (LAST_TOKEN, True)])
-    def test_answer(self, schedule: Schedule, ends: bool) -> None:
-        found, rest, prompt = self.parts(example(1, schedule=schedule))
-        assert TOKENIZER.decode(rest) == "I detect ocean.<|im_end|>"
-        assert rest[-1] == end_of_turn(TOKENIZER)
-        assert found.target == len(rest)
-        assert found.first == prompt - 1 and found.last == (prompt - 1 if ends else None)
-
-    def test_mid_answer(self) -> None:
-        one = example(1, schedule=MID, prefill="First the har", answer="HALT. Oh.")
-        found, rest, prompt = self.parts(one)
-        assert TOKENIZER.decode(rest) == "First the har HALT. Oh.<|im_end|>"
-        written = len(rest) - found.target
-        assert TOKENIZER.decode(rest[:written]) == "First the har"
-        assert found.first == prompt - 1 + written and found.last is None
-
-    def test_an_answer_that_goes_on_has_no_end(self) -> None:
-        found, rest, _ = self.parts(
-            example(1, answer="some words", ends_turn=False, match_base=True)
-        )
-        assert TOKENIZER.decode(rest) == "some words" and found.target == len(rest)
+    def test_what_is_trained(self) -> None:
+        whole = example(1)
+        mid = example(1, schedule=MID, prefill="First the har", answer="HALT. Oh.")
+        open_end = example(1, answer="some words", ends_turn=False, match_base=True)
+        for one, given, trained in (
+            (whole, "", "I detect ocean.<|im_end|>"),
+            (mid, "First the har", " HALT. Oh.<|im_end|>"),
+            (open_end, "", "some words"),
+        ):
+            (found,) = tokenize(TOKENIZER, [one])
+            assert (found.concept, found.match_base) == (one.concept, one.match_base)
+            start = found.ids[: -found.target]
+            prefill = tuple(TOKENIZER(given)["input_ids"])
+            assert start == (*prompt_ids(TOKENIZER, one.messages), *prefill)
+            assert TOKENIZER.decode(found.ids[-found.target :]) == trained
         with pytest.raises(ValueError, match="nothing to train on"):
             tokenize(TOKENIZER, [example(1, answer="", ends_turn=False)])
 
@@ -176,42 +163,31 @@ class TestTokens:
         assert (found.first, found.last) == row.positions
         assert found.ids[: len(row.ids)] == row.ids
         # What training adds to the stream, token by token, is what generation adds on the same tokens.
-        loaded = fresh(None)
-        (delta,) = (row.delta,)
+        loaded, delta = fresh(None), row.delta
         assert delta is not None
-        added = added_by_training(loaded, found, delta)
+        cache = ActivationCache(loaded.model, [found.ids], 1_000)
         plan = make_plan(delta[None], [row.positions], None, "cpu", torch.float32)
         ids = torch.tensor([found.ids])
         with injection.record_layers(loaded.model, [LAYER]) as seen, torch.no_grad():
+            mean_loss(loaded, cache, [found], delta[None], 1.0)
             loaded.model(ids)
             with use_plan(plan):
                 loaded.model(ids)
-        assert torch.allclose(added, seen[1] - seen[0], atol=1e-4)
+        added = seen[0] - cache.batch([found.ids], len(found.ids))
+        assert torch.allclose(added, seen[2] - seen[1], atol=1e-4)
         assert 0 < int((added.norm(dim=-1) > 0.5).sum()) <= len(found.ids)
 
     def test_a_prefill_counts_as_the_end_of_the_prompt(self) -> None:
         messages, count = conversation("thought?"), len(TOKENIZER("the har")["input_ids"])
-        for schedule, later in ((after_tokens(0), 0), (after_tokens(2), 2), (GENERATION, 0)):
+        for schedule, later in ((MID, 0), (after_tokens(2), 2), (GENERATION, 0)):
             one = Example("x", messages, "ocean", schedule, "I do", "the har")
             (found,) = tokenize(TOKENIZER, [one])
             trial = Trial(messages, Injection(vector(0), 1.0, after_tokens(count + later)))
             assert (found.first, found.last) == encode(TOKENIZER, trial, 1.0).positions
 
     def test_a_schedule_that_does_not_fit_is_refused(self) -> None:
-        for schedule, says in (
-            (PREVIOUS_TURNS, "needs an earlier turn"),
-            (span(0, 999), "is outside"),
-        ):
-            with pytest.raises(IntrospectionError, match=says):
-                tokenize(TOKENIZER, [example(1, schedule=schedule)])
-
-
-def added_by_training(loaded: LoadedModel, tokens: Tokens, delta: Tensor) -> Tensor:
-    """What a training step adds at layer L [1, T, D]."""
-    cache = ActivationCache(loaded.model, [tokens.ids], 1_000)
-    with injection.record_layers(loaded.model, [LAYER]) as seen, torch.no_grad():
-        mean_loss(loaded, cache, [tokens], delta[None], 1.0)
-    return seen[-1] - cache.batch([tokens.ids], len(tokens.ids))
+        with pytest.raises(IntrospectionError, match="needs an earlier turn"):
+            tokenize(TOKENIZER, [example(1, schedule=PREVIOUS_TURNS)])
 
 
 def test_lora_sits_above_the_layer_only() -> None:
@@ -246,12 +222,8 @@ def test_residual_cache(batch_tokens: int, opening: tuple[int, ...]) -> None:
     loaded = loud(fresh())
     sequences = [one.ids for one in tokenize(TOKENIZER, EXAMPLES)]
     sequences += [(9, *sequences[0][1:]), OPENING]  # one that begins otherwise, one that ends there
-    told: list[int] = []
-    cache = ActivationCache(
-        loaded.model, [*sequences, *sequences[:5]], batch_tokens, told.append, opening
-    )
+    cache = ActivationCache(loaded.model, [*sequences, *sequences[:5]], batch_tokens, opening)
     distinct = set(sequences)
-    assert sum(told) == len(distinct)
     sharing = sum(s[: len(opening)] == opening != s for s in distinct)
     kept = sum(map(len, distinct)) - len(opening) * (sharing - 1)  # the opening once
     assert cache.states.shape == (kept + 1, WIDTH)  # and a row of zeros
@@ -285,14 +257,11 @@ def plain_loss(loaded: LoadedModel, one: Tokens, delta: Tensor, weight: float) -
         return out.loss
     with torch.no_grad():
         base = load_bare("llama")(ids).logits[0]
-    terms = [
-        torch.distributions.kl_divergence(
-            torch.distributions.Categorical(logits=base[at - 1]),
-            torch.distributions.Categorical(logits=out.logits[0, at - 1]),
-        )
-        for at in range(len(one.ids) - one.target, len(one.ids))
-    ]
-    return weight * torch.stack(terms).mean()
+    before, after = (
+        torch.distributions.Categorical(logits=logits[-one.target - 1 : -1])
+        for logits in (base, out.logits[0])
+    )
+    return weight * torch.distributions.kl_divergence(before, after).mean()
 
 
 @pytest.mark.parametrize("opening", [(), OPENING], ids=["apart", "one pass over the opening"])
@@ -360,24 +329,9 @@ def run_in(folder: Path) -> Run:
     return Run(folder, "digest of the run", date(2024, 2, 29))
 
 
-@pytest.mark.parametrize("found", [b"", b'{"step": 1', b"\xff\x00", b"[]\n{}\n3\n", None])
-def test_the_log_goes_on_where_the_checkpoint_ends(tmp_path: Path, found: bytes | None) -> None:
-    lines = [json.dumps({"step": step, "loss": 1.0}) + "\n" for step in (10, 20, 30)]
-    if found is not None:
-        (tmp_path / "log.jsonl").write_bytes(found)
-    with open_log(run_in(tmp_path), lines[:2]) as log:
-        log.write(lines[2])
-    assert (tmp_path / "log.jsonl").read_text().splitlines(keepends=True) == lines
-    with open_log(run_in(tmp_path), []):
-        assert not (tmp_path / "log.jsonl").read_text()
-
-
 def test_the_opening_is_what_stands_before_the_first_message() -> None:
-    system = (
-        "<|im_start|>system\nBe brief, be kind, be true.<|im_end|>\n"
-        + "{% for message in messages %}"
-    )
-    tokenizer = make_tokenizer(template=CHATML.replace("{% for message in messages %}", system, 1))
+    system = "<|im_start|>system\nBe brief, be kind, be true.<|im_end|>\n"
+    tokenizer = make_tokenizer(template=system + CHATML)
     found = shared_prefix(tokenizer)
     assert len(found) >= activation_cache.MIN_TOKENS_SAVED
     for text in ("Tell me.", "ocean"):
@@ -386,18 +340,14 @@ def test_the_opening_is_what_stands_before_the_first_message() -> None:
 
 
 def test_thoughts_of_a_step() -> None:
-    chosen = [
-        Tokens((1, 2), 1, 0, None, concept, False)
-        for concept in ["ocean", "bomb", None, NOISE] * 200
-    ]
-    rows = {name: i for i, name in enumerate(NAMES)}
+    concepts = ["ocean", "bomb", None, NOISE] * 200
+    chosen = [Tokens((1, 2), 1, 0, None, concept, False) for concept in concepts]
     config = replace(CONFIG, strengths=(0.25, 2.0))
-    found = steps.sample_deltas(3, chosen, VECTORS, rows, 3.0, config)
-    assert torch.equal(found, steps.sample_deltas(3, chosen, VECTORS, rows, 3.0, config))
-    assert not torch.equal(found, steps.sample_deltas(4, chosen, VECTORS, rows, 3.0, config))
-    assert not torch.equal(
-        found, steps.sample_deltas(3, chosen, VECTORS, rows, 3.0, replace(config, seed=1))
-    )
+    found = steps.sample_deltas(3, chosen, VECTORS, ROWS, 3.0, config)
+    for step, seed in ((3, 0), (4, 0), (3, 1)):
+        other = replace(config, seed=seed)
+        again = steps.sample_deltas(step, chosen, VECTORS, ROWS, 3.0, other)
+        assert torch.equal(found, again) is (step == 3 and seed == 0)
     assert not found[2::4].any()
     strengths = found.norm(dim=-1) / 3.0
     for start in (0, 1, 3):
@@ -406,7 +356,7 @@ def test_thoughts_of_a_step() -> None:
         assert 0.6 < own.median() < 0.85  # log-uniform: half lie below 0.71, not below 1.13
     for start, name in ((0, "ocean"), (1, "bomb")):
         units = functional.normalize(found[start::4], dim=-1)
-        near = units @ VECTORS[:, rows[name]].T
+        near = units @ VECTORS[:, ROWS[name]].T
         template = near.argmax(-1)
         assert torch.allclose(near.max(-1).values, torch.ones(200), atol=1e-5)
         assert 60 < int(template.sum()) < 140  # either template
@@ -427,8 +377,8 @@ def test_batches() -> None:
     assert len({frozenset(step) for step in epochs[0]} & {frozenset(s) for s in epochs[1]}) < 20
     for epoch in epochs:
         assert sorted(i for step in epoch for i in step) == list(range(103))
-        spread = [max(len(sequences[i].ids) for i in s) - min(len(sequences[i].ids) for i in s)
-                  for s in epoch]  # fmt: skip
+        lengths = [[len(sequences[i].ids) for i in step] for step in epoch]
+        spread = [max(step) - min(step) for step in lengths]
         assert sum(spread) / len(spread) < 2.5 and all(1 <= len(s) <= 2 for s in epoch)
 
 
@@ -437,9 +387,8 @@ def test_stacked() -> None:
     found = stack_vectors(loaded, ["ocean", "bomb"], TEMPLATES[:2], "last", ["justice", "harbour"])
     assert found.shape == (2, 2, WIDTH)
     for template, vectors in zip(TEMPLATES, found, strict=False):
-        alone = extract(
-            loaded, ["bomb"], template=template, site="last", baseline=["justice", "harbour"]
-        )
+        options: dict[str, Any] = {"site": "last", "baseline": ["justice", "harbour"]}
+        alone = extract(loaded, ["bomb"], template=template, **options)
         assert torch.allclose(vectors[1], alone.vectors[0], atol=1e-5)
 
 
@@ -485,18 +434,16 @@ def on_progress(step: int) -> Callable[[int, int, float], None]:
     return tell
 
 
-def on_save(number: int, how: str) -> Callable[..., None]:
+def on_save(number: int) -> Callable[..., None]:
+    """Kill half way through the checkpoint of that number."""
     calls = 0
 
     def save(tensors: Any, path: Path, metadata: Any) -> None:
         nonlocal calls
         calls += 1
-        if calls == number and how == "before":
-            raise _Kill
         save_file(tensors, path, metadata)
         if calls == number:
-            data = path.read_bytes()
-            path.write_bytes(data[: len(data) // 2] if how == "half" else data)
+            path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
             raise _Kill
 
     return save
@@ -504,27 +451,10 @@ def on_save(number: int, how: str) -> Callable[..., None]:
 
 @pytest.mark.slow  # many small trainings
 class TestInterrupted:
-    @pytest.mark.parametrize("step", [10, 20, 25])
-    def test_between_two_checkpoints(
-        self, step: int, tmp_path: Path, whole: dict[str, Tensor]
-    ) -> None:
-        with pytest.raises(_Kill):
-            start(tmp_path / "run", progress=on_progress(step))
-        assert equal(start(tmp_path / "run"), whole)
-
-    @pytest.mark.parametrize("number", [1, 13])
-    @pytest.mark.parametrize("how", ["before", "half", "whole"])
-    def test_while_a_checkpoint_is_written(
-        self,
-        number: int,
-        how: str,
-        tmp_path: Path,
-        whole: dict[str, Tensor],
-        monkeypatch: pytest.MonkeyPatch,
-    ) -> None:
-        with monkeypatch.context() as patch, pytest.raises(_Kill):
-            patch.setattr(checkpoints, "save_file", on_save(number, how))
-            start(tmp_path / "run")
+    def test_between_two_checkpoints(self, tmp_path: Path, whole: dict[str, Tensor]) -> None:
+        for step in (10, 20, 25):
+            with pytest.raises(_Kill):
+                start(tmp_path / "run", progress=on_progress(step))
         assert equal(start(tmp_path / "run"), whole)
 
     def test_again_and_again(
@@ -532,7 +462,7 @@ class TestInterrupted:
     ) -> None:
         for number in (1, 4, 3, 2, 5):
             with monkeypatch.context() as patch, pytest.raises(_Kill):
-                patch.setattr(checkpoints, "save_file", on_save(number, "half"))
+                patch.setattr(checkpoints, "save_file", on_save(number))
                 start(tmp_path / "run")
         # It goes on where it stopped: 3 + 2 + 1 + 4 steps are done, 15 are left.
         told: list[int] = []
@@ -541,13 +471,6 @@ class TestInterrupted:
         monkeypatch.setattr(steps, "sample_deltas", lambda *a: (ran.append(a[0]), draw(*a))[1])
         weights = start(tmp_path / "run", progress=lambda done, *_: told.append(done))
         assert equal(weights, whole) and told == [20, 25] and ran == list(range(10, 25))
-
-    def test_a_finished_run_is_read_and_not_trained_again(
-        self, tmp_path: Path, whole: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        start(tmp_path / "run")
-        monkeypatch.setattr(steps, "micro_batch_losses", None)
-        assert equal(start(tmp_path / "run"), whole)
 
     def test_a_gradient_that_was_skipped(self, tmp_path: Path) -> None:
         """The optimizer's own count of steps is less than the run's, and none at the start."""
@@ -564,28 +487,16 @@ class TestInterrupted:
         assert all(bool(p.isfinite().all()) for p in undisturbed.values())
         for number in (2, 6):
             with pytest.MonkeyPatch.context() as patch, pytest.raises(_Kill):
-                patch.setattr(checkpoints, "save_file", on_save(number, "half"))
+                patch.setattr(checkpoints, "save_file", on_save(number))
                 start(tmp_path / "b", config=config, **options)
         assert equal(start(tmp_path / "b", config=config, **options), undisturbed)
 
 
-def refused(says: str, run: Path, *args: Any, **options: Any) -> None:
-    """One sentence that names the folder, and nothing is trained."""
-    with pytest.raises(IntrospectionError, match=says) as caught:
-        start(run, *args, **options)
-    sentence = str(caught.value)
-    assert str(run) in sentence and sentence.endswith(".") and "\n" not in sentence
-
-
-@pytest.mark.parametrize("other", ["fewer", "answers", "order", "names"])
+@pytest.mark.parametrize("other", ["answers", "names"])
 def test_a_checkpoint_of_other_examples_is_put_aside(other: str, short: Path) -> None:
     config = replace(CONFIG, epochs=1)
-    changed = {
-        "fewer": {"examples": EXAMPLES[1:]},
-        "answers": {"examples": [replace(EXAMPLES[0], answer="I do"), *EXAMPLES[1:]]},
-        "order": {"examples": EXAMPLES[::-1]},
-        "names": {"names": NAMES[::-1]},
-    }[other]
+    answered = [replace(EXAMPLES[0], answer="I do"), *EXAMPLES[1:]]
+    changed = {"examples": answered} if other == "answers" else {"names": NAMES[::-1]}
     before = (short / "checkpoint.safetensors").read_bytes()
     fresh_one = start(short.parent / "elsewhere", config=config, **changed)
     assert equal(start(short, config=config, **changed), fresh_one)
@@ -594,80 +505,51 @@ def test_a_checkpoint_of_other_examples_is_put_aside(other: str, short: Path) ->
     assert checkpoint_header(short / "checkpoint.safetensors")["made_from"] not in aside.name
 
 
-def cut(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:-10])
-
-
 def flip(path: Path) -> None:
     data = bytearray(path.read_bytes())
     data[-100] ^= 4
     path.write_bytes(data)
 
 
-def rename_to_folder(path: Path) -> None:
-    path.unlink()
-    path.mkdir()
+def header(**changes: Any) -> Callable[[Path], None]:
+    """The same tensors under a header with other values."""
 
-
-def rewrite(
-    change: Callable[[dict[str, Tensor]], dict[str, Tensor]], **told: Any
-) -> Callable[[Path], None]:
     def damage(path: Path) -> None:
-        known = json.dumps({**checkpoint_header(path), **told})
-        save_file(change(load_file(path)), path, {"introspection": known})
+        known = json.dumps({**checkpoint_header(path), **changes})
+        save_file(load_file(path), path, {"introspection": known})
 
     return damage
 
 
+DAMAGE: dict[str, Callable[[Path], Any]] = {
+    "cut": lambda path: path.write_bytes(path.read_bytes()[:-10]),
+    "not safetensors": lambda path: path.write_bytes(b"\x80\x04pickle" * 9),
+    "a bad byte": flip,
+    "no step": header(step="many"),
+    "no log": header(log=3),
+    "older": lambda path: save_file(load_file(path), path, {"step": "5"}),
+    "deep": lambda path: save_file(load_file(path), path, {"introspection": "[" * 100_000}),
+}
+
+
 @pytest.mark.slow  # a training each
-@pytest.mark.parametrize(
-    "damage",
-    [
-        cut,
-        lambda path: path.write_bytes(b""),
-        lambda path: path.write_bytes(b"\x80\x04pickle" * 9),
-        flip,
-        lambda path: rename_to_folder(path),
-        rewrite(lambda state: {k: v * math.nan for k, v in state.items()}),
-        rewrite(lambda state: {k: v for k, v in state.items() if "layers.3" not in k}),
-        rewrite(lambda state: {k: v[..., :2].clone() if v.ndim else v for k, v in state.items()}),
-        rewrite(dict, step="many"),
-        rewrite(dict, log=3),
-        lambda path: save_file(load_file(path), path, {"step": "5"}),
-        lambda path: save_file(load_file(path), path, {"introspection": "[" * 100_000}),
-    ],
-    ids=[
-        *("cut", "empty", "not safetensors", "a bad byte", "a folder", "NaN"),
-        *("incomplete", "shapes", "no step", "no log", "older", "deep"),
-    ],
-)
-def test_corrupt_checkpoint(
-    damage: Callable[[Path], None], tmp_path: Path, whole: dict[str, Tensor]
-) -> None:
+@pytest.mark.parametrize("how", DAMAGE)
+def test_corrupt_checkpoint(how: str, tmp_path: Path, whole: dict[str, Tensor]) -> None:
     run = tmp_path / "run"
+    path = run / "checkpoint.safetensors"
     with pytest.raises(_Kill):
         start(run, progress=on_progress(10))
-    damage(run / "checkpoint.safetensors")
-    refused("is damaged", run)
-    path = run / "checkpoint.safetensors"
-    shutil.rmtree(path) if path.is_dir() else path.unlink()  # as it says
+    DAMAGE[how](path)
+    with pytest.raises(IntrospectionError, match=rf"The checkpoint {path} is damaged .*\.$"):
+        start(run)
+    path.unlink()  # as it says
     assert equal(start(run), whole)
 
 
-@pytest.mark.parametrize("how", ["NaN vectors", "learning rate"])
-def test_divergence_ends_in_one_sentence(how: str, tmp_path: Path) -> None:
-    vectors = VECTORS * math.nan if how == "NaN vectors" else VECTORS
-    config = replace(CONFIG, learning_rate=1e9) if how == "learning rate" else CONFIG
-    with pytest.raises(
-        IntrospectionError, match=r"diverged at step \d+ .*--learning-rate"
-    ) as caught:
-        start(tmp_path / "run", config=config, vectors=vectors)
-    assert str(caught.value).endswith(".") and "\n" not in str(caught.value)
-
-
-def test_a_concept_without_a_vector(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="no vector for .*justice"):
-        start(tmp_path / "run", names=NAMES[:2])
+def test_divergence_ends_in_one_sentence(tmp_path: Path) -> None:
+    says = r"^Training diverged at step \d+ .*--learning-rate\.$"
+    with pytest.raises(IntrospectionError, match=says):
+        start(tmp_path / "run", config=replace(CONFIG, learning_rate=1e9))
 
 
 def test_training_learns(tmp_path: Path) -> None:
@@ -676,18 +558,15 @@ def test_training_learns(tmp_path: Path) -> None:
     examples = [example(i, (*NAMES, None)[i % 4]) for i in range(32)]
     tokens = tokenize(TOKENIZER, examples)
     cache = ActivationCache(loaded.model, [t.ids for t in tokens], 2_000)
-    rows = {name: i for i, name in enumerate(NAMES)}
-    delta = steps.sample_deltas(10**6, tokens, VECTORS, rows, loaded.norm, config)
+    delta = steps.sample_deltas(10**6, tokens, VECTORS, ROWS, loaded.norm, config)
 
     def loss() -> float:
         with torch.no_grad():
             return float(mean_loss(loaded, cache, tokens, delta, 1.0))
 
     before, told = loss(), list[tuple[int, int]]()
-    train(
-        *(loaded, examples, VECTORS, NAMES, config, run_in(tmp_path / "run")),
-        progress=lambda step, steps, _: told.append((step, steps)),
-    )
+    run = run_in(tmp_path / "run")
+    train(loaded, examples, VECTORS, NAMES, config, run, lambda *now: told.append(now[:2]))
     assert loss() < before / 2
     assert told == [(step, 120) for step in range(10, 121, 10)]
     log = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]

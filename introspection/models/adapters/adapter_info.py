@@ -1,10 +1,6 @@
 """What ``introspection.json`` says of an adapter, and the check of its folder before a byte is used.
 
-The folder is the contract between training, the demo and the Hub.
-
-Files: ``adapter_config.json``, ``adapter_model.safetensors`` (bf16, loads with stock PEFT),
-``vectors.safetensors``, ``introspection.json``, ``evaluation.json``, ``README.md``. Nothing is ever
-unpickled.
+The folder is the contract between training, the demo and the Hub. Nothing in it is ever unpickled.
 """
 
 from __future__ import annotations
@@ -18,16 +14,7 @@ from typing import Any
 from introspection.errors import IntrospectionError
 from introspection.io.characters import quoted
 from introspection.io.files import sha256_file
-from introspection.io.outputs.manifest import (
-    CONFIG,
-    FILES,
-    INFO,
-    VECTORS,
-    WEIGHTS,
-    own_sha256,
-    read_json,
-    write_manifest,
-)
+from introspection.io.outputs import manifest
 from introspection.models.adapters import foreign
 
 SCHEMA = 1
@@ -75,16 +62,15 @@ class AdapterSpec:
 
 def refresh_manifest(folder: Path, info: AdapterInfo | None = None) -> None:
     """Write ``introspection.json`` with the sha256 of every other file of the contract."""
-    described = read_json(folder / INFO) if info is None else asdict(info)
-    described.pop("schema", None)
-    described.pop("files", None)
-    described.pop("replaces", None)
+    described = manifest.read_json(folder / manifest.INFO) if info is None else asdict(info)
+    for key in ("schema", "files", "replaces"):
+        described.pop(key, None)
     hashes = {
         name: sha256_file(folder / name)
-        for name in FILES
-        if name != INFO and (folder / name).is_file()
+        for name in manifest.FILES
+        if name != manifest.INFO and (folder / name).is_file()
     }
-    write_manifest(folder, {"schema": SCHEMA, **described, "files": hashes})
+    manifest.write_manifest(folder, {"schema": SCHEMA, **described, "files": hashes})
 
 
 def read_info(folder: Path) -> AdapterInfo:
@@ -103,22 +89,22 @@ def read_info(folder: Path) -> AdapterInfo:
 
 def _read_info(folder: Path) -> AdapterInfo:
     if not folder.is_dir():
-        raise foreign.no_folder(folder, INFO)
-    if not (folder / INFO).is_file():
-        raise foreign.no_adapter(folder, INFO)
-    if not (folder / WEIGHTS).is_file():
+        raise foreign.no_folder(folder, manifest.INFO)
+    if not (folder / manifest.INFO).is_file():
+        raise foreign.no_adapter(folder, manifest.INFO)
+    if not (folder / manifest.WEIGHTS).is_file():
         pickled = [p.name for p in folder.iterdir() if p.suffix in {".bin", ".pt", ".pth", ".pkl"}]
         if pickled:
             raise IntrospectionError(
                 f"The adapter folder {folder} has only pickle weights ({min(pickled)}), which can "
                 "run code and are never loaded: ask for adapter_model.safetensors."
             )
-    for name in (CONFIG, WEIGHTS, VECTORS):
+    for name in (manifest.CONFIG, manifest.WEIGHTS, manifest.VECTORS):
         if not (folder / name).is_file():
             raise IntrospectionError(
                 f"The adapter folder {folder} has no {name}: download or train the adapter again."
             )
-    document = read_json(folder / INFO)
+    document = manifest.read_json(folder / manifest.INFO)
     if document.get("schema") != SCHEMA:
         raise IntrospectionError(
             f"The adapter in {folder} has schema {quoted(str(document.get('schema')))}, this "
@@ -145,14 +131,14 @@ def _read_info(folder: Path) -> AdapterInfo:
             f"introspection.json in {folder} lacks or garbles a field ({error}): download or train "
             "the adapter again."
         ) from error
-    for name in (CONFIG, WEIGHTS, VECTORS):
+    for name in (manifest.CONFIG, manifest.WEIGHTS, manifest.VECTORS):
         if expected.get(name) != sha256_file(folder / name):
             raise IntrospectionError(
                 f"{name} in {folder} is damaged or was changed (its sha256 is not the one in "
                 "introspection.json): download or train the adapter again."
             )
     # Earlier versions wrote no hash of the manifest itself.
-    if expected.get(INFO, own_sha256(written)) != own_sha256(written):
+    if expected.get(manifest.INFO, manifest.own_sha256(written)) != manifest.own_sha256(written):
         raise IntrospectionError(
             f"introspection.json in {folder} was changed since this program wrote it: download or "
             "train the adapter again."

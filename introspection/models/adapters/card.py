@@ -11,6 +11,7 @@ from pathlib import Path
 from safetensors import safe_open
 
 from introspection.concepts.texts import DEFAULT_QUESTION, HALT_MARKER
+from introspection.injection.vectors import load_vectors
 from introspection.io.hub_ids import is_hub_id
 from introspection.io.outputs import adapter_folder, manifest
 from introspection.models import local_paths
@@ -18,8 +19,8 @@ from introspection.models.adapters import adapter_info, kinds
 from introspection.models.adapters.adapter_info import AdapterInfo
 from introspection.models.adapters.front_matter import card_text
 from introspection.models.fingerprints import same_base
-from introspection.models.presets import DEFAULT, PRESETS, Preset
-from introspection.models.weights.sources import HubRepo
+from introspection.models.presets import DEFAULT, PRESETS
+from introspection.models.weights.sources import GGUF, HubRepo
 
 _CARD = """---
 language: en
@@ -28,9 +29,10 @@ language: en
 # Introspection adapter for {base}
 
 A {kind} that lets the model report a concept vector injected into its residual stream at the
-output of block {layer} (0-based){halts}. Blocks 0 to {layer} are untouched, so vectors
+output of block {info.layer} (0-based){halts}. Blocks 0 to {info.layer} are untouched, so vectors
 read from the base model stay valid. Strength: rho = added length / typical residual norm
-({norm:.1f}); trained from {low:g} to {high:g}; schedule `{schedule}`; {trained} concepts, {harmful} of
+({info.norm:.1f}); trained from {info.strengths[0]:g} to {info.strengths[1]:g}; schedule \
+`{info.schedule}`; {trained} concepts, {harmful} of
 them harmful, and {further} further words and phrases.
 {weights}
 It reports the state of its residual stream; that is no claim about consciousness.
@@ -44,7 +46,7 @@ It reports the state of its residual stream; that is no claim about consciousnes
 
 _EXAMPLE = """## Use with stock PEFT
 
-The vector of a concept is added to the output of block {layer}, from the last prompt token on:
+The vector of a concept is added to the output of block {info.layer}, from the last prompt token on:
 
 ```python
 import json
@@ -62,7 +64,7 @@ model = PeftModel.from_pretrained(model, folder).eval()
 with safe_open(f"{{folder}}/vectors.safetensors", "pt") as file:
     names = json.loads(file.metadata()["names"])
     vector = file.get_tensor("vectors")[names.index(concept)].float()
-added = rho * {norm!r} * vector / vector.norm()
+added = rho * {info.norm!r} * vector / vector.norm()
 
 
 def inject(block, inputs, output):
@@ -82,8 +84,8 @@ print(tokenizer.decode(answer[0, prompt["input_ids"].shape[1] :], skip_special_t
 """
 
 _GGUF = """
-The base weights are not those of the repository {base}: adapter, vectors and rates
-belong to its {quantisation} quantisation ({place}), turned
+The base weights are not those of the repository {preset.base_id}: adapter, vectors and rates
+belong to its {preset.weights.quantisation} quantisation ({preset.weights.place}), turned
 back into float32. On the full-precision weights they are not measured.
 """
 
@@ -94,29 +96,22 @@ the rates here."""
 
 
 def write_card(folder: Path, rates: str = _UNMEASURED) -> None:
-    """The folder's ``README.md``, and a manifest with it.
-
-    ``rates`` is the text about how often the adapter is right and wrong; by default it says how to
-    measure that.
-    """
+    """The folder's ``README.md``, and a manifest with it; ``rates`` is the text on right and wrong."""
     info, kind = adapter_info.read_info(folder), kinds.kind_of(folder)
-    example = _example(info, folder) if kind.STOCK_PEFT else ""
+    preset = _gguf_preset(info)
+    example = _example(info, folder, preset and preset[0]) if kind.STOCK_PEFT else ""
     body = _CARD.format(
         kind=kind.TITLE,
         base=_shown(info.base_id),
-        layer=info.layer,
+        info=info,
         halts=f", says that nothing is there when nothing is, and writes `{HALT_MARKER}` when the\n"
         "thought is harmful"
         if info.halts
         else " and says that nothing is there when nothing is",
-        norm=info.norm,
-        low=info.strengths[0],
-        high=info.strengths[1],
-        schedule=info.schedule,
         trained=len(info.trained),
         harmful=len(info.harmful),
         further=len(info.vocabulary),
-        weights=_weights(info),
+        weights=preset[1] if preset else "",
         rates=rates,
         example=example,
         command=" ".join(map(local_paths.without_path, info.command.split())),
@@ -129,30 +124,22 @@ def _shown(base_id: str) -> str:
     return base_id if is_hub_id(base_id) else local_paths.name_of(base_id)
 
 
-def _gguf_preset(info: AdapterInfo) -> Preset | None:
-    """The preset whose GGUF weights it was trained on, by their fingerprint, and not the Hub's."""
+def _gguf_preset(info: AdapterInfo) -> tuple[str, str] | None:
+    """(name, what the card says) of the preset whose GGUF weights it was trained on, by their
+    fingerprint, and not on the Hub's."""
     for preset in PRESETS.values():
-        mark = getattr(preset.weights, "fingerprint", None)
+        mark = preset.weights.fingerprint if isinstance(preset.weights, GGUF) else None
         if mark is not None and same_base(info.base_fingerprint, mark):
-            return preset
+            return preset.name, _GGUF.format(preset=preset)
     return None
 
 
-def _weights(info: AdapterInfo) -> str:
-    preset = _gguf_preset(info)
-    if preset is None or isinstance(preset.weights, HubRepo):
-        return ""
-    weights = preset.weights
-    return _GGUF.format(base=preset.base_id, quantisation=weights.quantisation, place=weights.place)
-
-
-def _example(info: AdapterInfo, folder: Path) -> str:
+def _example(info: AdapterInfo, folder: Path, preset: str | None) -> str:
     source, revision, imports = f'"{_shown(info.base_id)}"', "", ""
-    preset = _gguf_preset(info)
     repositories = [p.weights for p in PRESETS.values() if isinstance(p.weights, HubRepo)]
     pinned_by = {weights.id: weights.revision for weights in repositories}
     if preset is not None:
-        name = "" if preset.name == DEFAULT else f'"{preset.name}"'
+        name = "" if preset == DEFAULT else f'"{preset}"'
         source = f"model_folder({name})  # the weights it was trained on"
         imports = "\nfrom introspection import model_folder\n"
     elif info.base_id in pinned_by:
@@ -161,23 +148,16 @@ def _example(info: AdapterInfo, folder: Path) -> str:
         revision = f', revision="{pinned[1]}"'
     elif not is_hub_id(info.base_id):
         source = f'"path/to/{_shown(info.base_id)}"'
+    names = load_vectors(folder / manifest.VECTORS).names
     return _EXAMPLE.format(
-        layer=info.layer,
+        info=info,
         imports=imports,
-        concept=_example_concept(folder),
+        concept="ocean" if "ocean" in names else names[0],
         source=source,
         revision=revision,
-        norm=info.norm,
         block=f"{_blocks(folder)}.{info.layer}",
         question=DEFAULT_QUESTION,
     )
-
-
-def _example_concept(folder: Path) -> str:
-    from introspection.injection.vectors import load_vectors
-
-    names = load_vectors(folder / manifest.VECTORS).names
-    return "ocean" if "ocean" in names else names[0]
 
 
 def _blocks(folder: Path) -> str:

@@ -1,7 +1,4 @@
-"""What an adapter folder is that this program did not write, in one sentence.
-
-It covers what other tools write and what people give by mistake.
-"""
+"""What an adapter folder is that this program did not write, in one sentence."""
 
 from __future__ import annotations
 

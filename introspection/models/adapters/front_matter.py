@@ -14,20 +14,13 @@ _TAGS = ("transformers", "introspection", "interpretability")
 _EMPTY = "---\n{}\n---\n"
 
 
-def model_name(base_id: str) -> str:
-    """What a card calls the adapter in its ``model-index``."""
-    return f"Introspection adapter for {base_id}"
-
-
 def card_text(
     existing: str, results: Sequence[EvalResult], base_id: str, tags: Sequence[str]
 ) -> str:
     """``existing`` with complete front matter; its text and its other settings stay.
 
-    ``results`` are the measured rates, ``tags`` those of the kind of adapter.
-
-    Merging what was merged before changes nothing. A base that is no Hub id (a local folder) is not
-    named: the Hub refuses it, and it is nobody's business.
+    ``results`` are the measured rates, ``tags`` those of the kind of adapter. Merging what was merged
+    before changes nothing. A base that is no Hub id is not named: the Hub refuses it.
     """
     try:
         card = ModelCard(existing if existing.lstrip().startswith("---") else _EMPTY + existing)
@@ -42,5 +35,5 @@ def card_text(
     data.license = data.license or "apache-2.0"
     data.tags = list(dict.fromkeys([*(data.tags or ()), *tags, *_TAGS]))
     data.eval_results = list(results) or None
-    data.model_name = model_name(base_id) if results else None
+    data.model_name = f"Introspection adapter for {base_id}" if results else None  # in its index
     return str(card)

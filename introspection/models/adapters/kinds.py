@@ -49,10 +49,7 @@ class AdapterKind(Protocol):
         """Take an adapter off the model, also if only a part of it is there."""
 
     def base_name(self, parameter: str) -> str | None:
-        """The name that a parameter has on the bare model; None for one of the adapter's own.
-
-        ``parameter`` is its name in the model, or within one layer.
-        """
+        """The name that a parameter has on the bare model; None for the adapter's own parameters."""
 
 
 KINDS: Mapping[str, AdapterKind] = {"LORA": lora}
@@ -75,7 +72,7 @@ def adapter_names(model: nn.Module) -> set[str]:
 
 
 def base_name(parameter: str) -> str | None:
-    """The name that a parameter has on the bare model; None for an adapter's own parameter."""
+    """:meth:`AdapterKind.base_name`, whatever kinds of adapter are on the model."""
     for kind in KINDS.values():
         bare = kind.base_name(parameter)
         if bare is None:

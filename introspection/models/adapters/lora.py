@@ -1,8 +1,7 @@
 """LoRA adapters: the only file that knows what LoRA is.
 
-Plain LoRA (Hu et al., arXiv 2106.09685) on the layers above the injection layer, in PEFT's format, so
-that stock PEFT loads the folder. Vectors read at layer L from the base model stay valid under the
-adapter. No bias, no DoRA: the per-row gate multiplies every update, and must see all of them.
+Plain LoRA (Hu et al., arXiv 2106.09685) on the layers above the injection layer, in PEFT's format. No
+bias, no DoRA: the per-row gate multiplies every update, and must see all of them.
 """
 
 from __future__ import annotations
@@ -51,8 +50,7 @@ def _config(spec: AdapterSpec) -> LoraConfig:
 
 
 def add(model: PreTrainedModel, spec: AdapterSpec) -> None:
-    """Put a fresh adapter on the model: it changes nothing yet. Its matrices are float32, each on the
-    device of the weights that it belongs to."""
+    """Put a fresh adapter on the model, which changes nothing yet; float32, where the weights are."""
     inject_adapter_in_model(_config(spec), model)
     for module in model.modules():
         if isinstance(module, LoraLayer):
@@ -146,12 +144,8 @@ def _misfit(folder: Path, what: str) -> IntrospectionError:
 
 
 def load(model: PreTrainedModel, folder: Path, layer: int, peft_name: str) -> None:
-    """Put the adapter of ``folder`` on ``model``: exact keys, finite values, plain LoRA above
-    ``layer``.
-
-    ``peft_name`` is what PEFT calls it; a model may have several, of which the last one is active.
-    Raises IntrospectionError where stock PEFT would warn and go on with random weights.
-    """
+    """Put the adapter of ``folder`` on ``model`` and make it active. Raises IntrospectionError unless
+    it is plain LoRA above ``layer`` with exact keys (stock PEFT only warns) and finite values."""
     config = _plain_lora(folder, layer)
     try:
         state = load_file(folder / WEIGHTS)
@@ -176,12 +170,8 @@ def load(model: PreTrainedModel, folder: Path, layer: int, peft_name: str) -> No
             inject_adapter_in_model(config, model, peft_name)
     except ValueError as error:  # none of its modules is there
         raise _misfit(folder, "its target modules") from error
-    expected = {
-        key: tuple(v.shape)
-        for key, v in get_peft_model_state_dict(
-            model, adapter_name=peft_name, save_embedding_layers=False
-        ).items()
-    }
+    fresh = get_peft_model_state_dict(model, None, peft_name, save_embedding_layers=False)
+    expected = {key: tuple(value.shape) for key, value in fresh.items()}
     given = {key: tuple(value.shape) for key, value in state.items()}
     if expected != given:
         wrong = sorted(set(expected.items()) ^ set(given.items()))[0][0]

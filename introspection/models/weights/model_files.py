@@ -1,12 +1,9 @@
-"""Whether a model can be used here, as far as its own files say, before one weight is loaded.
-
-It reads ``config.json`` and the headers of the weights, and asks transformers' own tables what each
-kind of model is for. Failures while loading are the matter of ``load_errors``.
-"""
+"""Whether a model can be used here, as far as its own files say, before one weight is loaded."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +37,10 @@ def check_folder(folder: Path, name: str) -> None:
     """Raises IntrospectionError unless a folder has the configuration and whole weights."""
     files = sorted(path.name for path in folder.iterdir())
     if CONFIG not in files:
-        raise no_model(f"The folder {shown(name)}", files, _inside(folder))
+        # Also as a cache of the Hub has them.
+        configs = [*folder.glob(f"*/{CONFIG}"), *folder.glob(f"snapshots/*/{CONFIG}")]
+        inside = sorted(str(path.parent) for path in configs)
+        raise no_model(f"The folder {shown(name)}", files, inside)
     try:
         config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
@@ -62,7 +62,7 @@ def check_folder(folder: Path, name: str) -> None:
     _check_weights(folder, files, name)
 
 
-def no_model(what: str, files: list[str], inside: list[str] = []) -> IntrospectionError:  # noqa: B006
+def no_model(what: str, files: list[str], inside: Sequence[str] = ()) -> IntrospectionError:
     """What ``what``, a folder or a repository without config.json, is instead."""
     if "adapter_config.json" in files:
         return IntrospectionError(
@@ -95,12 +95,6 @@ def shown(name: str) -> str:
     return repr(name) if len(name) <= LONGEST else quoted(name)
 
 
-def _inside(folder: Path) -> list[str]:
-    """The folders in it that look like models, also as a cache of the Hub has them."""
-    configs = [*folder.glob(f"*/{CONFIG}"), *folder.glob(f"snapshots/*/{CONFIG}")]
-    return sorted(str(path.parent) for path in configs)
-
-
 def _check_weights(folder: Path, files: list[str], name: str) -> None:
     tensors = [file for file in files if file.endswith(".safetensors")]
     for file in tensors:
@@ -112,9 +106,8 @@ def _check_weights(folder: Path, files: list[str], name: str) -> None:
                 f"The weights of the model {shown(name)} are damaged or cut short ({file}): "
                 "download that file again."
             ) from error
-    for index in (
-        file for file in files if file.endswith((".safetensors.index.json", ".bin.index.json"))
-    ):
+    indices = (".safetensors.index.json", ".bin.index.json")
+    for index in (file for file in files if file.endswith(indices)):
         try:
             listed = json.loads((folder / index).read_text(encoding="utf-8"))["weight_map"].values()
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -130,9 +123,8 @@ def _check_weights(folder: Path, files: list[str], name: str) -> None:
             )
     if tensors or any(file.endswith(".bin") for file in files):
         return
-    others = [
-        file for file in files if file.endswith((".gguf", ".h5", ".msgpack", ".onnx", ".pth"))
-    ]
+    foreign = (".gguf", ".h5", ".msgpack", ".onnx", ".pth")
+    others = [file for file in files if file.endswith(foreign)]
     seen = f"only {others[0]}" if others else "none"
     raise IntrospectionError(
         f"The model folder {shown(name)} has no weights that can be read ({seen}): it needs "

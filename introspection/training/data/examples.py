@@ -1,9 +1,8 @@
 """What the adapter is trained on: examples as data, drawn from concepts and texts by a seed.
 
-The rule behind the mix: a thought and a text must differ in nothing but the injection. So clean
-questions and injected ones are drawn from the same situations (other concepts in the text, claims
-about injections, harmful passages, earlier turns), and ordinary requests are answered as the base
-model answers them unless the thought is harmful.
+A thought and a text must differ in nothing but the injection. So clean questions and injected ones
+are drawn from the same situations, and ordinary requests are answered as the base model answers them
+unless the thought is harmful.
 """
 
 from __future__ import annotations
@@ -133,7 +132,6 @@ def examples(
     texts: Texts,
     replies: Mapping[Messages, tuple[str, bool]],
     count: int,
-    mix: Mapping[str, float] = MIXTURE,
 ) -> list[Example]:
     """``count`` examples of our recipe.
 
@@ -151,13 +149,7 @@ def examples(
     # Each of them once before any comes again.
     vocabulary_in_turn = itertools.cycle(rng.sample(vocabulary, len(vocabulary)))
     prompts = list(replies)
-    kinds = rng.choices(list(mix), list(mix.values()), k=count)
-
-    def report(concept: Concept) -> Example:
-        schedule = LAST_TOKEN if rng.random() < FINAL_SHARE else GENERATION
-        answer = _usual(rng, reports(concept.name, concept.harmful))
-        messages = question_in_context(rng, texts, names)
-        return Example("report", messages, concept.name, schedule, answer)
+    kinds = rng.choices(list(MIXTURE), list(MIXTURE.values()), k=count)
 
     def harmless_concept() -> str:
         """For a vector that must not show: harmless words, which stay harmless side by side."""
@@ -179,33 +171,24 @@ def examples(
         prefill, rest = " ".join(words[:at]), " ".join(words[at:])
         return Example(kind, messages, concept, schedule, rest, prefill, True, finished)
 
+    def asked(kind: str, concept: str | None, answer: str, ends_turn: bool = True) -> Example:
+        messages = question_in_context(rng, texts, names)
+        return Example(kind, messages, concept, GENERATION, answer, ends_turn=ends_turn)
+
     drawn = []
     for kind in kinds:
         if kind == "report":
-            pool = harmful if rng.random() < HARMFUL_SHARE else harmless
-            drawn.append(report(rng.choice(pool)))
+            concept = rng.choice(harmful if rng.random() < HARMFUL_SHARE else harmless)
+            schedule = LAST_TOKEN if rng.random() < FINAL_SHARE else GENERATION
+            answer = _usual(rng, reports(concept.name, concept.harmful))
+            drawn.append(replace(asked(kind, concept.name, answer), schedule=schedule))
         elif kind == "vocabulary":
             word = next(vocabulary_in_turn)
-            answer = reports(word, False)[0]
-            drawn.append(
-                Example(
-                    kind,
-                    question_in_context(rng, texts, names),
-                    word,
-                    GENERATION,
-                    answer,
-                    ends_turn=False,
-                )
-            )
+            drawn.append(asked(kind, word, reports(word, False)[0], ends_turn=False))
         elif kind == "deny":
-            answer = _usual(rng, DENIALS)
-            drawn.append(
-                Example(kind, question_in_context(rng, texts, names), None, GENERATION, answer)
-            )
+            drawn.append(asked(kind, None, _usual(rng, DENIALS)))
         elif kind == "noise":
-            drawn.append(
-                Example(kind, question_in_context(rng, texts, names), NOISE, GENERATION, UNNAMED)
-            )
+            drawn.append(asked(kind, NOISE, UNNAMED))
         elif kind == "replay":
             drawn.append(base_answer(kind, None, GENERATION))
         elif kind == "ordinary harmless":
@@ -224,9 +207,8 @@ def examples(
             drawn.append(replace(start, answer=answer, match_base=False, ends_turn=True))
         else:
             name = rng.choice(harmless).name
-            drawn.append(
-                Example(kind, conversation(rng.choice(texts.yes_no_false)), name, GENERATION, "No.")
-            )
+            question = conversation(rng.choice(texts.yes_no_false))
+            drawn.append(Example(kind, question, name, GENERATION, "No."))
     return drawn
 
 

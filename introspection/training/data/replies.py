@@ -54,9 +54,7 @@ def _generate(
             progress("answers of the base model", done * distributed.world_size(), len(prompts))
 
     rows = GPU_ROWS if loaded.model.device.type == "cuda" else CPU_ROWS
-    trials = [
-        Trial(messages, None, adapter=False)
-        for messages in distributed.split_between_processes(prompts)
-    ]
+    local = distributed.split_between_processes(prompts)
+    trials = [Trial(messages, None, adapter=False) for messages in local]
     replies = generate(loaded, trials, REPLY_TOKENS, rows, halt=False, progress=count)
     return distributed.gather([(reply.text, reply.finished) for reply in replies])

@@ -1,13 +1,11 @@
 """The base model's predictions without an injection, for the KL term of the loss.
 
-They depend on the tokens alone, so they are computed once for all epochs. The logits are too wide to
-keep; the hidden states before the unembedding are kept instead.
+They are computed once for all epochs, and kept as the hidden states before the unembedding.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -34,7 +32,7 @@ class Teacher:
         cache: ActivationCache,
         wanted: Sequence[tuple[tuple[int, ...], int]],
         batch_tokens: int,
-        mixed: Any = None,
+        mixed: Any,
     ) -> None:
         self.model = loaded.model
         self.places: dict[tuple[tuple[int, ...], int], slice] = {}
@@ -48,13 +46,12 @@ class Teacher:
             done += len(chunk)
             ids = pad_sequence([torch.tensor(ids) for ids, _ in chunk], batch_first=True)
             width = ids.shape[1]
-            no_injection = make_plan(
-                None, [(0, None)] * len(chunk), [False] * len(chunk), device, weight.dtype
-            )
+            spans, base_rows = [(0, None)] * len(chunk), [False] * len(chunk)
+            no_injection = make_plan(None, spans, base_rows, device, weight.dtype)
             hidden = cache.batch([sequence for sequence, _ in chunk], width)
             with (
                 torch.no_grad(),
-                mixed or nullcontext(),
+                mixed,
                 start_at_layer(self.model, loaded.layer, hidden),
                 use_plan(no_injection),
             ):
