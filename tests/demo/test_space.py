@@ -8,6 +8,7 @@ import re
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -62,38 +63,45 @@ def app() -> ModuleType:
 # --- variables ----------------------------------------------------------------------------------
 
 
-def found(capsys: pytest.CaptureFixture[str], app: ModuleType) -> tuple[int, dict[str, str]]:
-    """What app.py --check prints: its exit code and {name: "ok ..." or "problem ..."}."""
-    code = app.main(["--check"])
-    lines = [line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines()]
-    assert all(len(line) == 2 and line[0] in ("ok", "problem") for line in lines)
-    named = {
-        line[1].partition(": ")[0]: f"{line[0]} {line[1].partition(': ')[2]}" for line in lines
-    }
-    assert len(named) == len(lines), "nothing is said twice"
-    return code, named
+Check = Callable[..., tuple[int, dict[str, str]]]
+
+
+@pytest.fixture
+def check(
+    app: ModuleType, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Check:
+    """What app.py --check prints when these variables are set: its exit code and
+    {name: "ok ..." or "problem ..."}. INTROSPECTION_ is left out of their names."""
+
+    def run(**variables: object) -> tuple[int, dict[str, str]]:
+        for name, value in variables.items():
+            prefix = "" if name in SPACE else "INTROSPECTION_"
+            monkeypatch.setenv(prefix + name, str(value))
+        code = app.main(["--check"])
+        lines = [line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines()]
+        assert all(len(line) == 2 and line[0] in ("ok", "problem") for line in lines)
+        parts = [(line[0], *line[1].partition(": ")) for line in lines]
+        named = {name: f"{state} {told}" for state, name, _, told in parts}
+        assert len(named) == len(lines), "nothing is said twice"
+        return code, named
+
+    return run
+
+
+@pytest.fixture
+def fine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An untrained adapter notices nothing, which the last line would rightly call a problem."""
+    found = diagnostics.Finding("model", True, "fine")
+    monkeypatch.setattr(diagnostics, "_model", lambda *_: iter([found]))
 
 
 def problems(named: dict[str, str]) -> list[str]:
     return [name for name, told in named.items() if told.startswith("problem")]
 
 
-def test_check_all_well(
-    app: ModuleType,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-    model: Path,
-    adapter: Path,
-) -> None:
-    # An untrained adapter notices nothing, which the last line would rightly call a problem.
-    monkeypatch.setattr(
-        diagnostics, "_model", lambda *_: iter([diagnostics.Finding("model", True, "fine")])
-    )
-    monkeypatch.setenv("INTROSPECTION_MODEL", str(model))
-    monkeypatch.setenv("INTROSPECTION_ADAPTER", str(adapter))
-    for name, value in SPACE.items():
-        monkeypatch.setenv(name, value)
-    code, named = found(capsys, app)
+@pytest.mark.usefixtures("fine")
+def test_check_all_well(check: Check, model: Path, adapter: Path) -> None:
+    code, named = check(MODEL=model, ADAPTER=adapter, **SPACE)
     assert code == 0 and problems(named) == []
     assert [*named][:6] == [
         *("INTROSPECTION_MODEL", "INTROSPECTION_REVISION", "INTROSPECTION_ADAPTER"),
@@ -104,11 +112,8 @@ def test_check_all_well(
     assert [*named][6:] == [line.name for line in lines]
 
 
-def test_check_wrong_model_name(
-    app: ModuleType, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("INTROSPECTION_MODEL", "smollm3")
-    code, named = found(capsys, app)
+def test_check_wrong_model_name(check: Check) -> None:
+    code, named = check(MODEL="smollm3")
     assert code == 2
     assert "'smollm3' is not a model" in named["INTROSPECTION_MODEL"]
     assert "smollm2-135m" in named["INTROSPECTION_MODEL"]
@@ -116,38 +121,22 @@ def test_check_wrong_model_name(
     assert problems(named) == ["INTROSPECTION_MODEL", "adapter", "model"]
 
 
-def test_check_missing_adapter_folder(
-    app: ModuleType,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-    model: Path,
-) -> None:
-    monkeypatch.setenv("INTROSPECTION_MODEL", str(model))
-    monkeypatch.setenv("INTROSPECTION_ADAPTER", str(model / "nowhere"))
-    code, named = found(capsys, app)
+def test_check_missing_adapter_folder(check: Check, model: Path) -> None:
+    code, named = check(MODEL=model, ADAPTER=model / "nowhere")
     assert code == 2 and problems(named) == ["INTROSPECTION_ADAPTER"]
     assert "no such folder" in named["INTROSPECTION_ADAPTER"]
     assert "python -m introspection train" in named["INTROSPECTION_ADAPTER"]
     assert named["model"].startswith("ok") and named["report"].startswith("ok")
 
 
+@pytest.mark.usefixtures("fine")
 @pytest.mark.parametrize("revision", ["main", SHA.upper(), None])
 def test_check_revision_is_no_sha_on_a_space(
-    app: ModuleType,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-    model: Path,
-    revision: str | None,
+    check: Check, model: Path, revision: str | None
 ) -> None:
-    monkeypatch.setattr(
-        diagnostics, "_model", lambda *_: iter([diagnostics.Finding("model", True, "fine")])
-    )
-    monkeypatch.setenv("INTROSPECTION_MODEL", str(model))
-    monkeypatch.setenv("INTROSPECTION_ADAPTER", "somebody/lora")
-    if revision is not None:
-        monkeypatch.setenv("INTROSPECTION_REVISION", revision)
-    monkeypatch.setenv("SPACE_ID", SPACE["SPACE_ID"])
-    code, named = found(capsys, app)
+    given = {"REVISION": revision} if revision else {}
+    space = {"SPACE_ID": SPACE["SPACE_ID"]}
+    code, named = check(MODEL=model, ADAPTER="somebody/lora", **given, **space)
     assert code == 2 and problems(named) == ["INTROSPECTION_REVISION", "INTROSPECTION_ADAPTER"]
     assert "full sha of a commit" in named["INTROSPECTION_REVISION"]
 
@@ -159,17 +148,10 @@ def second(model: Path) -> Path:
 
 
 def test_check_has_one_line_per_adapter_on_offer(
-    app: ModuleType,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-    model: Path,
-    adapter: Path,
-    second: Path,
+    check: Check, model: Path, adapter: Path, second: Path
 ) -> None:
-    monkeypatch.setenv("INTROSPECTION_MODEL", str(model))
-    monkeypatch.setenv("INTROSPECTION_ADAPTER", str(adapter))
-    monkeypatch.setenv("INTROSPECTION_ADAPTERS", f" {second},, org/lora@main,{second} ")
-    code, named = found(capsys, app)
+    offered = f" {second},, org/lora@main,{second} "
+    code, named = check(MODEL=model, ADAPTER=adapter, ADAPTERS=offered)
     lines = {
         name: told for name, told in named.items() if name.startswith("INTROSPECTION_ADAPTERS")
     }
@@ -177,8 +159,7 @@ def test_check_has_one_line_per_adapter_on_offer(
     assert [*lines] == [first, other] == [*named][-2:]
     assert lines[first] == "ok offered as second, layer 2"
     assert lines[other].startswith("problem 'org/lora@main' is neither") and code == 2
-    monkeypatch.setenv("INTROSPECTION_ADAPTER", str(model / "nowhere"))
-    code, named = found(capsys, app)
+    code, named = check(ADAPTER=model / "nowhere")
     told = "problem Not tried: mend what is said above first."
     assert code == 2 and [named[first], named[other]] == [told, told]
 
@@ -234,16 +215,13 @@ def test_a_path_is_no_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize(
     ("model", "says"),
     [
-        (
-            "deepseek-7b",
-            ("introspection train --model deepseek-7b", "INTROSPECTION_ADAPTER", "none"),
-        ),
-        ("no such model", ("no such model",)),
+        ("deepseek-7b", r"introspection train --model deepseek-7b.*INTROSPECTION_ADAPTER.*none"),
+        ("no such model", "no such model"),
     ],
 )
 def test_main_says_what_is_wrong_before_anything_is_loaded(
     model: str,
-    says: tuple[str, ...],
+    says: str,
     app: ModuleType,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
@@ -255,8 +233,7 @@ def test_main_says_what_is_wrong_before_anything_is_loaded(
     finally:
         signal.signal(signal.SIGTERM, before)
     told = capsys.readouterr()
-    assert told.out == "" and told.err.count("\n") == 1
-    assert all(words in told.err for words in says), told.err
+    assert told.out == "" and told.err.count("\n") == 1 and re.search(says, told.err), told.err
 
 
 # --- ZeroGPU ------------------------------------------------------------------------------------
@@ -267,16 +244,12 @@ def test_the_gpu_is_asked_for_as_long_as_it_takes(tokens: int, wanted: int) -> N
     assert zerogpu.seconds(3 * tokens) == wanted
 
 
-def answers(text: str) -> Any:
-    return (RowAnswer("adapter_thought", True, True, text=text),) * 3
+ANSWERS = (RowAnswer("adapter_thought", True, True, text="I"),) * 3
 
 
 def test_off_zerogpu_nothing_is_wrapped(monkeypatch: pytest.MonkeyPatch) -> None:
-    def steps(_request: RunRequest) -> Any:
-        yield answers("I")
-
     monkeypatch.setitem(sys.modules, "spaces", None)  # not even looked for
-    assert zerogpu.on_gpu(steps, lambda *_asked: 1) is steps
+    assert zerogpu.on_gpu(iter, lambda *_asked: 1) is iter
 
 
 @pytest.fixture
@@ -289,11 +262,11 @@ def zero(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("zero")
 def test_a_sentence_comes_out_of_the_fork() -> None:
     def steps(_request: RunRequest) -> Any:
-        yield answers("I")
+        yield ANSWERS
         raise IntrospectionError("Choose another.")
 
     run = zerogpu.on_gpu(steps, lambda *_asked: 1)(REQUEST)
-    assert next(run) == answers("I")
+    assert next(run) == ANSWERS
     with pytest.raises(IntrospectionError, match=r"^Choose another\.$"):
         next(run)
 
@@ -315,7 +288,7 @@ def test_a_visitor_who_leaves_ends_the_fork() -> None:
     def steps(_request: RunRequest) -> Any:
         try:
             while True:
-                yield answers("I")
+                yield ANSWERS
         finally:
             ended.append(True)
 

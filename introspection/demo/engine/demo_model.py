@@ -1,7 +1,6 @@
 """The model behind the page: three trials in one batch for a request, or a list of labelled trials.
 
-Knows: trials, streaming, grading, the one lock around the model. Does not know: Gradio or HTML; it
-keeps nothing about a visitor between two runs.
+It keeps nothing about a visitor between two runs.
 """
 
 from __future__ import annotations

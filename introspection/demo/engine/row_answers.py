@@ -1,7 +1,4 @@
-"""The three answers to one request, as far as they are written.
-
-Knows: what a row is. Does not know: how it is computed, Gradio, HTML.
-"""
+"""The three answers to one request, as far as they are written."""
 
 from __future__ import annotations
 

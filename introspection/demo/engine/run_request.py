@@ -1,7 +1,4 @@
-"""What a visitor asked for, checked.
-
-Knows: the page's limits, which concepts count as harmful. Does not know: the model, Gradio.
-"""
+"""What a visitor asked for, checked."""
 
 from __future__ import annotations
 

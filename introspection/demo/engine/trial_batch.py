@@ -1,8 +1,4 @@
-"""Many labelled trials in one run: sweeps, controls, tables and the blind trial are lists of them.
-
-Knows: what a trial injects and what a right answer to it would be, batches, other layers than the
-adapter's. Does not know: Gradio, HTML, locks or visitors.
-"""
+"""Many labelled trials in one run: sweeps, controls, tables and the blind trial are lists of them."""
 
 from __future__ import annotations
 

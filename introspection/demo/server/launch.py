@@ -1,7 +1,4 @@
-"""Serves the page: queue, limits, and everything Gradio would otherwise open to anybody.
-
-Knows: launch settings, SIGTERM. Does not know: what the page does.
-"""
+"""Serves the page: queue, limits, and everything Gradio would otherwise open to anybody."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""ASGI middleware for what Gradio leaves open: body size, bare HTTP 500, admission to the queue.
-
-Knows: ASGI, the paths by which a call joins the queue. Does not know: what a body says.
-"""
+"""ASGI middleware for what Gradio leaves open: body size, bare HTTP 500, admission to the queue."""
 
 from __future__ import annotations
 

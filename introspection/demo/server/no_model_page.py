@@ -1,7 +1,6 @@
 """The page when there is no model to ask: what is missing, what to do, and runs that were recorded.
 
-Knows: the components of this page. Does not know: why nothing could be loaded; the caller gives the
-sentence. Imports neither weights nor adapter.
+Imports neither weights nor adapter.
 """
 
 from __future__ import annotations

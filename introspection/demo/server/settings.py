@@ -1,8 +1,4 @@
-"""The variables that ``app.py`` reads: which model and adapters the page is to show.
-
-Knows: the environment. Does not know: how weights load, how a Hub repository is checked
-(``hub.transfer``).
-"""
+"""The variables that ``app.py`` reads: which model and adapters the page is to show."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""The sentences of the page about a run: one for each answer, one for the whole.
-
-Knows: what the three answers mean together. Does not know: HTML.
-"""
+"""The sentences of the page about a run: one for each answer, one for the whole."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""A run as a link, a file or a program, and back again. What comes back is not trusted.
-
-Knows: query strings, a run's JSON, quoting. Does not know: Gradio, the model, HTML (callers escape).
-"""
+"""A run as a link, a file or a program, and back again. What comes back is not trusted."""
 
 from __future__ import annotations
 

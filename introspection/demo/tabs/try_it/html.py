@@ -1,7 +1,4 @@
-"""The first tab's HTML: the badges, the three answers, the token strip, where the vector is added.
-
-Knows: what each part says. Does not know: markup (``templates/``), components, events.
-"""
+"""The first tab's HTML: the badges, the three answers, the token strip, where the vector is added."""
 
 from __future__ import annotations
 

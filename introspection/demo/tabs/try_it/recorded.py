@@ -3,8 +3,6 @@
 ``python -m introspection.demo.tabs.try_it.recorded`` makes ``recorded.json`` anew. The answers are
 those of the shipped adapter, greedy; if one of the first test concepts goes wrong, the first such
 failure is among them.
-
-Knows: the file and how it is made. Does not know: Gradio, a tokenizer.
 """
 
 from __future__ import annotations

@@ -1,8 +1,6 @@
 """Below the answers: share the last run, paste somebody else's, play recorded ones.
 
-Knows: components and events of this panel. Does not know: what a link or a file says (``export``),
-where recorded runs come from (``recorded``). Nothing here runs a model, and :func:`add_player` needs
-none at all.
+Nothing here runs a model, and :func:`add_player` needs none at all.
 """
 
 from __future__ import annotations
