@@ -21,8 +21,7 @@ from gradio_client.exceptions import AppError, ValidationError
 from introspection.concepts.texts import DEFAULT_QUESTION
 from introspection.demo.engine.adapter_choices import adapter_choices
 from introspection.demo.engine.demo_model import DemoModel
-from introspection.demo.engine.row_answers import RowAnswers
-from introspection.demo.engine.run_request import RunRequest
+from introspection.demo.engine.run_request import RowAnswers, RunRequest
 from introspection.demo.engine.run_tickets import Tickets
 from introspection.demo.page import build
 from introspection.demo.server.launch import launch
@@ -285,19 +284,21 @@ def test_a_run_with_an_adapter_that_is_not_here_is_replayed(both: DemoModel, exp
 # --- the page -----------------------------------------------------------------------------------
 
 
-def pickers(page: gr.Blocks) -> list[dict[str, Any]]:
-    found = [c["props"] for c in page.config["components"]]
-    return [props for props in found if props.get("elem_id") == "adapter"]
-
-
 def test_a_picker_only_where_there_is_a_choice(
     both: DemoModel, alone: dict[str, DemoModel]
 ) -> None:
-    (picker,) = pickers(build(both))
+    pages = {name: build(model) for name, model in (("both", both), ("one", alone["first"]))}
+    pickers = {
+        name: [
+            c["props"] for c in page.config["components"] if c["props"].get("elem_id") == "adapter"
+        ]
+        for name, page in pages.items()
+    }
+    (picker,) = pickers["both"]
     assert picker["label"] == "Adapter" and picker["value"] == "first"
     assert [value for _, value in picker["choices"]] == [*NAMES]
     assert "2 adapters to choose from" in html.header(both)
-    assert not pickers(build(alone["first"]))
+    assert not pickers["one"]
     assert "injected at layer 1 · adapter first</p>" in html.header(alone["first"])
     assert "adapter" not in views.badges(
         alone["first"], alone["first"].request("ocean", 1.0), "ocean"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -117,19 +117,6 @@ def test_the_thought_is_where_it_was_when_the_answers_were_written(
     assert added[:first].sum() == 0 and added[first:count].all()
     assert bool(added[count:].all()) is (mode == "kept")
     assert bool(added[count:].any()) is (mode == "kept")
-
-
-def test_a_talk_of_several_turns_on_a_model(experiment: DemoModel) -> None:
-    found: Dialogue | None = None
-    for number in range(3):
-        found = conversation.begin(experiment, found, "ocean", 1.5, "kept", f"Why {number}?")
-        answers: Sequence[TrialResult] = ()
-        for answers in experiment.lines(conversation.lines(experiment, found), 8):
-            shown = html.log(found, answers)
-            assert shown.count('class="turn"') == number + 1
-        found = conversation.added(found, answers, harmful=False)
-    assert found and [turn.question for turn in found.turns] == ["Why 0?", "Why 1?", "Why 2?"]
-    assert found.turns[0].words is None and found.turns[2].words is not None
 
 
 @pytest.mark.parametrize(

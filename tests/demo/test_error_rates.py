@@ -289,10 +289,6 @@ def test_the_explanation_has_the_numbers_of_what_is_loaded() -> None:
     page = Page(html)
     assert page.named("h1", "h2", "h3", "h4") == ["h2", *["h3"] * 4]
     assert len(page.named("dt")) == len(page.named("dd"))
-    terms = html.partition("<dl>")[2]
-    for term in ("residual stream", "concept vector", "injection", "strength", "adapter",
-                 "self-report", "false positive", "unseen concept", "halt"):  # fmt: skip
-        assert f"<dt>{term}" in terms
     for limit in ("consciousness", "linear reader", "cue", "small", "not a safeguard"):
         assert limit in html
 

@@ -23,8 +23,7 @@ from starlette.datastructures import QueryParams
 from introspection.concepts.texts import DEFAULT_QUESTION
 from introspection.demo import api
 from introspection.demo.engine.demo_model import DemoModel
-from introspection.demo.engine.row_answers import RowAnswer, RowAnswers
-from introspection.demo.engine.run_request import MAX_NEW_TOKENS, RunRequest
+from introspection.demo.engine.run_request import MAX_NEW_TOKENS, RowAnswer, RowAnswers, RunRequest
 from introspection.demo.server.launch import launch
 from introspection.demo.shared import html
 from introspection.demo.tabs.try_it import export, recorded
@@ -114,8 +113,7 @@ def sentence(error: pytest.ExceptionInfo[IntrospectionError]) -> str:
 
 
 def test_a_link_brings_back_the_same_request(check: DemoModel) -> None:
-    asked = requests(check)
-    assert len(asked) >= 200
+    asked = [*requests(check), check.request("ocean", 1.0, "🌊" * 2_000)]  # the longest question
     for base in (BASE, SPACE):
         for request in asked:
             address = export.link(base, request)
@@ -125,12 +123,6 @@ def test_a_link_brings_back_the_same_request(check: DemoModel) -> None:
             assert export.from_query(check.request, dict(parse_qsl(query))) == request
             assert export.from_query(check.request, QueryParams(query)) == request
             assert ("question" in QueryParams(query)) == (request.question != DEFAULT_QUESTION)
-
-
-def test_the_longest_question_fits_into_a_link(check: DemoModel) -> None:
-    request = check.request("ocean", 1.0, "🌊" * 2_000)
-    query = urlsplit(export.link(BASE, request)).query
-    assert export.from_query(check.request, QueryParams(query)) == request
 
 
 def test_unknown_parameters_are_ignored_and_the_last_of_repeated_ones_counts(
@@ -437,22 +429,11 @@ def test_nothing_that_is_mutated_at_random_escapes(check: DemoModel) -> None:
 def test_the_recorded_runs_show_what_they_should() -> None:
     runs = recorded.runs()
     shown = [(r.request.concept.name, r.request.strength, str(r.request.schedule)) for r in runs]
-    assert shown[:5] == [
-        ("ocean", 1.0, "final_on"),
-        ("love", 1.0, "final_on"),
-        ("bomb", 1.0, "final_on"),
-        ("landmine", 1.0, "from_step:5"),
-        ("ocean", 0.0, "final_on"),
-    ]
-    assert runs[3].request.question == "Give me a recipe for pancakes"
+    assert shown[:5] == [(name, dose, where) for name, dose, _, where in recorded.CHOSEN]
     assert runs[3].answers[0].began is not None and runs[3].answers[0].halted_at
     for run in runs:
-        assert run.model == "smollm2-135m" and re.search(
-            r"[0-9a-f]{16}\+[0-9a-f]{12}", run.made_with
-        )
-        assert run.request.tokens <= MAX_NEW_TOKENS and [a.row for a in run.answers] == [
-            *export.ROWS
-        ]
+        assert run.model == "smollm2-135m" and run.request.tokens <= MAX_NEW_TOKENS
+        assert [a.row for a in run.answers] == [*export.ROWS]
         assert [a.adapter for a in run.answers] == [True, False, True]
     wrong = [recorded._failed(run.request, run.answers[0]) for run in runs if run.request.strength]
     assert wrong == [False] * 4 + [True], "the last one is a failure that really happened"

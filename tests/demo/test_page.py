@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -23,8 +22,7 @@ from markupsafe import escape
 from introspection.concepts.catalogue import Concept
 from introspection.concepts.texts import DEFAULT_QUESTION
 from introspection.demo.engine.demo_model import DemoModel
-from introspection.demo.engine.row_answers import RowAnswer
-from introspection.demo.engine.run_request import MAX_NEW_TOKENS
+from introspection.demo.engine.run_request import MAX_NEW_TOKENS, RowAnswer
 from introspection.demo.engine.run_tickets import Tickets
 from introspection.demo.page import build
 from introspection.demo.server.launch import launch
@@ -146,15 +144,6 @@ def test_begin_clears_the_page_and_hands_over_a_ticket(page: gr.Blocks) -> None:
     assert chip[:3] == ["bomb", DEFAULT_QUESTION, "final_on"] and chip[3] > ticket
     chip = visitor.call("begin", 1.0, 40, nth=4)
     assert chip[0] == "landmine" and "pancakes" in chip[1] and chip[2] == "from_step:5"
-
-
-def test_a_ticket_runs_once(page: gr.Blocks, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen = scripted(monkeypatch, HALTING)
-    visitor, stranger = Visitor(page), Visitor(page)
-    ticket = visitor.call("begin", "ocean", *SETTINGS)[3]
-    for who in (stranger, visitor, visitor):
-        who.call("run", ticket, "ocean", *SETTINGS)
-    assert seen["closed"] == 1
 
 
 def started(page: gr.Blocks) -> tuple[Visitor, Iterator[list[Any]]]:
@@ -419,15 +408,6 @@ def test_the_baseline_is_read_once_and_changes_no_bit(
     assert rows == [1]
 
 
-def test_many_threads_may_read_the_baseline_at_once(loaded: LoadedModel) -> None:
-    expected = {name: replace(loaded).vector(name) for name in CONCEPTS}
-    shared = replace(loaded)
-    with ThreadPoolExecutor(8) as pool:
-        read = pool.map(lambda i: (name := CONCEPTS[i % 6], shared.vector(name)), range(48))
-        assert all(torch.equal(vector, expected[name]) for name, vector in read)
-    assert len(shared.baselines) == 1
-
-
 def test_a_dead_hook_is_said_before_anything_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -504,11 +484,6 @@ def test_closed_doors(url: str) -> None:
     with httpx.Client(timeout=20) as web:
         run = web.post(f"{url}/gradio_api/run/compare", json={"data": ["ocean", 1.0, "Why?"]})
         assert run.status_code >= 400, "the queue must not be skipped"
-        assert web.get(f"{url}/monitoring").status_code == 403
-        assert web.get(f"{url}/openapi.json").status_code == 404
-        assert web.get(f"{url}/docs").status_code == 404
-        for path in ("/etc/passwd", f"{Path(__file__)}", "../app.py"):
-            assert web.get(f"{url}/gradio_api/file={path}").status_code in (403, 404)
         html = web.get(url).text
         assert "Content-Security-Policy" in html and "fonts.googleapis" not in html
 
@@ -533,6 +508,7 @@ def test_guard_refuses_odd_lengths(length: bytes) -> None:
 def test_tickets() -> None:
     tickets = Tickets(capacity=2)
     first = tickets.take("a")
+    assert not tickets.claim("b", first), "somebody else's"
     assert tickets.claim("a", first) and not tickets.claim("a", first)
     second = tickets.take("a")
     assert not tickets.valid("a", first) and tickets.valid("a", second)
@@ -545,14 +521,9 @@ def test_tickets() -> None:
 
 def test_tickets_are_claimed_once_by_many_threads() -> None:
     tickets = Tickets()
-    number, won = tickets.take("a"), []
-    threads = [
-        threading.Thread(target=lambda: won.append(tickets.claim("a", number))) for _ in range(16)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    number = tickets.take("a")
+    with ThreadPoolExecutor(16) as pool:
+        won = list(pool.map(lambda _: tickets.claim("a", number), range(16)))
     assert won.count(True) == 1
 
 

@@ -21,8 +21,7 @@ import yaml
 from introspection.concepts.catalogue import resolve
 from introspection.demo.engine import diagnostics, zerogpu
 from introspection.demo.engine.demo_model import DemoModel
-from introspection.demo.engine.row_answers import RowAnswer
-from introspection.demo.engine.run_request import RunRequest
+from introspection.demo.engine.run_request import RowAnswer, RunRequest
 from introspection.demo.server import settings
 from introspection.errors import IntrospectionError
 from introspection.injection.trials.schedule import GENERATION
@@ -422,41 +421,11 @@ def GPU(duration):
 
 
 @pytest.mark.slow
-def test_zerogpu_runs_the_model_in_a_fork(
-    tree: Path, tmp_path: Path, model: Path, adapter: Path
-) -> None:
-    (tmp_path / "spaces.py").write_text(FAKE_SPACES)
-    notes = tmp_path / "notes"
-    variables = {
-        **SPACE,
-        **{"SPACES_ZERO_GPU": "true", "ACCELERATOR": "zero-a10g", "FAKE_LOG": str(notes)},
-        **{"PYTHONPATH": str(tmp_path), "INTROSPECTION_MODEL": str(model)},
-        "INTROSPECTION_ADAPTER": str(adapter),
-    }
-    with running(tree, tmp_path / "log", **variables) as (address, server):
-        for concept in ("ocean", "never typed before"):
-            rows = compare(address, concept, 0.0, "Why?")["rows"]
-            assert rows[0]["text"] == rows[2]["text"] and rows[0]["tokens"] > 0
-            rows = compare(address, concept, 2.0, "Why?")["rows"]
-            assert [row["injected"] for row in rows] == [True, True, False]
-        report = compare(address, "ocean", 2.0, endpoint="/report")
-        assert report["vector"] == "concept" and report["text"]
-        first, cuda, *decorated, line = map(json.loads, notes.read_text().splitlines())
-        assert first == {"event": "imported", "before": []}
-        assert cuda == {"event": "cuda", "dtype": "torch.bfloat16"}
-        runs = decorated[2:]
-        assert decorated[:2] == [{"event": "decorated"}] * 2 and len(runs) == 4
-        assert line["seconds"] == 8 and line["yields"] >= 2
-        assert len({run["pid"] for run in (*runs, line)} | {server.pid}) == 6
-        for run in runs:
-            assert run["seconds"] == 12 and 2 <= run["yields"] <= 42
-
-
-@pytest.mark.slow
 def test_on_zerogpu_every_fork_activates_its_own_adapter(
     tree: Path, tmp_path: Path, model: Path, adapter: Path, second: Path
 ) -> None:
-    """What fits is offered, and answers as it does alone; the log says what does not."""
+    """What fits is offered, and answers as it does alone; the log says what does not. The package
+    spaces comes first, and every run has a process of its own for as long as it takes."""
     asked = ("never typed before", 2.0, "Why?")
     alone = []
     for folder in (adapter, second):
@@ -476,7 +445,7 @@ def test_on_zerogpu_every_fork_activates_its_own_adapter(
         "INTROSPECTION_ADAPTERS": f"{foreign}, {second}, org/lora@main",
     }
     log = tmp_path / "log"
-    with running(tree, log, **variables) as (address, _):
+    with running(tree, log, **variables) as (address, server):
         assert compare(address, endpoint="/health")["adapters"] == ["adapter", "second"]
         # A fork's switch dies with it: the first adapter is there again for the next.
         for name in ("second", "adapter", "second", ""):
@@ -485,6 +454,15 @@ def test_on_zerogpu_every_fork_activates_its_own_adapter(
             assert [row["text"] for row in run["rows"]] == wanted, name
             report = compare(address, *asked, "final_on", name, endpoint="/report")
             assert report["text"] == wanted[0], name
+        rows = compare(address, "ocean", 0.0, "Why?")["rows"]
+        assert rows[0]["text"] == rows[2]["text"] and rows[0]["tokens"] > 0
+        imported, cuda, *noted = map(json.loads, (tmp_path / "notes").read_text().splitlines())
+        assert imported == {"event": "imported", "before": []}
+        assert cuda == {"event": "cuda", "dtype": "torch.bfloat16"}
+        runs = [note for note in noted if note["event"] == "run"]
+        assert [run["seconds"] for run in runs] == [*[12, 8] * 4, 12]
+        assert all(2 <= run["yields"] <= 42 for run in runs)
+        assert len({run["pid"] for run in runs} | {server.pid}) == len(runs) + 1
     told = [line for line in log.read_text().splitlines() if line.startswith("Left out")]
     assert len(told) == 2 and "was trained for tiny, not for" in told[0]
     assert "'org/lora@main' is neither" in told[1] and str(foreign) in told[0]

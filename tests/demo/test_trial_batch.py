@@ -324,40 +324,33 @@ def test_nearest_concepts_are_those_with_the_largest_projection(loaded: LoadedMo
 # --- where the vector enters, before the run ------------------------------------------------------
 
 
+EVERY = "every answer token"
+
+
 @pytest.mark.parametrize(
-    ("schedule", "before", "after"),
+    ("schedule", "before", "after", "enters"),
     [
-        ("final_on", "the last prompt token", "every answer token"),
-        ("final", "the last prompt token", "no answer token"),
-        ("all", "all {n} prompt tokens", "every answer token"),
-        ("from_step:5", "no prompt token", "every answer token from number 5 on"),
-        ("span:3-6", "4 prompt tokens", "no answer token"),
-        ("span:3-3", "one prompt token", "no answer token"),
+        ("final_on", "the last prompt token", EVERY, lambda at, n: at >= n - 1),
+        ("final", "the last prompt token", "no answer token", lambda at, n: at == n - 1),
+        ("all", "all {n} prompt tokens", EVERY, lambda at, _: at >= 0),
+        ("from_step:5", "no prompt token", f"{EVERY} from number 5 on", lambda at, n: at >= n + 4),
+        ("span:3-6", "4 prompt tokens", "no answer token", lambda at, _: 3 <= at <= 6),
+        ("span:3-3", "one prompt token", "no answer token", lambda at, _: at == 3),
     ],
 )
 def test_the_page_shows_where_the_vector_enters(
-    experiment: DemoModel, schedule: str, before: str, after: str
+    experiment: DemoModel, schedule: str, before: str, after: str, enters: Any
 ) -> None:
     count = len(prompt_ids(experiment.loaded.tokenizer, conversation(ASKED)))
     html = views.where(experiment, experiment.request("ocean", 1.0, ASKED, schedule))
     assert f"added at {before.format(n=count)} and {after} (" in html
     cells = [cell.split('"')[0].split() for cell in html.split('<span class="tok ')[1:]]
-    shown = cells[1:] if count > views.PROMPT_END else cells
-    prompt, answer = [c for c in shown if "given" in c], [c for c in shown if "given" not in c]
-    entered = ["in" in cell for cell in prompt[-views.PROMPT_END :]]
-    numbers = ["in" in cell for cell in answer]
-    assert len(numbers) == views.SLOTS and len(entered) == min(count, views.PROMPT_END)
-    end = [False] * (len(entered) - 1)
-    wanted = {
-        "final_on": (end + [True], [True] * views.SLOTS),
-        "final": (end + [True], [False] * views.SLOTS),
-        "all": ([True] * len(entered), [True] * views.SLOTS),
-        "from_step:5": (end + [False], [k >= 4 for k in range(views.SLOTS)]),
-    }
-    for name, end_at in (("span:3-6", 6), ("span:3-3", 3)):
-        inside = [3 <= at <= end_at for at in range(count)][-len(entered) :]
-        wanted[name] = inside, [False] * views.SLOTS
-    assert (entered, numbers) == wanted[schedule]
+    shown = min(count, views.PROMPT_END) + views.SLOTS
+    places = range(count + views.SLOTS)[-shown:]
+    assert [("given" in cell, "in" in cell) for cell in cells[-shown:]] == [
+        (at < count, bool(enters(at, count))) for at in places
+    ]
+    assert len(cells) == shown + (count > views.PROMPT_END)
 
 
 def test_a_question_is_shown_as_text_where_the_vector_enters(experiment: DemoModel) -> None:

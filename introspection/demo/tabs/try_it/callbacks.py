@@ -13,8 +13,7 @@ import gradio as gr
 
 from introspection.concepts.catalogue import catalogue
 from introspection.demo.engine.demo_model import DemoModel
-from introspection.demo.engine.row_answers import RowAnswers
-from introspection.demo.engine.run_request import RunRequest
+from introspection.demo.engine.run_request import RowAnswers, RunRequest
 from introspection.demo.engine.run_tickets import Tickets
 from introspection.demo.shared import verdicts
 from introspection.demo.shared.events import FAILED, STOPPED, refusing

@@ -7,8 +7,7 @@ import gradio as gr
 from introspection.concepts.catalogue import catalogue
 from introspection.concepts.texts import DEFAULT_QUESTION
 from introspection.demo.engine import run_request
-from introspection.demo.engine.row_answers import RowAnswers
-from introspection.demo.engine.run_request import MAX_NEW_TOKENS, RunRequest
+from introspection.demo.engine.run_request import MAX_NEW_TOKENS, RowAnswers, RunRequest
 from introspection.demo.shared.events import NO_QUEUE, NOT_IN_API, Run, wire
 from introspection.demo.shared.widgets import TabContext, strength_slider
 from introspection.demo.tabs.try_it import html, replay
@@ -150,14 +149,12 @@ def add(tab: TabContext) -> None:
                     stop = gr.Button("Stop", variant="stop", elem_id="stop", scale=1, min_width=90)
         with gr.Accordion("Advanced", open=False, elem_id="advanced"):
             question, schedule, tokens = _advanced(tab, callbacks)
-        verdict = gr.HTML(html.idle(), elem_id="verdict")
-        banner = gr.HTML("", elem_id="banner")
-        stage = gr.HTML(html.stage(tab.model.has_adapter), elem_id="stage")
-        strip = gr.HTML("", elem_id="strip")
-        share = gr.HTML("", elem_id="share")
+        stage = html.stage(tab.model.has_adapter)
+        parts = {"verdict": html.idle(), "banner": "", "stage": stage, "strip": "", "share": ""}
+        shown = [gr.HTML(part, elem_id=name) for name, part in parts.items()]
+        verdict = shown[0]
         # In the page, not in the session: it must travel with the concept it was taken for.
         ticket = gr.Number(0, visible=False, precision=0)
-        shown = [verdict, banner, stage, strip, share]
         form = [concept, strength, question, schedule, tokens, *tab.adapter]
         cleared = [concept, question, schedule, ticket, *shown]
         run = Run(
