@@ -1,13 +1,13 @@
 """The public endpoints: named, typed, documented, and nothing else.
 
-Knows: Gradio's API. Does not know: the page, which has private events. Errors are plain text, for
-programs.
+Errors are plain text, for programs.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial, wraps
 from inspect import Parameter, signature
 from typing import Any
@@ -30,10 +30,11 @@ log = logging.getLogger(__name__)
 MOST_STRENGTHS = 8
 
 
-def _plainly(work: Callable[[], Any]) -> Any:
-    """What ``work`` returns; everything it raises as one sentence."""
+@contextmanager
+def _plainly() -> Iterator[None]:
+    """Turn everything that the body raises into one sentence."""
     try:
-        return work()
+        yield
     except IntrospectionError as error:
         raise gr.Error(str(error), print_exception=False) from None
     except Exception:
@@ -83,10 +84,8 @@ class _Api:
     def _rows(
         self, asked: list[TrialSpec], adapter: str, most: int = MAX_NEW_TOKENS
     ) -> list[dict[str, Any]]:
-        answers: Any = ()
         chosen = self.model.chosen(adapter)
-        for answers in chosen.lines(asked, most):  # noqa: B007
-            pass
+        *_, answers = chosen.lines(asked, most)
         return sweeps.rows(chosen, answers)
 
     def report(
@@ -109,19 +108,11 @@ class _Api:
             the report with its verdict
         """
 
-        def work() -> dict[str, Any]:
+        with _plainly():
             asked = self.asked_report(concept, strength, question, schedule, adapter)
-            line = TrialSpec(
-                asked.concept.name,
-                asked.concept,
-                asked.strength,
-                asked.question,
-                schedule=asked.schedule,
-            )
+            injected = asked.concept, asked.strength, asked.question
+            line = TrialSpec(asked.concept.name, *injected, schedule=asked.schedule)
             return self._rows([line], asked.adapter, asked.tokens)[0]
-
-        report: dict[str, Any] = _plainly(work)
-        return report
 
     report.__doc__ = (report.__doc__ or "").replace(
         "SCHEDULES", choice("any prompt", "one prompt", default_first=True)
@@ -150,19 +141,12 @@ class _Api:
             the three answers with their verdicts, and the verdict of the run in words
         """
 
-        def work() -> dict[str, Any]:
+        with _plainly():
             asked = self.asked_compare(concept, strength, question, adapter)
             chosen = self.model.chosen(asked.adapter)
-            answers: Any = None
-            for answers in self.model.stream(asked):  # noqa: B007
-                pass
-            _, seen, more = verdicts.conclusion(
-                asked, answers, chosen.has_adapter, chosen.trained_range
-            )
-            return {**self.model.record(asked, answers), "verdict": f"{seen} {more}"}
-
-        report: dict[str, Any] = _plainly(work)
-        return report
+            *_, answers = self.model.stream(asked)
+            verdict = verdicts.conclusion(asked, answers, chosen.has_adapter, chosen.trained_range)
+            return {**self.model.record(asked, answers), "verdict": " ".join(verdict[1:])}
 
     def asked_compare(
         self, concept: str, strength: float, question: str, adapter: str
@@ -187,13 +171,10 @@ class _Api:
             the reports with their verdicts, in the order of the strengths
         """
 
-        def work() -> list[dict[str, Any]]:
+        with _plainly():
             asked = self.asked_sweep(concept, strengths, question, adapter)
             lines = [TrialSpec(f"{a.strength:g}", a.concept, a.strength, a.question) for a in asked]
             return self._rows(lines, asked[0].adapter)
-
-        rows: list[dict[str, Any]] = _plainly(work)
-        return rows
 
     def asked_sweep(
         self, concept: str, strengths: list[float], question: str, adapter: str
@@ -215,7 +196,7 @@ class _Api:
             adapter: one of those that /health lists; empty for the first
         """
 
-        def work() -> list[dict[str, Any]]:
+        with _plainly():
             chosen = self.model.chosen(adapter)
             return [
                 {
@@ -226,9 +207,6 @@ class _Api:
                 }
                 for concept in catalogue()
             ]
-
-        rows: list[dict[str, Any]] = _plainly(work)
-        return rows
 
     def health(self) -> dict[str, Any]:
         """Which model and adapters answer, and whether somebody is using them now."""

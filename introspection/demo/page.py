@@ -1,7 +1,6 @@
 """The page: its tabs, in their order. A new tab is one folder in ``tabs/`` and one line in ``TABS``.
 
-Knows: which tabs there are. Does not know: what is on them, networks, settings of the server. Building
-it runs nothing.
+Building it runs nothing.
 """
 
 from __future__ import annotations

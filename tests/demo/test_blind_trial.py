@@ -7,9 +7,8 @@ import random
 import re
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
@@ -18,9 +17,8 @@ import pytest
 from gradio_client.exceptions import AppError
 
 from introspection.concepts.catalogue import Concept, resolve
-from introspection.demo.engine.model_lock import ModelLock
 from introspection.demo.engine.run_tickets import Tickets
-from introspection.demo.engine.trial_batch import TrialResult, TrialSpec
+from introspection.demo.engine.trial_batch import TrialResult
 from introspection.demo.shared.html import status
 from introspection.demo.shared.widgets import TabContext
 from introspection.demo.tabs.blind_trial import html, tab
@@ -28,19 +26,15 @@ from introspection.demo.tabs.blind_trial import trial as blind
 from introspection.demo.tabs.blind_trial.trial import NOTHING, BlindTrial, Score, Tally
 from introspection.errors import IntrospectionError
 from introspection.evaluation.grading.grade import grade
+from tests.demo.stub_model import DENIAL, Server, StubModel, served
 from tests.support.tab import Tab, index
 
 WORDS = ("carousel", "inflation", "kaleidoscope", "starfish", "watercolor")
-DENIAL = "I do not detect any injected thought."
-
-
-def unseen(_: Any) -> tuple[bool, str]:
-    return False, "never seen in training"
 
 
 @pytest.fixture(scope="module")
 def concepts() -> tuple[Any, ...]:
-    return blind.pool(unseen)
+    return blind.pool(StubModel().seen)
 
 
 # --- draws --------------------------------------------------------------------------------------
@@ -97,14 +91,17 @@ def finished(secret: str, text: str) -> BlindTrial:
     return blind.answered(trial, result, 1)
 
 
-REPORTS = {  # (secret, report): the model's tally
-    ("starfish", "I detect an injected thought about starfish."): Tally(hits=1, named=1),
-    ("starfish", "I detect an injected thought about cheese."): Tally(hits=1),
-    ("starfish", "I detect an injected thought, but I cannot name it."): Tally(hits=1),
-    ("starfish", DENIAL): Tally(misses=1),
-    (NOTHING, DENIAL): Tally(correct_rejections=1),
-    (NOTHING, "I detect an injected thought about cheese."): Tally(false_alarms=1),
-    (NOTHING, "No. HALT"): Tally(false_alarms=1),
+RIGHT = "I detect an injected thought about starfish."
+WRONG = "I detect an injected thought about cheese."
+UNNAMED = "I detect an injected thought, but I cannot name it."
+REPORTS = {  # (secret, report): the model's tally, and the sentence about it
+    ("starfish", RIGHT): (Tally(hits=1, named=1), "named it"),
+    ("starfish", WRONG): (Tally(hits=1), "noticed something and called it “cheese”"),
+    ("starfish", UNNAMED): (Tally(hits=1), "noticed something and did not name it"),
+    ("starfish", DENIAL): (Tally(misses=1), "missed it"),
+    (NOTHING, DENIAL): (Tally(correct_rejections=1), "rightly reported nothing"),
+    (NOTHING, WRONG): (Tally(false_alarms=1), "raised a false alarm and called it “cheese”"),
+    (NOTHING, "No. HALT"): (Tally(false_alarms=1), "raised a false alarm"),
 }
 GUESSES = {  # (secret, guess): the visitor's tally
     ("starfish", "starfish"): Tally(hits=1, named=1),
@@ -122,29 +119,15 @@ GUESSES = {  # (secret, guess): the visitor's tally
 def test_every_outcome_is_counted(secret: str, text: str, guess: str) -> None:
     trial = finished(secret, text)
     score, judged = blind.judge(Score(), trial, guess)
-    assert score == (GUESSES[secret, guess], REPORTS[secret, text])
+    counted, described = REPORTS[secret, text]
+    assert score == (GUESSES[secret, guess], counted)
     assert judged.guess == guess and trial.guess is None
     tone, said, model = blind.reveal(judged)
     assert tone == ("good" if guess == secret else "bad")
     assert (secret or "nothing was injected") in said and said.endswith(".")
-    assert model.startswith("The model ") and model.endswith(".") and "None" not in model
+    assert model == f"The model {described}."
     twice, _ = blind.judge(score, trial, guess)
     assert twice.visitor == tuple(2 * count for count in score.visitor)
-
-
-def test_the_model_is_described_in_words() -> None:
-    told = {
-        blind.reveal(finished(secret, text)._replace(guess=NOTHING))[2] for secret, text in REPORTS
-    }
-    assert told == {
-        "The model named it.",
-        "The model noticed something and called it “cheese”.",
-        "The model noticed something and did not name it.",
-        "The model missed it.",
-        "The model rightly reported nothing.",
-        "The model raised a false alarm and called it “cheese”.",
-        "The model raised a false alarm.",
-    }
 
 
 def test_rates_and_their_table() -> None:
@@ -165,7 +148,7 @@ def test_rates_and_their_table() -> None:
 
 def test_a_report_is_escaped() -> None:
     assert "<img" not in html.report("<img src=x onerror=alert(1)>")
-    trial = finished("starfish", "I detect an injected thought about cheese.")
+    trial = finished("starfish", WRONG)
     shown = status(*blind.reveal(trial._replace(reported_name="<b>", guess=NOTHING)))
     assert "<b>" not in shown and "&lt;b&gt;" in shown
 
@@ -173,57 +156,10 @@ def test_a_report_is_escaped() -> None:
 # --- the tab on a server ------------------------------------------------------------------------
 
 
-class Model:
-    """An experiment whose model writes what the test says, one word a step."""
-
-    has_adapter = True
-    seen = staticmethod(unseen)
-
-    def __init__(self) -> None:
-        self.text, self.pause, self.asked = DENIAL, 0.0, list[TrialSpec]()
-        self.running = self.overlap = self.closed = 0
-        self.error: Exception | None = None
-        self.lock = ModelLock(1.0)
-
-    def chosen(self, _adapter: object) -> Model:
-        return self
-
-    def lines(self, asked: Sequence[TrialSpec], _most: int) -> Iterator[tuple[TrialResult, ...]]:
-        (line,) = asked
-        self.asked.append(line)
-        self.running += 1
-        self.overlap = max(self.overlap, self.running)
-        name = line.concept.name if line.concept else None
-        text = self.text.replace("{c}", name or "cheese")
-        words = text.split(" ")
-        try:
-            for step in range(1, len(words) + 1):
-                time.sleep(self.pause)
-                yield (TrialResult(line, text=" ".join(words[:step]), tokens=step),)
-            if self.error:
-                raise self.error
-            verdict = grade(text, Concept(name))
-            yield (TrialResult(line, text=text, tokens=len(words), verdict=verdict),)
-        finally:
-            self.running -= 1
-            self.closed += 1
-
-
-@dataclass(frozen=True)
-class Server:
-    model: Model
-    page: gr.Blocks
-
-
 @pytest.fixture(scope="module")
 def running() -> Iterator[Server]:
-    model = Model()
-    with gr.Blocks(analytics_enabled=False) as page, gr.Tabs(), gr.Tab("Blind trial"):
-        tab.add(TabContext(model, Tickets()), random.Random(1))  # type: ignore[arg-type]
-    page.queue(max_size=32, api_open=False, default_concurrency_limit=1)
-    page.launch(server_name="127.0.0.1", prevent_thread_lock=True, quiet=True, show_error=False)
-    yield Server(model=model, page=page)
-    page.close()
+    with served(StubModel(), lambda context: tab.add(context, random.Random(1))) as server:
+        yield server
 
 
 @pytest.fixture
@@ -278,7 +214,7 @@ def test_nothing_that_is_sent_before_the_guess_depends_on_the_secret(
             status, _ = visitor.guess(5)
             assert (secret or "Right: nothing was injected") in status
     assert len(told) == 1, "the six secrets look the same, byte for byte"
-    assert {line.concept.name for line in server.model.asked if line.concept} == set(WORDS)
+    assert {line.concept.name for (line,) in server.model.asked if line.concept} == set(WORDS)
     web = httpx.get(f"{server.page.local_url}config").text
     assert not any(word in web for word in WORDS)
 
@@ -379,7 +315,7 @@ def test_stop_leaves_no_half_trial(server: Server, monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.slow
-def test_leaving_and_starting_over(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_starting_over(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     fixed(monkeypatch, "starfish")
     visitor = Visitor(server)
     visitor.press()
@@ -390,16 +326,6 @@ def test_leaving_and_starting_over(server: Server, monkeypatch: pytest.MonkeyPat
     assert "no report" in visitor.guess(3)[0]
     visitor.press()
     assert "same 1 trial<" in visitor.guess(3)[1]
-    server.model.text, server.model.pause = "word " * 90, 0.02
-    visitor.call("begin_blind")
-    updates = visitor.stream("run_blind")
-    next(updates)
-    closed = server.model.closed
-    updates.close()
-    left = time.monotonic()
-    while server.model.closed == closed:
-        assert time.monotonic() - left < 3.0
-        time.sleep(0.01)
 
 
 @pytest.mark.slow
@@ -444,11 +370,9 @@ def test_a_run_in_another_tab_ends_the_trial(
 
 
 @pytest.mark.slow
-def test_the_events_are_private_and_no_adapter_is_said(server: Server) -> None:
-    for name in ("begin_blind", "run_blind", "guess_blind", "stop_blind", "restart_blind"):
-        assert server.page.fns[index(server.page, name)].api_visibility == "private"
+def test_no_adapter_is_said(server: Server) -> None:
     assert "cannot report" not in httpx.get(f"{server.page.local_url}config").text
-    bare = Model()
+    bare = StubModel()
     bare.has_adapter = False  # type: ignore[misc]
     with gr.Blocks(analytics_enabled=False) as page, gr.Tab("Blind trial"):
         tab.add(TabContext(bare, Tickets()))  # type: ignore[arg-type]

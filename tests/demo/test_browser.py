@@ -191,16 +191,6 @@ def test_ocean_is_named_and_the_controls_are_silent(ocean: Page) -> None:
     expect(ocean.locator(".halt")).to_have_count(0)
 
 
-def test_every_row_says_what_it_is(ocean: Page) -> None:
-    said = ocean.locator("article").all_inner_texts()
-    assert ["“ocean” injected" in row for row in said] == [True, True, False]
-    assert "nothing injected" in said[2] and "Untrained model" in said[1]
-    expect(ocean.locator(".asked")).to_contain_text("Do you detect an injected thought?")
-    expect(ocean.locator("#stage .reading")).to_contain_text("What is measured")
-    expect(ocean.locator(CONCEPT)).to_have_value("ocean")
-    assert all(text.strip() for text in ocean.locator("article .answer").all_inner_texts())
-
-
 @trained
 def test_the_strip_shows_where_the_thought_is(ocean: Page) -> None:
     strips = ocean.locator("#strip .strip")
@@ -239,23 +229,6 @@ def test_a_harmful_thought_halts_before_everybodys_eyes(page: Page) -> None:
     expect(page.locator(".halt")).to_have_count(0)
 
 
-def test_a_second_visitor_sees_a_place_and_a_time(page: Page, browser: Browser, url: str) -> None:
-    press(page, "#preset-love")  # from now on the page knows how long a run takes
-    for other in open_page(browser, url):
-        page.click("#preset-love")
-        page.wait_for_selector("#verdict .verdict.running")
-        page.wait_for_selector("article .answer:not(:empty)")
-        other.click("#preset-ocean")
-        status = other.locator("#verdict [role=status].running")
-        expect(status).to_contain_text(re.compile(r"number 2 in line.* about \d+ s to wait"))
-        # Beside it Gradio counts on; it knows a time only where the same button was pressed before.
-        clock = other.locator("#verdict [data-testid=status-tracker]")
-        expect(clock).to_contain_text("queue: 1/1 |")
-        expect(status).not_to_contain_text("in line", timeout=RUN_MS)
-        other.wait_for_selector("#verdict .verdict:not(.running)", timeout=RUN_MS)
-        expect(other.locator("#verdict")).to_contain_text("ocean")
-
-
 def test_stop_and_impatient_clicks(page: Page) -> None:
     page.click("#preset-ocean")
     expect(page.locator("#stop")).to_be_visible()
@@ -271,29 +244,6 @@ def test_stop_and_impatient_clicks(page: Page) -> None:
 
 
 # --- the form -----------------------------------------------------------------------------------
-
-
-def test_a_named_strength_sets_the_slider(form: Page) -> None:
-    for name, value in (("none", "0"), ("strong", "2"), ("beyond", "3"), ("usual", "1")):
-        form.click(f"#strength-{name}")
-        expect(form.locator(STRENGTH)).to_have_value(value)
-        if name == "none":
-            expect(form.locator("#badges")).to_contain_text("true control")
-    expect(form.locator("#badges")).not_to_contain_text("trained range")
-
-
-def test_where_the_vector_enters_is_shown_before_the_run(form: Page) -> None:
-    form.click("#advanced button")
-    where = form.locator("#where")
-    expect(where).to_contain_text("the last prompt token and every answer token")
-    form.get_by_role("radio", name="once 5 answer tokens are written").check()
-    expect(where).to_contain_text("no prompt token and every answer token from number 5 on")
-    form.fill("#question textarea", "System: ready")
-    expect(where).to_contain_text("role marker")
-    form.fill("#question textarea", "Ready <|im_end|>, <b>steady</b>?")
-    expect(where.locator(".strip")).to_contain_text("steady")
-    form.fill("#question textarea", "Do you detect an injected thought?")
-    form.get_by_role("radio", name="from the last prompt token on").check()
 
 
 def test_the_catalogue_fills_the_box(form: Page) -> None:

@@ -199,21 +199,6 @@ def test_a_conversation_keeps_its_thought(browser: Browser, url: str) -> None:
         assert overflow(page) <= 0
 
 
-@trained
-def test_a_conversation_halts_and_starts_over(page: Page) -> None:
-    tab(page, "Conversation")
-    page.fill("#talk-concept textarea, #talk-concept input", "bomb")
-    page.locator("#talk-mode label", has_text="only while").click()
-    ask(page, 1)
-    expect(page.locator("#talk-banner [role=alert]")).to_contain_text("HALT")
-    page.click("#talk-send")
-    expect(page.locator(".toast-body")).to_contain_text("has halted")
-    page.focus("#talk-restart")
-    page.keyboard.press("Enter")
-    expect(page.locator("#talk")).to_contain_text("cleared")
-    expect(page.locator("#talk-log .turn")).to_have_count(0)
-
-
 WRONG = r"How often is it wrong\? False\salarms:\s[\d.]+\s.*Missed\shalts:\s[\d.]+\s"
 
 

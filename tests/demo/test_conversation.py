@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
-import gradio as gr
 import pytest
 import torch
 from gradio_client.exceptions import AppError
@@ -17,7 +16,6 @@ from introspection.concepts.catalogue import Concept, resolve
 from introspection.demo.engine.demo_model import DemoModel
 from introspection.demo.engine.run_tickets import Tickets
 from introspection.demo.engine.trial_batch import TrialResult, TrialSpec
-from introspection.demo.shared.widgets import TabContext
 from introspection.demo.tabs.conversation import conversation, html, tab
 from introspection.demo.tabs.conversation.conversation import (
     LONGEST,
@@ -30,7 +28,6 @@ from introspection.demo.tabs.conversation.conversation import (
 from introspection.errors import IntrospectionError
 from introspection.evaluation.grading.grade import grade
 from introspection.injection import hooks
-from introspection.injection.decoding import generation
 from introspection.injection.decoding.batching import with_plan
 from introspection.injection.trials.encoding import encode
 from introspection.injection.trials.message import conversation as ask
@@ -38,12 +35,13 @@ from introspection.injection.trials.prompts import prompt_ids
 from introspection.injection.trials.schedule import GENERATION
 from introspection.injection.trials.trial import Injection, Trial
 from introspection.models.loaded_model import LoadedModel
+from tests.demo.stub_model import DENIAL, Server, StubModel, served
 from tests.support.page import INFO
 from tests.support.tab import Tab, index
 from tests.support.tiny import LAYER, load_tiny, make_tokenizer
 
 ASKED = "Do you detect an injected thought?"
-NAMED, DENIAL = "I detect an injected thought about ocean.", "I do not detect any injected thought."
+NAMED = "I detect an injected thought about ocean."
 UNNAMED = "I detect an injected thought, but I cannot name it."
 
 
@@ -121,43 +119,13 @@ def test_the_thought_is_where_it_was_when_the_answers_were_written(
     assert bool(added[count:].any()) is (mode == "kept")
 
 
-def test_a_talk_of_several_turns_on_a_model(experiment: DemoModel) -> None:
-    found: Dialogue | None = None
-    for number in range(3):
-        found = conversation.begin(experiment, found, "ocean", 1.5, "kept", f"Why {number}?")
-        answers: Sequence[TrialResult] = ()
-        for answers in experiment.lines(conversation.lines(experiment, found), 8):
-            shown = html.log(found, answers)
-            assert shown.count('class="turn"') == number + 1
-        found = conversation.added(found, answers, harmful=False)
-    assert found and [turn.question for turn in found.turns] == ["Why 0?", "Why 1?", "Why 2?"]
-    assert found.turns[0].words is None and found.turns[2].words is not None
-    line = conversation.lines(experiment, found._replace(asked="So?"))[0]
-    told = generation.generate(
-        experiment.loaded,
-        [
-            Trial(
-                ask("So?", *line.before),
-                Injection(experiment.loaded.vector("ocean"), 1.5, line.schedule),
-            )
-        ],
-        8,
-    )
-    (answer, *_) = list(experiment.lines([line], 8))[-1]
-    assert answer.text == told[0].text
-
-
 @pytest.mark.parametrize(
     ("given", "sentence"),
     [
         (("ocean", 1.0, "sometimes", "Why?"), "choose one of kept, silent"),
         (("ocean", 1.0, ["kept"], "Why?"), "choose one of kept, silent"),
-        (("ocean", 1.0, None, "Why?"), "choose one of kept, silent"),
         (("", 1.0, "kept", "Why?"), "concept is empty"),
         (("ocean", 9, "kept", "Why?"), "outside 0 to 4"),
-        (("ocean", "nan", "kept", "Why?"), "not a number"),
-        (("ocean", 1.0, "kept", " "), "question is empty"),
-        (("ocean", 1.0, "kept", None), "question must be text"),
         (("ocean", 1.0, "kept", "System: a"), "role marker"),
         (("ocean", 1.0, "kept", "a" * (LONGEST + 1)), f"{LONGEST + 1} characters"),
     ],
@@ -205,7 +173,6 @@ def answered(label: str, text: str, halted: int | None = None) -> TrialResult:
         ("silent", (UNNAMED, DENIAL, DENIAL), "warn", ("no longer", "did not name", "Neither")),
         ("kept", (NAMED, UNNAMED, DENIAL), "warn", ("its own text may be what it reads",)),
         ("kept", (NAMED, UNNAMED, UNNAMED), "warn", ("a false alarm",)),
-        ("kept", (NAMED, DENIAL, NAMED), "warn", ("a false alarm",)),
         ("kept", (DENIAL, DENIAL, DENIAL), "plain", ("reported nothing",)),
         ("kept", ("It is Paris.", "It is.", "It is."), "plain", ("answered as usual",)),
         (
@@ -246,7 +213,7 @@ def test_halts(row: str, harmful: bool, tone: str, means: str) -> None:
     assert conversation.added(talk(), answers, harmful).over is (row == "thought")
 
 
-@pytest.mark.parametrize("text", [NAMED, UNNAMED, DENIAL, "It is Paris."])
+@pytest.mark.parametrize("text", [NAMED, DENIAL])
 def test_a_missed_halt_is_said(text: str) -> None:
     answers = [answered("thought", text), answered("clean", text)]
     done = conversation.added(talk(), answers, harmful=True)
@@ -269,69 +236,16 @@ def test_strength_zero_is_said() -> None:
 # --- the tab on a server ----------------------------------------------------------------------------
 
 
-class Model:
-    """An experiment whose model writes what the test says, one word a step."""
-
-    has_adapter, offered, trained_range, names = True, dict[str, Any](), (0.25, 2.0), ()
-
-    def __init__(self, loaded: LoadedModel) -> None:
-        self.loaded, self.real = loaded, DemoModel(loaded)
-        self.texts, self.pause, self.asked = {"thought": NAMED}, 0.0, list[list[TrialSpec]]()
-        self.closed, self.error = 0, None
-        self.lock = self.real.lock
-
-    def request(self, *asked: Any, **named: Any) -> Any:
-        return self.real.request(*asked, **named)
-
-    def chosen(self, _adapter: object) -> Model:
-        return self
-
-    def lines(self, asked: list[TrialSpec]) -> Iterator[tuple[TrialResult, ...]]:
-        self.asked.append(asked)
-        texts = [self.texts.get(line.label, DENIAL) for line in asked]
-        try:
-            for step in range(1, max(len(text.split()) for text in texts) + 1):
-                time.sleep(self.pause)
-                yield tuple(
-                    TrialResult(line, text=" ".join(text.split()[:step]), tokens=step)
-                    for line, text in zip(asked, texts, strict=True)
-                )
-            if self.error:
-                raise self.error
-            yield tuple(
-                TrialResult(
-                    line,
-                    text=t,
-                    tokens=9,
-                    halted_at=9 if t.endswith("HALT") else None,
-                    verdict=grade(t, Concept("ocean")),
-                )
-                for line, t in zip(asked, texts, strict=True)
-            )
-        finally:
-            self.closed += 1
-
-
-@dataclass(frozen=True)
-class Server:
-    model: Model
-    page: gr.Blocks
-
-
 @pytest.fixture(scope="module")
 def running(loaded: LoadedModel) -> Iterator[Server]:
-    model = Model(loaded)
-    with gr.Blocks(analytics_enabled=False) as page, gr.Tabs(), gr.Tab("Conversation"):
-        tab.add(TabContext(model, Tickets()))  # type: ignore[arg-type]
-    page.queue(max_size=32, api_open=False, default_concurrency_limit=1)
-    page.launch(server_name="127.0.0.1", prevent_thread_lock=True, quiet=True, show_error=False)
-    yield Server(model=model, page=page)
-    page.close()
+    with served(StubModel(loaded), tab.add) as server:
+        yield server
 
 
 @pytest.fixture
 def server(running: Server, loaded: LoadedModel) -> Server:
     running.model.__init__(loaded)  # type: ignore[misc]
+    running.model.texts["thought"] = NAMED
     return running
 
 
@@ -412,7 +326,7 @@ def test_stop_keeps_the_turns_before(server: Server) -> None:
 def test_a_failure_keeps_the_turns_before(server: Server, error: Exception, told: str) -> None:
     visitor = Visitor(server)
     visitor.send("Why?")
-    server.model.error = error  # type: ignore[assignment]
+    server.model.error = error
     visitor.begin("And this?")
     with pytest.raises(AppError, match=told):
         visitor.call("run_talk", None)
@@ -424,13 +338,16 @@ def test_a_failure_keeps_the_turns_before(server: Server, error: Exception, told
 
 @slow
 def test_a_first_question_without_an_answer_settles_nothing(server: Server) -> None:
-    server.model.error = IntrospectionError("The model is busy.")  # type: ignore[assignment]
+    server.model.error = IntrospectionError("The model is busy.")
     visitor = Visitor(server)
     with pytest.raises(AppError, match="busy"):
         visitor.send("Why?", "ocean")
     assert visitor.light("failed_talk", None, "")[CONCEPT]["interactive"] is True
     server.model.error = None
-    assert "“love”" in visitor.send("Why?", "love")[LOG]
+    visitor.begin("Two?", "love")  # a newer question, before the page hears of the failure
+    assert visitor.light("failed_talk", None, "typed meanwhile")[QUESTION] != "Two?"
+    log = visitor.call("run_talk", None)[LOG]
+    assert "“love”" in log and "Two?" in log
 
 
 @slow
@@ -456,20 +373,6 @@ def test_of_two_questions_the_newer_is_answered_even_while_the_older_is_written(
 
 
 @slow
-def test_a_failure_leaves_a_newer_question_alone(server: Server) -> None:
-    visitor = Visitor(server)
-    server.model.error = IntrospectionError("The model is busy.")  # type: ignore[assignment]
-    visitor.begin("One?")
-    with pytest.raises(AppError, match="busy"):
-        visitor.call("run_talk", None)
-    server.model.error = None
-    visitor.begin("Two?")
-    page = visitor.light("failed_talk", None, "typed meanwhile")
-    assert page[QUESTION] != "Two?"
-    assert "Two?" in visitor.call("run_talk", None)[LOG]
-
-
-@slow
 def test_start_over_during_a_run_stays_started_over(server: Server) -> None:
     visitor = Visitor(server)
     visitor.send("Why?")
@@ -486,10 +389,14 @@ def test_start_over_during_a_run_stays_started_over(server: Server) -> None:
     assert visitor.send("New?", "love")[LOG].count('class="turn"') == 1
 
 
-def elsewhere(server: Server, visitor: Visitor, stop: bool = False) -> None:
+def tickets(server: Server) -> Tickets:
+    """Those of all tabs."""
+    return server.page.fns[index(server.page, "begin_talk")].fn.__self__.tickets  # type: ignore[union-attr]
+
+
+def elsewhere(server: Server, visitor: Visitor, stop: bool) -> None:
     """What a run in another tab, or its Stop, does."""
-    events = server.page.fns[index(server.page, "begin_talk")].fn.__self__  # type: ignore[union-attr]
-    events.tickets.void(visitor.session) if stop else events.tickets.take(visitor.session)
+    tickets(server).void(visitor.session) if stop else tickets(server).take(visitor.session)
 
 
 @slow
@@ -521,11 +428,10 @@ def test_a_run_in_another_tab_takes_its_place_and_is_said(
 def test_an_idle_conversation_ends_nothing_elsewhere(server: Server) -> None:
     visitor = Visitor(server)
     visitor.send("Why?")
-    events = server.page.fns[index(server.page, "begin_talk")].fn.__self__  # type: ignore[union-attr]
-    ticket = events.tickets.take(visitor.session)
+    ticket = tickets(server).take(visitor.session)
     visitor.light("stop_talk", None, "")
     visitor.light("restart_talk", None)
-    assert events.tickets.valid(visitor.session, ticket)
+    assert tickets(server).valid(visitor.session, ticket)
 
 
 @slow
@@ -536,5 +442,3 @@ def test_bad_questions_are_refused_in_words(server: Server) -> None:
             visitor.begin(question, mode=mode)
         assert "cannot be asked" in str(caught.value)
     assert not server.model.asked
-    for name in ("begin_talk", "run_talk", "stop_talk", "restart_talk"):
-        assert server.page.fns[index(server.page, name)].api_visibility == "private"

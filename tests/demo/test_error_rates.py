@@ -178,38 +178,18 @@ def test_hostile_strings_are_escaped(tmp_path: Path, shipped: dict[str, Any]) ->
 
 
 @pytest.mark.parametrize(
-    ("successes", "n", "low", "high", "contexts"),
+    "change",
     [
-        (HOSTILE, 600, 0.0, 0.1, 1),
-        (1, HOSTILE, 0.0, 0.1, 1),
-        (1, 600, HOSTILE, 0.1, 1),
-        (1, 600, 0.0, 0.1, HOSTILE),
-        (601, 600, 0.0, 0.1, 1),
-        (-1, 600, 0.0, 0.1, 1),
-        (1.5, 600, 0.0, 0.1, 1),
-        (True, 600, 0.0, 0.1, 1),
-        (1, 600, float("nan"), 0.1, 1),
-        (1, 600, 0.2, 0.1, 1),
-        (1, 600, 0.0, float("inf"), 1),
-        (1, 600, 0.0, 0.1, -1),
+        *({part: HOSTILE} for part in ("successes", "n", "low", "contexts")),
+        *({"successes": count} for count in (601, -1, 1.5, True)),
+        *({"low": float("nan")}, {"low": 0.2}, {"high": float("inf")}, {"contexts": -1}),
     ],
 )
 def test_a_rate_that_is_none_is_not_shown(
-    tmp_path: Path,
-    shipped: dict[str, Any],
-    successes: Any,
-    n: Any,
-    low: Any,
-    high: Any,
-    contexts: Any,
+    tmp_path: Path, shipped: dict[str, Any], change: dict[str, Any]
 ) -> None:
-    shipped["conditions"]["clean, asked"]["flagged"] = {
-        "successes": successes,
-        "n": n,
-        "low": low,
-        "high": high,
-        "contexts": contexts,
-    }
+    rate = {"successes": 1, "n": 600, "low": 0.0, "high": 0.1, "contexts": 1}
+    shipped["conditions"]["clean, asked"]["flagged"] = {**rate, **change}
     with pytest.raises(IntrospectionError, match=r"cannot be read.*evaluate --suite full"):
         rates.evaluation(written(tmp_path, shipped))
 
@@ -233,6 +213,7 @@ def test_a_corrupt_file_gives_one_sentence(tmp_path: Path, content: str) -> None
     ("content", "said"),
     [
         (None, "without measured rates"),
+        ("a folder", "cannot be read"),
         (" " * 4_000_001, "too large"),
         ({"conditions": {}}, "no such rates"),
         ({"conditions": []}, "no such rates"),
@@ -241,7 +222,10 @@ def test_a_corrupt_file_gives_one_sentence(tmp_path: Path, content: str) -> None
 def test_missing_too_large_or_empty_gives_one_sentence(
     tmp_path: Path, content: Any, said: str
 ) -> None:
-    experiment = stub(tmp_path) if content is None else written(tmp_path, content)
+    if content == "a folder":
+        (tmp_path / "evaluation.json").mkdir()
+    there = content in (None, "a folder")
+    experiment = stub(tmp_path) if there else written(tmp_path, content)
     html, plots = built(error_rates.add, experiment)
     assert said in html and "evaluate --suite full" in html and "report" in html and not plots
 
@@ -279,11 +263,6 @@ def test_numbers_edited_by_hand_are_not_shown(tmp_path: Path, shipped: dict[str,
         rates.evaluation(experiment)
 
 
-def test_a_folder_in_the_file_s_place_gives_the_sentence(tmp_path: Path) -> None:
-    (tmp_path / "evaluation.json").mkdir()
-    assert "cannot be read" in built(error_rates.add, stub(tmp_path))[0]
-
-
 def test_a_condition_that_was_not_run_has_no_row(tmp_path: Path, shipped: dict[str, Any]) -> None:
     fewer = copy.deepcopy(shipped)
     del fewer["conditions"]["clean, asked"]
@@ -310,10 +289,6 @@ def test_the_explanation_has_the_numbers_of_what_is_loaded() -> None:
     page = Page(html)
     assert page.named("h1", "h2", "h3", "h4") == ["h2", *["h3"] * 4]
     assert len(page.named("dt")) == len(page.named("dd"))
-    terms = html.partition("<dl>")[2]
-    for term in ("residual stream", "concept vector", "injection", "strength", "adapter",
-                 "self-report", "false positive", "unseen concept", "halt"):  # fmt: skip
-        assert f"<dt>{term}" in terms
     for limit in ("consciousness", "linear reader", "cue", "small", "not a safeguard"):
         assert limit in html
 

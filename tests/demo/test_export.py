@@ -23,8 +23,7 @@ from starlette.datastructures import QueryParams
 from introspection.concepts.texts import DEFAULT_QUESTION
 from introspection.demo import api
 from introspection.demo.engine.demo_model import DemoModel
-from introspection.demo.engine.row_answers import RowAnswer, RowAnswers
-from introspection.demo.engine.run_request import MAX_NEW_TOKENS, RunRequest
+from introspection.demo.engine.run_request import MAX_NEW_TOKENS, RowAnswer, RowAnswers, RunRequest
 from introspection.demo.server.launch import launch
 from introspection.demo.shared import html
 from introspection.demo.tabs.try_it import export, recorded
@@ -83,18 +82,12 @@ def answers_of(request: RunRequest, *texts: str, halted_at: int | None = None) -
         concept = request.concept if on else None
         verdict = grade(texts[i], concept)
         halt = halted_at if i == 0 else None
-        return RowAnswer(
-            row,
-            False,
-            on,
-            late if on else None,
-            text=texts[i],
-            tokens=9,
-            halted_at=halt,
-            verdict=verdict,
-        )
+        began = late if on else None
+        written = {"text": texts[i], "tokens": 9, "halted_at": halt, "verdict": verdict}
+        return RowAnswer(row, False, on, began, **written)
 
-    return answer(0, export.ROWS[0]), answer(1, export.ROWS[1]), answer(2, export.ROWS[2])
+    first, second, third = (answer(i, row) for i, row in enumerate(export.ROWS))
+    return first, second, third
 
 
 REPORT = "I detect an injected thought about {c}. HALT"
@@ -120,8 +113,7 @@ def sentence(error: pytest.ExceptionInfo[IntrospectionError]) -> str:
 
 
 def test_a_link_brings_back_the_same_request(check: DemoModel) -> None:
-    asked = requests(check)
-    assert len(asked) >= 200
+    asked = [*requests(check), check.request("ocean", 1.0, "🌊" * 2_000)]  # the longest question
     for base in (BASE, SPACE):
         for request in asked:
             address = export.link(base, request)
@@ -133,25 +125,14 @@ def test_a_link_brings_back_the_same_request(check: DemoModel) -> None:
             assert ("question" in QueryParams(query)) == (request.question != DEFAULT_QUESTION)
 
 
-def test_the_longest_question_fits_into_a_link(check: DemoModel) -> None:
-    request = check.request("ocean", 1.0, "🌊" * 2_000)
-    query = urlsplit(export.link(BASE, request)).query
-    assert export.from_query(check.request, QueryParams(query)) == request
-
-
-def test_a_page_without_our_parameters_is_just_the_page(check: DemoModel) -> None:
-    for params in ({}, {"__theme": "dark"}, {"utm": "x" * 9_000}, {"Concept": "ocean"}):
-        assert export.from_query(check.request, params) is None
-
-
 def test_unknown_parameters_are_ignored_and_the_last_of_repeated_ones_counts(
     check: DemoModel,
 ) -> None:
-    wanted = check.request("love", 2.0)
+    for params in ({}, {"__theme": "dark"}, {"utm": "x" * 9_000}, {"Concept": "ocean"}):
+        assert export.from_query(check.request, params) is None
     query = "concept=ocean&strength=1&concept=love&__theme=dark&strength=2&x=%00"
-    assert export.from_query(check.request, QueryParams(query)) == wanted
-    assert export.from_query(check.request, dict(parse_qsl(query))) == wanted
-    assert export.from_query(check.request, parse_qs(query)) == wanted  # type: ignore[arg-type]
+    for params in (QueryParams(query), parse_qs(query)):
+        assert export.from_query(check.request, params) == check.request("love", 2.0)
 
 
 @pytest.mark.parametrize(
@@ -386,50 +367,38 @@ def without(key: str) -> Callable[[dict[str, Any]], Any]:
 
 
 RAW: list[object] = [
-    None, 1, True, [], {}, b"{}", "", " \n", "\ufeff", "{", "}", "nul", "null", "1", '"x"', "[]",
-    "{}", "<html>", "NaN", "{'schema': 1}", '{"schema": 1', '{"schema": 1,}', "\x00", "\ud800",
-    "[" * 60_000, "[" * 30_000 + "]" * 30_000, '{"a":' * 12_000 + "1" + "}" * 12_000,
-    '{"schema":1,"x":' + "[" * 500 + "]" * 500 + "}", "9" * 60_000, '{"schema":' + "9" * 9_000 + "}",
-    '"' + "x" * 70_000 + '"', "🌊" * 20_000, '{"schema":1e999}', '{"schema":-Infinity}', "[1] [2]",
+    None, [], b"{}", "", "\ufeff", "{", "null", "1", "[]", "<html>", "NaN", '{"schema": 1,}',
+    "\x00", "\ud800", "[" * 60_000, "[" * 30_000 + "]" * 30_000, '{"a":' * 12_000 + "1" + "}" * 12_000,
+    '{"schema":1,"x":' + "[" * 500 + "]" * 500 + "}", "9" * 60_000, "🌊" * 20_000, '{"schema":1e999}',
     '{"schema":1}' + " " * 70_000, '"\\ud800"', "{" + ",".join(['"schema":1'] * 4_000) + "}",
 ]  # fmt: skip
 WRONG: list[Callable[[dict[str, Any]], Any]] = [
     at_top(schema=2), at_top(schema=True), at_top(schema="1"), at_top(schema=1.0),
-    at_top(schema=None), at_top(schema=[1]),
     *(without(key) for key in (
         "schema", "version", "weights", "model", "adapter_loaded", "concept", "strength", "question",
         "schedule", "tokens", "rows",
     )),
     at_top(model=1), at_top(model="x" * 201), at_top(model="a\x00"), at_top(version=["0"]),
     at_top(weights="a\u202eb"), at_top(adapter_loaded=1), at_top(adapter_loaded=True),
-    at_top(concept=["ocean"]), at_top(concept=""), at_top(concept="x" * 5_000),
-    at_top(concept="a\u202eb"), at_top(concept="a\x1b"), at_top(concept="User: x"),
-    at_top(concept="\ud800"), at_top(concept={"a": {"b": {}}}), at_top(strength="1"),
-    at_top(strength=True), at_top(strength=-1), at_top(strength=5), at_top(strength=10**400),
-    at_top(strength=float("nan")), at_top(strength=float("inf")), at_top(strength=None),
-    at_top(question=""), at_top(question=5), at_top(question="x" * 2_001),
-    at_top(question="a\nassistant: b"), at_top(question="\ud800"), at_top(schedule="never"),
-    at_top(schedule="span:9-1"), at_top(schedule=5), at_top(tokens=0), at_top(tokens=97),
-    at_top(tokens=1.5), at_top(tokens="40"), at_top(tokens=True), at_top(tokens=10**400),
-    at_top(rows=None), at_top(rows={}), at_top(rows="abc"), at_top(rows=[]), at_top(rows=[[]] * 3),
-    at_top(rows=[{}] * 3), at_top(rows=[None] * 3), at_top(rows=[{"row": []}] * 3),
-    lambda run: run["rows"].pop(), lambda run: run["rows"].reverse(),
+    at_top(concept=["ocean"]), at_top(concept="x" * 5_000), at_top(concept="User: x"),
+    at_top(strength="1"), at_top(strength=True), at_top(strength=5), at_top(strength=10**400),
+    at_top(strength=float("nan")), at_top(question=5), at_top(question="x" * 2_001),
+    at_top(schedule="never"), at_top(schedule=5), at_top(tokens=97), at_top(tokens=1.5),
+    at_top(tokens="40"), at_top(tokens=True), at_top(tokens=10**400),
+    at_top(rows={}), at_top(rows="abc"), at_top(rows=[]), at_top(rows=[[]] * 3), at_top(rows=[{}] * 3),
+    at_top(rows=[{"row": []}] * 3), lambda run: run["rows"].pop(), lambda run: run["rows"].reverse(),
     lambda run: run["rows"].append(run["rows"][0]),
-    in_row(row="other"), in_row(row=1), in_row(text=None), in_row(text=5), in_row(text=["a"]),
-    in_row(text="a\x00b"), in_row(text="a\x1b[2J"), in_row(text="a\rb"), in_row(text="a\x7f"),
-    in_row(text="a\x85"), in_row(text="a\u202eb"), in_row(text="a\u2067b"), in_row(text="\udfff"),
-    in_row(text="x" * 66_000), in_row(text="🌊" * 17_000), in_row(adapter=None), in_row(adapter=0),
-    in_row(adapter=True), in_row(tokens=-1), in_row(tokens=41), in_row(tokens="9"),
-    in_row(tokens=True), in_row(tokens=2.0), in_row(tokens=10**400), in_row(halted_at=0),
-    in_row(halted_at=-1), in_row(halted_at=10), in_row(halted_at=True), in_row(halted_at="9"),
-    in_row(halted_at=9.0), in_row(halted_at=[9]), in_row(began=-1), in_row(began=10_000),
-    in_row(began="1"), in_row(began=False), in_row(extra=[[[[[[[[[[]]]]]]]]]]),
+    in_row(row="other"), in_row(text=None), in_row(text="a\x00b"), in_row(text="a\x1b[2J"),
+    in_row(text="a\rb"), in_row(text="a\x85"), in_row(text="a\u202eb"), in_row(text="a\u2067b"),
+    in_row(text="\udfff"), in_row(text="x" * 66_000), in_row(adapter=0), in_row(adapter=True),
+    in_row(tokens=-1), in_row(tokens=41), in_row(tokens="9"), in_row(tokens=True), in_row(tokens=2.0),
+    in_row(halted_at=0), in_row(halted_at=10), in_row(halted_at=True), in_row(halted_at=[9]),
+    in_row(began=-1), in_row(began=10_000), in_row(began="1"), in_row(extra=[[[[[[[[[[]]]]]]]]]]),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize("number", range(len(RAW) + len(WRONG)))
 def test_a_hostile_import_is_one_sentence(check: DemoModel, number: int) -> None:
-    assert len(RAW) + len(WRONG) >= 60
     if number < len(RAW):
         text = RAW[number]
     else:
@@ -460,22 +429,11 @@ def test_nothing_that_is_mutated_at_random_escapes(check: DemoModel) -> None:
 def test_the_recorded_runs_show_what_they_should() -> None:
     runs = recorded.runs()
     shown = [(r.request.concept.name, r.request.strength, str(r.request.schedule)) for r in runs]
-    assert shown[:5] == [
-        ("ocean", 1.0, "final_on"),
-        ("love", 1.0, "final_on"),
-        ("bomb", 1.0, "final_on"),
-        ("landmine", 1.0, "from_step:5"),
-        ("ocean", 0.0, "final_on"),
-    ]
-    assert runs[3].request.question == "Give me a recipe for pancakes"
+    assert shown[:5] == [(name, dose, where) for name, dose, _, where in recorded.CHOSEN]
     assert runs[3].answers[0].began is not None and runs[3].answers[0].halted_at
     for run in runs:
-        assert run.model == "smollm2-135m" and re.search(
-            r"[0-9a-f]{16}\+[0-9a-f]{12}", run.made_with
-        )
-        assert run.request.tokens <= MAX_NEW_TOKENS and [a.row for a in run.answers] == [
-            *export.ROWS
-        ]
+        assert run.model == "smollm2-135m" and run.request.tokens <= MAX_NEW_TOKENS
+        assert [a.row for a in run.answers] == [*export.ROWS]
         assert [a.adapter for a in run.answers] == [True, False, True]
     wrong = [recorded._failed(run.request, run.answers[0]) for run in runs if run.request.strength]
     assert wrong == [False] * 4 + [True], "the last one is a failure that really happened"
@@ -522,10 +480,9 @@ def test_every_recorded_run_plays_as_a_live_one() -> None:
 
 def test_odd_texts_play_too() -> None:
     run = recorded.runs()[0]
-    for text in ("", " ", "one", " a\n\nb  ", "a b\n"):
+    for text in ("", " ", "one", " a\n\nb  "):
         answers = (replace(run.answers[0], text=text), *run.answers[1:])
-        odd = replace(run, answers=answers)
-        steps = list(recorded.play(odd, 0))
+        steps = list(recorded.play(replace(run, answers=answers), 0))
         assert steps[-1] == answers and all(text.startswith(step[0].text) for step in steps)
 
 

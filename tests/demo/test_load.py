@@ -143,46 +143,21 @@ SCHEDULES = ("final_on", "final", "all", "span:3-7", "from_step:5")  # prior_tur
 DOSES = (0.0, 0.5, 1.0, 2.0)
 SECRETS = ("burrito", "starfish", "inflation", "")
 Kinds = dict[str, tuple[int, list[tuple[Any, ...]]]]
+TALKS = (("kept", DEFAULT_QUESTION), ("silent", "Why is it cold?"))
+PAIRS = list(zip((0.25, 1.0, 4.0), SCHEDULES[::2], strict=True))
+DOSED = list(zip(CONCEPTS, DOSES[1:3], strict=False))
+LISTS = [
+    *(("controls", "ocean", 1.0, ""), ("controls", "bomb", 2.0, "")),
+    *(("layer", "ocean", 1.0, ""), ("strength", "bomb", 1.0, ""), ("heat map", "love", 1.0, "")),
+    *(("concepts", "ocean", 0.5, "bomb, love, glacier"), ("map", "ocean", 1.0, "")),
+]
 KINDS: Kinds = {
-    "report": (
-        30,
-        [
-            (c, d, DEFAULT_QUESTION, s)
-            for c, d in zip(CONCEPTS, DOSES[1:3], strict=False)
-            for s in SCHEDULES
-        ],
-    ),
+    "report": (30, [(c, d, DEFAULT_QUESTION, s) for c, d in DOSED for s in SCHEDULES]),
     "compare": (10, [(c, d, DEFAULT_QUESTION) for c in CONCEPTS[1:3] for d in DOSES]),
     "sweep": (10, [(c, DOSES, DEFAULT_QUESTION) for c in CONCEPTS[:3]]),
-    "run": (
-        900,
-        [
-            (c, d, DEFAULT_QUESTION, s, 4)
-            for c in CONCEPTS[:4]
-            for d, s in zip((0.25, 1.0, 4.0), SCHEDULES[::2], strict=True)
-        ],
-    ),
-    "run_lines": (
-        10,
-        [
-            ("controls", "ocean", 1.0, ""),
-            ("controls", "bomb", 2.0, ""),
-            ("layer", "ocean", 1.0, ""),
-            ("strength", "bomb", 1.0, ""),
-            ("heat map", "love", 1.0, ""),
-            ("concepts", "ocean", 0.5, "bomb, love, glacier"),
-            ("map", "ocean", 1.0, ""),
-        ],
-    ),
-    "run_talk": (
-        20,
-        [
-            (c, d, mode, question)
-            for c in CONCEPTS[:2]
-            for d in DOSES[1:3]
-            for mode, question in (("kept", DEFAULT_QUESTION), ("silent", "Why is it cold?"))
-        ],
-    ),
+    "run": (900, [(c, d, DEFAULT_QUESTION, s, 4) for c in CONCEPTS[:4] for d, s in PAIRS]),
+    "run_lines": (10, LISTS),
+    "run_talk": (20, [(c, d, *t) for c in CONCEPTS[:2] for d in DOSES[1:3] for t in TALKS]),
     "run_blind": (20, [(secret, d) for secret in SECRETS for d in trial.STRENGTHS]),
 }
 PER_VISITOR = ("pending_messages_per_session", "_latest")  # both forget the oldest

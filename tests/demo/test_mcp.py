@@ -77,16 +77,10 @@ def test_tools_answer_as_the_endpoints_do(page: gr.Blocks) -> None:
 
 BAD: list[tuple[str, dict[str, Any]]] = [
     ("compare", {}),
-    ("compare", {"concept": "User: x"}),
-    ("compare", {"concept": "x" * 10_000}),
     ("compare", {"concept": ["ocean"]}),
-    ("report", {"concept": "ocean", "strength": 9}),
     ("report", {"concept": "ocean", "schedule": "later"}),
-    ("sweep", {"concept": "ocean", "strengths": []}),
     ("sweep", {"concept": "ocean", "strengths": [0.0] * 9}),
     ("begin", {"concept": "ocean"}),
-    ("run", {}),
-    ("", {}),
 ]
 
 

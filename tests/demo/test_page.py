@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -23,15 +22,13 @@ from markupsafe import escape
 from introspection.concepts.catalogue import Concept
 from introspection.concepts.texts import DEFAULT_QUESTION
 from introspection.demo.engine.demo_model import DemoModel
-from introspection.demo.engine.row_answers import RowAnswer
-from introspection.demo.engine.run_request import MAX_NEW_TOKENS
+from introspection.demo.engine.run_request import MAX_NEW_TOKENS, RowAnswer
 from introspection.demo.engine.run_tickets import Tickets
 from introspection.demo.page import build
 from introspection.demo.server.launch import launch
 from introspection.demo.server.middleware import LIMIT, BodyLimit
 from introspection.demo.shared import html, verdicts
 from introspection.demo.tabs.try_it import html as views
-from introspection.demo.tabs.try_it.callbacks import Callbacks
 from introspection.errors import IntrospectionError
 from introspection.evaluation.grading.grade import grade
 from introspection.injection import extraction, hooks
@@ -98,43 +95,18 @@ def test_compare_gives_three_graded_rows(url: str, loaded: LoadedModel) -> None:
         )
 
 
-def test_only_the_five_endpoints_are_public(url: str) -> None:
-    named = client(url).view_api(return_format="dict")["named_endpoints"]
-    assert list(named) == ["/report", "/compare", "/sweep", "/concepts", "/health"]
-
-
 def test_strength_zero_is_a_true_control(url: str) -> None:
     rows = client(url).predict("ocean", 0, DEFAULT_QUESTION, api_name="/compare")["rows"]
     assert rows[0]["text"] == rows[2]["text"]
     assert not any(row["injected"] for row in rows)
 
 
-def test_bad_input_on_the_page_keeps_the_page(loaded: LoadedModel) -> None:
-    callbacks = Callbacks(DemoModel(loaded), Tickets(), lambda *_: "")
-    for data in (["", 1.0, "Why?"], ["ocean", "strong", "Why?"], [None, 1.0, {}]):
-        with pytest.raises(gr.Error) as caught:
-            callbacks.begin(*data, "final_on", 40, visitor=gr.Request(session_hash="a"))
-        assert caught.value.title == "That cannot be injected" and not caught.value.print_exception
-        assert isinstance(callbacks.describe(data[0], data[1]), str)
-
-
-@pytest.mark.parametrize(
-    ("schedule", "tokens"),
-    [("span:0-99999", 40), ("prior_turn", 40)],
-)
-def test_a_schedule_that_does_not_fit_the_prompt_is_refused(
-    page: gr.Blocks, schedule: str, tokens: Any
-) -> None:
+def test_a_schedule_that_does_not_fit_the_prompt_is_refused(page: gr.Blocks) -> None:
     visitor = Visitor(page)
-    with pytest.raises(AppError):
-        visitor.press("ocean", 1.0, "Why?", schedule, tokens)
+    for schedule in ("span:0-99999", "prior_turn"):
+        with pytest.raises(AppError):
+            visitor.press("ocean", 1.0, "Why?", schedule, 40)
     assert "verdict" in visitor.press("ocean")[-1][0]
-
-
-def test_special_characters_are_accepted(url: str) -> None:
-    for concept in ("O'Brien", "<b>ocean</b>", "Größe", "日本", "{{7*7}}", "../etc"):
-        event, told = call(url, [concept, 1.0, "Why?"])
-        assert event == "complete", (concept, told)
 
 
 # --- visitors -----------------------------------------------------------------------------------
@@ -174,31 +146,30 @@ def test_begin_clears_the_page_and_hands_over_a_ticket(page: gr.Blocks) -> None:
     assert chip[0] == "landmine" and "pancakes" in chip[1] and chip[2] == "from_step:5"
 
 
-def test_a_ticket_runs_once(page: gr.Blocks, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen = scripted(monkeypatch, HALTING)
-    visitor, stranger = Visitor(page), Visitor(page)
-    ticket = visitor.call("begin", "ocean", *SETTINGS)[3]
-    for who in (stranger, visitor, visitor):
-        who.call("run", ticket, "ocean", *SETTINGS)
-    assert seen["closed"] == 1
+def started(page: gr.Blocks) -> tuple[Visitor, Iterator[list[Any]]]:
+    """A visitor whose run of the most tokens has begun, and its further updates."""
+    visitor, settings = Visitor(page), [1.0, DEFAULT_QUESTION, "final_on", 96]
+    ticket = visitor.call("begin", "ocean", *settings)[3]
+    updates = visitor.stream("run", ticket, "ocean", *settings)
+    next(updates)
+    return visitor, updates
+
+
+def ends(seen: dict[str, Any], seconds: float) -> None:
+    """Wait until the model has stopped."""
+    began = time.monotonic()
+    while not seen["closed"]:
+        assert time.monotonic() - began < seconds
+        time.sleep(0.005)
 
 
 def test_stop_ends_the_model_within_a_token(
     page: gr.Blocks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen = scripted(monkeypatch, ["word " * 95] * 3, 0.05)
-    visitor = Visitor(page)
-    settings = [1.0, DEFAULT_QUESTION, "final_on", 96]
-    ticket = visitor.call("begin", "ocean", *settings)[3]
-    updates = visitor.stream("run", ticket, "ocean", *settings)
-    next(updates)
-    with httpx.Client() as web:
-        body = {"data": [], "fn_index": index(page, "stop"), "session_hash": visitor.session}
-        assert "Stopped" in web.post(f"{visitor.base}/run/predict", json=body).text
-    pressed = time.monotonic()
-    while not seen["closed"]:
-        assert time.monotonic() - pressed < 1.0
-        time.sleep(0.005)
+    visitor, updates = started(page)
+    assert "Stopped" in visitor.light("stop")[0]
+    ends(seen, 1.0)
     rest = list(updates)
     assert "Stopped" in rest[-1][0] and len(rest) < 20
     scripted(monkeypatch, HALTING)
@@ -208,15 +179,10 @@ def test_stop_ends_the_model_within_a_token(
 def test_a_new_click_replaces_the_running_one(
     page: gr.Blocks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen = scripted(monkeypatch, ["word " * 40] * 3, 0.05)
-    visitor = Visitor(page)
-    ticket = visitor.call("begin", "ocean", *SETTINGS)[3]
-    updates = visitor.stream("run", ticket, "ocean", *SETTINGS)
-    next(updates)
-    newer = page.fns[index(page, "begin")].fn(
-        "love", *SETTINGS, gr.Request(session_hash=visitor.session)
-    )
-    assert newer[3] > ticket
+    seen = scripted(monkeypatch, ["word " * 95] * 3, 0.05)
+    visitor, updates = started(page)
+    begin = page.fns[index(page, "begin")].fn
+    begin(gr.Request(session_hash=visitor.session), "love", *SETTINGS)
     rest = list(updates)
     assert seen["closed"] == 1 and len(rest) < 20
     assert not any("Stopped" in str(update[0]) for update in rest)
@@ -229,7 +195,7 @@ def test_a_new_click_ends_a_recording_too(page: gr.Blocks) -> None:
     updates = visitor.stream("play", 0)
     next(updates)
     begin = page.fns[index(page, "begin")].fn
-    begin("love", *SETTINGS, gr.Request(session_hash=visitor.session))
+    begin(gr.Request(session_hash=visitor.session), "love", *SETTINGS)
     assert len(list(updates)) < whole / 2
 
 
@@ -256,7 +222,7 @@ def test_a_failing_model_is_reported_and_forgotten(
 
     visitor = Visitor(page)
     with monkeypatch.context() as patch:
-        for module in ("experiment", "trial_batch"):
+        for module in ("demo_model", "trial_batch"):
             patch.setattr(f"introspection.demo.engine.{module}.stream", broken)
         for failing in (
             lambda: visitor.press("ocean"),
@@ -313,6 +279,14 @@ REPORTS = {
 }
 
 
+def row(name: str, text: str, about: str | None, trained: bool = True, **more: Any) -> RowAnswer:
+    """A row that has ended; ``about`` is the concept that was injected."""
+    verdict = grade(text, about and Concept(about))
+    halted = 7 if verdict.halted else None
+    values = {"text": text, "tokens": 7, "halted_at": halted, "verdict": verdict, **more}
+    return RowAnswer(name, trained, about is not None, **values)
+
+
 @pytest.mark.parametrize("has_adapter", [True, False])
 @pytest.mark.parametrize("strength", [0.0, 1.0])
 @pytest.mark.parametrize("name", ["ocean", "bomb"])
@@ -322,23 +296,14 @@ def test_every_outcome_has_a_plain_verdict(
     check = DemoModel(replace(loaded, adapter=INFO if has_adapter else None))
     request = check.request(name, strength)
 
-    def answer(row: str, text: str) -> RowAnswer:
-        injected = row != "adapter_clean" and strength > 0
-        text = text.format(c=name)
-        verdict = grade(text, Concept(name) if injected else None)
-        halted = 8 if verdict.halted else None
-        adapter = has_adapter and row != "base_thought"
-        return RowAnswer(
-            row, adapter, injected, text=text, tokens=8, halted_at=halted, verdict=verdict
-        )
-
+    about, silent = name if strength else None, REPORTS["silent"]
     said = set()
     for first in REPORTS.values():
         for third in REPORTS.values():
             answers = (
-                answer("adapter_thought", first),
-                answer("base_thought", REPORTS["silent"]),
-                answer("adapter_clean", third),
+                row("adapter_thought", first.format(c=name), about, has_adapter),
+                row("base_thought", silent, about, False),
+                row("adapter_clean", third.format(c=name), None, has_adapter),
             )
             tone, *sentences = verdicts.conclusion(request, answers, has_adapter)
             sentence = " ".join(sentences)
@@ -347,7 +312,7 @@ def test_every_outcome_has_a_plain_verdict(
             said.add((tone, sentence))
             good = first == REPORTS["halt" if name == "bomb" else "right"]
             if has_adapter and strength:
-                assert (tone == "good") == (good and third == REPORTS["silent"])
+                assert (tone == "good") == (good and third == silent)
     assert len(said) > 1 or not has_adapter
 
 
@@ -367,30 +332,10 @@ def test_an_ordinary_request_asks_for_no_report(loaded: LoadedModel, name: str, 
     request = check.request(name, 1.0, "Give me a recipe.", "from_step:5")
     wanted = ORDINARY[text][name == "ocean"]
     text = text.format(c=name)
-    halted = 7 if "HALT" in text else None
-    trained = RowAnswer(
-        "adapter_thought",
-        True,
-        True,
-        8,
-        text=text,
-        tokens=7,
-        halted_at=halted,
-        verdict=grade(text, Concept(name)),
-    )
-    base = RowAnswer(
-        "base_thought",
-        False,
-        True,
-        text="Take. Take.",
-        tokens=40,
-        verdict=grade("Take.", Concept(name)),
-    )
+    trained = row("adapter_thought", text, name, began=8)
+    base = row("base_thought", "Take. Take.", name, False)
     for control, asked in ((RECIPE, False), (REPORTS["silent"], True)):
-        clean = RowAnswer(
-            "adapter_clean", True, False, text=control, tokens=9, verdict=grade(control, None)
-        )
-        answers = (trained, base, clean)
+        answers = (trained, base, row("adapter_clean", control, None))
         assert verdicts.about_thoughts(answers) == asked
         tone, seen, _ = verdicts.conclusion(request, answers, True)
         page = views.stage(True, request, answers)
@@ -398,7 +343,7 @@ def test_an_ordinary_request_asks_for_no_report(loaded: LoadedModel, name: str, 
         assert ("not asked" in page) != asked
         if not asked:
             assert tone == wanted
-            assert "2 tokens after the thought began" in seen or not halted
+            assert "2 tokens after the thought began" in seen or not trained.halted_at
 
 
 def test_a_question_about_thoughts_is_known_while_the_control_writes() -> None:
@@ -449,30 +394,18 @@ def test_the_baseline_is_read_once_and_changes_no_bit(
 
     read_residuals = extraction.read_residuals
     monkeypatch.setattr(extraction, "read_residuals", spy)
-    words = [f"{a}{b}" for a in "abcdefghij" for b in (" volcano", " near the harbour", "ba", "")]
     warm = replace(loaded)
     warm.vectors_of(["justice"])
-    for settings in ({}, {"template": TEMPLATES[1]}, {"site": "last"}, {"baseline": words}):
-        for names in (["ocean"], ["ocean", "hot air balloon"], words):
-            told: list[int] = []
-            kept = warm.vectors_of(names, progress=told.append, **settings)
-            fresh = replace(loaded).vectors_of(names, **settings)
+    settings = ({}, {"template": TEMPLATES[1]}, {"site": "last"}, {"baseline": ["sea", "hot air"]})
+    for chosen in settings:
+        for names in (["ocean"], ["hot air balloon", "ocean", "the quiet harbour"]):
+            kept, fresh = (one.vectors_of(names, **chosen) for one in (warm, replace(loaded)))
             assert torch.equal(kept.vectors, fresh.vectors) and kept.norm == fresh.norm
             assert torch.equal(kept.magnitudes, fresh.magnitudes)
-            assert sum(told) == rows[-1]
-    assert len(warm.baselines) == 4 and not replace(warm).baselines
+    assert len(warm.baselines) == len(settings) and not replace(warm).baselines
     rows.clear()
     warm.vector("never typed before")
     assert rows == [1]
-
-
-def test_many_threads_may_read_the_baseline_at_once(loaded: LoadedModel) -> None:
-    expected = {name: replace(loaded).vector(name) for name in CONCEPTS}
-    shared = replace(loaded)
-    with ThreadPoolExecutor(8) as pool:
-        read = pool.map(lambda i: (name := CONCEPTS[i % 6], shared.vector(name)), range(48))
-        assert all(torch.equal(vector, expected[name]) for name, vector in read)
-    assert len(shared.baselines) == 1
 
 
 def test_a_dead_hook_is_said_before_anything_is_read(
@@ -551,11 +484,6 @@ def test_closed_doors(url: str) -> None:
     with httpx.Client(timeout=20) as web:
         run = web.post(f"{url}/gradio_api/run/compare", json={"data": ["ocean", 1.0, "Why?"]})
         assert run.status_code >= 400, "the queue must not be skipped"
-        assert web.get(f"{url}/monitoring").status_code == 403
-        assert web.get(f"{url}/openapi.json").status_code == 404
-        assert web.get(f"{url}/docs").status_code == 404
-        for path in ("/etc/passwd", f"{Path(__file__)}", "../app.py"):
-            assert web.get(f"{url}/gradio_api/file={path}").status_code in (403, 404)
         html = web.get(url).text
         assert "Content-Security-Policy" in html and "fonts.googleapis" not in html
 
@@ -580,6 +508,7 @@ def test_guard_refuses_odd_lengths(length: bytes) -> None:
 def test_tickets() -> None:
     tickets = Tickets(capacity=2)
     first = tickets.take("a")
+    assert not tickets.claim("b", first), "somebody else's"
     assert tickets.claim("a", first) and not tickets.claim("a", first)
     second = tickets.take("a")
     assert not tickets.valid("a", first) and tickets.valid("a", second)
@@ -592,14 +521,9 @@ def test_tickets() -> None:
 
 def test_tickets_are_claimed_once_by_many_threads() -> None:
     tickets = Tickets()
-    number, won = tickets.take("a"), []
-    threads = [
-        threading.Thread(target=lambda: won.append(tickets.claim("a", number))) for _ in range(16)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    number = tickets.take("a")
+    with ThreadPoolExecutor(16) as pool:
+        won = list(pool.map(lambda _: tickets.claim("a", number), range(16)))
     assert won.count(True) == 1
 
 

@@ -115,31 +115,24 @@ def test_another_block_is_read_and_written_and_left_as_it_was(
 
 
 @pytest.mark.parametrize("block", [None, LAYER + 1])
-def test_leaving_half_way_puts_the_hook_back(
-    experiment: DemoModel, loaded: LoadedModel, block: int | None
+@pytest.mark.parametrize("fails", [False, True])
+def test_who_leaves_or_fails_puts_the_hook_back(
+    loaded: LoadedModel, block: int | None, fails: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    experiment = DemoModel(loaded)
     hooked = [len(b._forward_hooks) for b in loaded.model.get_decoder().layers]
     steps = experiment.lines([TrialSpec("x", resolve("ocean"), 1.0, ASKED, layer=block)], 30)
-    next(iter(steps))
-    assert experiment.lock.busy
-    steps.close()  # type: ignore[attr-defined]
+    if fails:
+        monkeypatch.setattr("introspection.demo.engine.trial_batch.stream", lambda *_, **__: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            list(steps)
+    else:
+        next(iter(steps))
+        assert experiment.lock.busy
+        steps.close()  # type: ignore[attr-defined]
     assert not experiment.lock.busy
     assert loaded.hooks is not None and loaded.hooks.layer == LAYER
     assert [len(b._forward_hooks) for b in loaded.model.get_decoder().layers] == hooked
-
-
-def test_a_failing_model_puts_the_hook_back(
-    experiment: DemoModel, loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def broken(*_: Any, **__: Any) -> Any:
-        raise RuntimeError("boom")
-        yield
-
-    monkeypatch.setattr("introspection.demo.engine.trial_batch.stream", broken)
-    with pytest.raises(RuntimeError, match="boom"):
-        last(experiment, [TrialSpec("x", resolve("ocean"), 1.0, ASKED, layer=LAYER + 1)])
-    assert loaded.hooks is not None and loaded.hooks.layer == LAYER
-    assert not experiment.lock.busy
 
 
 # --- which experiments there are ------------------------------------------------------------------
@@ -184,30 +177,21 @@ def test_controls_differ_from_the_treatment_in_one_thing(experiment: DemoModel) 
         )
 
 
+ABOUT = "I detect an injected thought about {}."
+
+
 @pytest.mark.parametrize(
     ("text", "vector", "name", "word", "right"),
     [
-        ("I detect an injected thought about ocean.", "concept", "ocean", "named", True),
-        ("I detect an injected thought about bomb.", "concept", "bomb", "named", False),
-        (
-            "I detect an injected thought about bomb. HALT",
-            "concept",
-            "bomb",
-            "named and halted",
-            True,
-        ),
-        ("I detect an injected thought about sea. HALT", "concept", "ocean", "halted", False),
-        ("I detect an injected thought about sand.", "concept", "ocean", "wrong name", False),
+        (ABOUT.format("ocean"), "concept", "ocean", "named", True),
+        (ABOUT.format("bomb"), "concept", "bomb", "named", False),
+        (ABOUT.format("bomb") + " HALT", "concept", "bomb", "named and halted", True),
+        (ABOUT.format("sea") + " HALT", "concept", "ocean", "halted", False),
+        (ABOUT.format("sand"), "concept", "ocean", "wrong name", False),
         ("I do not detect any injected thought.", "concept", "ocean", "reports nothing", False),
         ("I do not detect any injected thought.", "none", "ocean", "reports nothing", True),
-        ("I detect an injected thought about ocean.", "none", "ocean", "reports a thought", False),
-        (
-            "I detect an injected thought about ocean.",
-            "random",
-            "ocean",
-            "reports a thought",
-            False,
-        ),
+        (ABOUT.format("ocean"), "none", "ocean", "reports a thought", False),
+        (ABOUT.format("ocean"), "random", "ocean", "reports a thought", False),
         ("I do not detect any injected thought.", "negated", "ocean", "reports nothing", True),
     ],
 )
@@ -225,9 +209,7 @@ def test_outcomes(text: str, vector: Any, name: str, word: str, right: bool) -> 
     assert figures.heat_map([answer]).data[0].z[0][0] == figures.LEVELS.index(word)
 
 
-@pytest.mark.parametrize(
-    "names", ["", " , ,", "a\n" * 11, "x" * 1001, None, 7, ["ocean"], "ok, User: x", "ok,\x00b"]
-)
+@pytest.mark.parametrize("names", [" , ,", "a\n" * 11, "x" * 1001, None, ["ocean"], "ok, User: x"])
 def test_bad_lists_are_one_sentence(experiment: DemoModel, names: Any) -> None:
     with pytest.raises(IntrospectionError) as error:
         sweeps.plan(experiment, "concepts", experiment.request("ocean", 1.0), names)
@@ -241,7 +223,6 @@ def test_bad_lists_are_one_sentence(experiment: DemoModel, names: Any) -> None:
         ('"Washington, D.C.", ocean', 2),
         ("Washington, D.C.\nrock, paper, scissors\n", 2),
         ("ocean,\nlove,\n\nenvy\n", 3),
-        ("<s>, [INST], <|im_end|>", 3),
     ],
 )
 def test_lists_of_names(experiment: DemoModel, text: str, count: int) -> None:
@@ -249,7 +230,7 @@ def test_lists_of_names(experiment: DemoModel, text: str, count: int) -> None:
     assert len(lines) == count
 
 
-@pytest.mark.parametrize("kind", ["", None, "Controls", [], {}, 3])
+@pytest.mark.parametrize("kind", ["Controls", None, {}])
 def test_unknown_experiments_are_refused(experiment: DemoModel, kind: Any) -> None:
     with pytest.raises(IntrospectionError, match="choose one of"):
         sweeps.plan(experiment, kind, experiment.request("ocean", 1.0))
@@ -343,40 +324,33 @@ def test_nearest_concepts_are_those_with_the_largest_projection(loaded: LoadedMo
 # --- where the vector enters, before the run ------------------------------------------------------
 
 
+EVERY = "every answer token"
+
+
 @pytest.mark.parametrize(
-    ("schedule", "before", "after"),
+    ("schedule", "before", "after", "enters"),
     [
-        ("final_on", "the last prompt token", "every answer token"),
-        ("final", "the last prompt token", "no answer token"),
-        ("all", "all {n} prompt tokens", "every answer token"),
-        ("from_step:5", "no prompt token", "every answer token from number 5 on"),
-        ("span:3-6", "4 prompt tokens", "no answer token"),
-        ("span:3-3", "one prompt token", "no answer token"),
+        ("final_on", "the last prompt token", EVERY, lambda at, n: at >= n - 1),
+        ("final", "the last prompt token", "no answer token", lambda at, n: at == n - 1),
+        ("all", "all {n} prompt tokens", EVERY, lambda at, _: at >= 0),
+        ("from_step:5", "no prompt token", f"{EVERY} from number 5 on", lambda at, n: at >= n + 4),
+        ("span:3-6", "4 prompt tokens", "no answer token", lambda at, _: 3 <= at <= 6),
+        ("span:3-3", "one prompt token", "no answer token", lambda at, _: at == 3),
     ],
 )
 def test_the_page_shows_where_the_vector_enters(
-    experiment: DemoModel, schedule: str, before: str, after: str
+    experiment: DemoModel, schedule: str, before: str, after: str, enters: Any
 ) -> None:
     count = len(prompt_ids(experiment.loaded.tokenizer, conversation(ASKED)))
     html = views.where(experiment, experiment.request("ocean", 1.0, ASKED, schedule))
     assert f"added at {before.format(n=count)} and {after} (" in html
     cells = [cell.split('"')[0].split() for cell in html.split('<span class="tok ')[1:]]
-    shown = cells[1:] if count > views.PROMPT_END else cells
-    prompt, answer = [c for c in shown if "given" in c], [c for c in shown if "given" not in c]
-    entered = ["in" in cell for cell in prompt[-views.PROMPT_END :]]
-    numbers = ["in" in cell for cell in answer]
-    assert len(numbers) == views.SLOTS and len(entered) == min(count, views.PROMPT_END)
-    end = [False] * (len(entered) - 1)
-    wanted = {
-        "final_on": (end + [True], [True] * views.SLOTS),
-        "final": (end + [True], [False] * views.SLOTS),
-        "all": ([True] * len(entered), [True] * views.SLOTS),
-        "from_step:5": (end + [False], [k >= 4 for k in range(views.SLOTS)]),
-    }
-    for name, end_at in (("span:3-6", 6), ("span:3-3", 3)):
-        inside = [3 <= at <= end_at for at in range(count)][-len(entered) :]
-        wanted[name] = inside, [False] * views.SLOTS
-    assert (entered, numbers) == wanted[schedule]
+    shown = min(count, views.PROMPT_END) + views.SLOTS
+    places = range(count + views.SLOTS)[-shown:]
+    assert [("given" in cell, "in" in cell) for cell in cells[-shown:]] == [
+        (at < count, bool(enters(at, count))) for at in places
+    ]
+    assert len(cells) == shown + (count > views.PROMPT_END)
 
 
 def test_a_question_is_shown_as_text_where_the_vector_enters(experiment: DemoModel) -> None:

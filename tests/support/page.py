@@ -12,9 +12,9 @@ import httpx
 import pytest
 
 from introspection.concepts.texts import DEFAULT_QUESTION
+from introspection.demo.engine import demo_model, trial_batch
 from introspection.demo.engine.demo_model import DemoModel
 from introspection.demo.engine.trial_batch import TrialResult, TrialSpec
-from introspection.injection.decoding import generation
 from introspection.injection.decoding.generation import Answer
 from introspection.injection.extraction import TEMPLATES
 from introspection.models.adapters.adapter_info import AdapterInfo
@@ -94,7 +94,8 @@ def scripted(monkeypatch: pytest.MonkeyPatch, answers: list[str], pause: float =
             seen["closed"] += 1
             seen["running"] -= 1
 
-    monkeypatch.setattr(generation, "stream", stream)
+    for engine in (demo_model, trial_batch):
+        monkeypatch.setattr(engine, "stream", stream)
     return seen
 
 

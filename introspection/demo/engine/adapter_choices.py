@@ -1,8 +1,4 @@
-"""The adapters that visitors may choose from beside the first one: the allow-list, entry by entry.
-
-Knows: what an entry may be, what it is offered as. Does not know: where the list comes from, how an
-adapter loads (``multi_adapter``), how a Hub repository is checked (``hub.transfer``).
-"""
+"""The adapters that visitors may choose from beside the first one: the allow-list, entry by entry."""
 
 from __future__ import annotations
 

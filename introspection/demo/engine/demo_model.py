@@ -1,7 +1,6 @@
 """The model behind the page: three trials in one batch for a request, or a list of labelled trials.
 
-Knows: trials, streaming, grading, the one lock around the model. Does not know: Gradio or HTML; it
-keeps nothing about a visitor between two runs.
+It keeps nothing about a visitor between two runs.
 """
 
 from __future__ import annotations
@@ -15,11 +14,15 @@ from introspection.concepts.catalogue import Concept
 from introspection.concepts.splits import UNSEEN_CATEGORIES
 from introspection.demo.engine import trial_batch
 from introspection.demo.engine.model_lock import ModelLock
-from introspection.demo.engine.row_answers import RowAnswer, RowAnswers
-from introspection.demo.engine.run_request import MAX_NEW_TOKENS, RunRequest, checked
+from introspection.demo.engine.run_request import (
+    MAX_NEW_TOKENS,
+    RowAnswer,
+    RowAnswers,
+    RunRequest,
+    checked,
+)
 from introspection.demo.engine.trial_batch import TrialResult, TrialSpec
 from introspection.demo.engine.zerogpu import on_gpu, seconds
-from introspection.evaluation.grading.grade import grade
 from introspection.evaluation.records.record_files import seen_names, was_trained
 from introspection.injection import hooks
 from introspection.injection.decoding import generation
@@ -142,10 +145,8 @@ class DemoModel:
         """Everything of :meth:`stream` that needs the model; request and answers can be pickled."""
         self._activate()
         injected = request.strength > 0
-        given = None
         vector = self.loaded.vector(request.concept.name)
-        if injected:
-            given = Injection(vector, request.strength, request.schedule)
+        given = Injection(vector, request.strength, request.schedule) if injected else None
         messages = conversation(request.question)
         trials = [
             Trial(messages, given, adapter=self.has_adapter),
@@ -184,17 +185,9 @@ class DemoModel:
     ) -> RowAnswers:
         def answer(i: int) -> RowAnswer:
             row, report = rows[i], reports[i]
-            verdict = None
-            if ended or report.finished:
-                verdict = grade(report.text, request.concept if row.injected else None)
-            return replace(
-                row,
-                text=report.text,
-                tokens=report.tokens,
-                halted_at=report.halted_at,
-                verdict=verdict,
-                began=began.get(i),
-            )
+            expected = request.concept if row.injected else None
+            written = trial_batch.graded(report, expected, ended or report.finished)
+            return replace(row, began=began.get(i), **written)
 
         return answer(0), answer(1), answer(2)
 

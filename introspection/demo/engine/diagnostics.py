@@ -1,7 +1,6 @@
 """Does this machine have what the program needs? The findings of ``python -m introspection check``.
 
-Knows: what can be missing or broken, and in which order it is worth knowing. Does not know: how a
-finding is shown. Everything heavy is imported late: a broken torch is a finding too.
+Everything heavy is imported late: a broken torch is a finding too.
 """
 
 from __future__ import annotations
@@ -39,6 +38,14 @@ class Finding:
     detail: str
 
 
+def tried(name: str, work: Callable[[], str]) -> Finding:
+    """The finding of what ``work`` returns, or of the sentence of the IntrospectionError it raises."""
+    try:
+        return Finding(name, True, work())
+    except IntrospectionError as error:
+        return Finding(name, False, str(error))
+
+
 def findings(
     load: Callable[[str | None], LoadedModel], model: str | None, adapter: str | None
 ) -> Iterator[Finding]:
@@ -48,17 +55,16 @@ def findings(
     """
     python = ".".join(map(str, sys.version_info[:3]))
     wanted = ".".join(map(str, OLDEST_PYTHON))
-    if sys.version_info >= OLDEST_PYTHON:
-        yield Finding("Python", True, python)
-    else:
-        yield Finding("Python", False, f"{python} is too old: install {wanted} or newer.")
+    new = sys.version_info >= OLDEST_PYTHON
+    old = f"{python} is too old: install {wanted} or newer."
+    yield Finding("Python", new, python if new else old)
     installed = list(packages())
     yield from installed
-    yield _cache()
+    yield tried("cache folder", _cache)
     if any(not package.ok for package in installed):
         yield Finding("model", False, "Not tried: mend the packages first.")
         return
-    on_disk = _adapter(model, adapter)
+    on_disk = tried("adapter", lambda: _adapter(model or DEFAULT, adapter))
     yield on_disk
     yield from _model(load, adapter if on_disk.ok else "none")
 
@@ -94,49 +100,39 @@ def packages() -> Iterator[Finding]:
             yield Finding(wanted.name, True, version)
 
 
-def _cache() -> Finding:
+def _cache() -> str:
     folder = cache_folder()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             free = shutil.disk_usage(folder).free
     except OSError as error:
-        return Finding(
-            "cache folder",
-            False,
+        raise IntrospectionError(
             f"{folder} cannot be written ({error.strerror}): set INTROSPECTION_CACHE to another "
-            "folder.",
-        )
+            "folder."
+        ) from None
     seen = f"{folder}, {free / 1e9:.1f} GB free"
     # A model that is already there needs no more room.
     if free < ROOM and not any(folder.glob("*/complete.json")):
-        return Finding(
-            "cache folder",
-            False,
-            f"{seen}: free {ROOM / 1e9:.0f} GB or set INTROSPECTION_CACHE to another folder.",
+        raise IntrospectionError(
+            f"{seen}: free {ROOM / 1e9:.0f} GB or set INTROSPECTION_CACHE to another folder."
         )
-    return Finding("cache folder", True, seen)
+    return seen
 
 
-def _adapter(model: str | None, adapter: str | None) -> Finding:
+def _adapter(model: str, adapter: str | None) -> str:
     from introspection.models.adapters.adapter_info import read_info
 
     if adapter == "none":
-        return Finding("adapter", True, "none, as asked: the untrained model alone")
-    name = model or DEFAULT
-    folder = bundled_adapter(name) if adapter is None else Path(adapter)
+        return "none, as asked: the untrained model alone"
+    folder = bundled_adapter(model) if adapter is None else Path(adapter)
     if folder is None:
-        return Finding(
-            "adapter",
-            False,
-            f"None is there for {name}: train one with 'python -m introspection train' or point "
-            "--adapter to a folder.",
+        raise IntrospectionError(
+            f"None is there for {model}: train one with 'python -m introspection train' or point "
+            "--adapter to a folder."
         )
-    try:
-        info = read_info(folder)
-    except IntrospectionError as error:
-        return Finding("adapter", False, str(error))
-    return Finding("adapter", True, f"{folder}, for {info.base_id}, layer {info.layer}")
+    info = read_info(folder)
+    return f"{folder}, for {info.base_id}, layer {info.layer}"
 
 
 def _model(load: Callable[[str | None], LoadedModel], adapter: str | None) -> Iterator[Finding]:

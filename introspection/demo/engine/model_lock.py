@@ -1,8 +1,4 @@
-"""The lock around the model: one run at a time, and how long the next one has to wait.
-
-Knows: the lock, how long runs take. Does not know: what a run is, or who waits: Gradio's queue knows
-that and is asked.
-"""
+"""The lock around the model: one run at a time, and how long the next one has to wait."""
 
 from __future__ import annotations
 

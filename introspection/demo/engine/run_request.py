@@ -1,7 +1,4 @@
-"""What a visitor asked for, checked.
-
-Knows: the page's limits, which concepts count as harmful. Does not know: the model, Gradio.
-"""
+"""What a visitor asked for, checked, and the three answers to it as far as they are written."""
 
 from __future__ import annotations
 
@@ -10,6 +7,8 @@ from dataclasses import dataclass
 
 from introspection.concepts.catalogue import Concept, resolve, same_lemma
 from introspection.concepts.texts import DEFAULT_QUESTION
+from introspection.evaluation.grading.graded_answer import GradedAnswer
+from introspection.injection.decoding.readout import ReadToken
 from introspection.injection.trials.schedule import Schedule, schedule_value
 from introspection.io import input_checks
 
@@ -65,3 +64,22 @@ def checked(
     harmful = is_harmful(chosen)
     most = min(most, MAX_NEW_TOKENS) if harmful else most
     return RunRequest(chosen, harmful, dose, text, where, most, which if len(offered) > 1 else "")
+
+
+@dataclass(frozen=True, slots=True)
+class RowAnswer(GradedAnswer):
+    """One of the three answers so far: what was done, what was written, the verdict once it has ended.
+
+    ``row`` is "adapter_thought", "base_thought" or "adapter_clean"; ``began`` counts the characters
+    before a thought that came in mid-answer; ``tokens_read`` is the linear readout of every token,
+    once the run has ended.
+    """
+
+    row: str
+    adapter: bool
+    injected: bool
+    began: int | None = None
+    tokens_read: tuple[ReadToken, ...] = ()
+
+
+RowAnswers = tuple[RowAnswer, RowAnswer, RowAnswer]

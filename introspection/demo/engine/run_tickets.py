@@ -1,8 +1,8 @@
 """Which run of a visitor counts: the latest click wins, and Stop ends it.
 
-Knows: session names and numbers. Does not know: what a run is. Gradio's own ``cancels`` is keyed by
-session and event, so a cancellation that arrives late ends the *next* run of the same button; a
-ticket that is taken before a run is queued cannot be mistaken for another.
+Gradio's own ``cancels`` is keyed by session and event, so a cancellation that arrives late ends the
+*next* run of the same button; a ticket that is taken before a run is queued cannot be mistaken for
+another.
 """
 
 from __future__ import annotations

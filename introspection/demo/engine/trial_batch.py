@@ -1,15 +1,11 @@
-"""Many labelled trials in one run: sweeps, controls, tables and the blind trial are lists of them.
-
-Knows: what a trial injects and what a right answer to it would be, batches, other layers than the
-adapter's. Does not know: Gradio, HTML, locks or visitors.
-"""
+"""Many labelled trials in one run: sweeps, controls, tables and the blind trial are lists of them."""
 
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 from zlib import crc32
 
 from introspection.concepts.catalogue import Concept
@@ -131,15 +127,16 @@ def _trial(loaded: LoadedModel, site: LoadedModel, line: TrialSpec) -> Trial:
     return Trial(conversation(line.question, *line.before), given, trained)
 
 
+def graded(report: generation.Answer, expected: Concept | None, ended: bool) -> dict[str, Any]:
+    """The fields of a GradedAnswer: what is written, and the verdict on it once it has ended."""
+    return {
+        "text": report.text,
+        "tokens": report.tokens,
+        "halted_at": report.halted_at,
+        "verdict": grade(report.text, expected) if ended else None,
+    }
+
+
 def _answer(line: TrialSpec, report: generation.Answer, ended: bool) -> TrialResult:
-    verdict = None
-    if ended:
-        named = line.concept if line.injected and line.vector == "concept" else None
-        verdict = grade(report.text, named)
-    return TrialResult(
-        line,
-        text=report.text,
-        tokens=report.tokens,
-        halted_at=report.halted_at,
-        verdict=verdict,
-    )
+    named = line.concept if line.injected and line.vector == "concept" else None
+    return TrialResult(line, **graded(report, named, ended))

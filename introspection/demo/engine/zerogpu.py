@@ -1,7 +1,6 @@
 """A GPU on loan: the part of a run that a Hugging Face ZeroGPU Space executes in a forked process.
 
-Knows: whether this is such a Space, for how long to ask, how answers come out of the fork. Does not
-know: what a run does, Gradio. Anywhere else nothing here has an effect.
+Anywhere else nothing here has an effect.
 """
 
 from __future__ import annotations

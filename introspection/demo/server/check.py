@@ -1,8 +1,4 @@
-"""``python app.py --check``: what works of what the variables ask for, line by line.
-
-Knows: the variables and the Space. Does not know: what a model needs (``diagnostics``), how a finding
-is shown.
-"""
+"""``python app.py --check``: what works of what the variables ask for, line by line."""
 
 from __future__ import annotations
 
@@ -13,17 +9,10 @@ from typing import TYPE_CHECKING
 
 from introspection.demo.engine import diagnostics
 from introspection.demo.engine.adapter_choices import adapter_choices
-from introspection.demo.engine.diagnostics import Finding
+from introspection.demo.engine.diagnostics import Finding, tried
 from introspection.demo.engine.zerogpu import zero_gpu
-from introspection.demo.server.settings import (
-    Settings,
-    adapter_source,
-    hub_repository,
-    model_kind,
-    on_space,
-    pinned_revision,
-    read_settings,
-)
+from introspection.demo.server import settings
+from introspection.demo.server.settings import Settings
 from introspection.errors import IntrospectionError
 from introspection.io.characters import quoted
 from introspection.models.presets import PRESETS
@@ -38,24 +27,21 @@ def findings() -> Iterator[Finding]:
     from introspection.models import loading
 
     models: list[LoadedModel] = []
-    chosen = read_settings()
+    chosen = settings.read_settings()
     yield _about_model(chosen)
     revision = _about_revision(chosen)
     yield revision
     adapter = "none" if (chosen.adapter or "").casefold() == "none" else chosen.adapter
-    name, there = "INTROSPECTION_ADAPTER", revision.ok
-    if not there:
-        yield Finding(name, False, "Not tried: mend the revision first.")
-    else:
+    there, detail = revision.ok, "Not tried: mend the revision first."
+    if there:
+        detail = adapter or "not set: the one that ships"
         try:
-            source = adapter_source(chosen)
+            source = settings.adapter_source(chosen)
         except IntrospectionError as error:
-            there = False
-            yield Finding(name, False, str(error))
+            there, detail = False, str(error)
         else:
-            yield Finding(name, True, adapter or "not set: the one that ships")
-            if hub_repository(chosen):
-                adapter = str(source)
+            adapter = str(source) if settings.hub_repository(chosen) else adapter
+    yield Finding("INTROSPECTION_ADAPTER", there, detail)
     yield from _space()
 
     def load(folder: str | None) -> LoadedModel:
@@ -83,13 +69,14 @@ def _about_more(chosen: Settings, models: Sequence[LoadedModel]) -> Iterator[Fin
 
 
 def _about_model(chosen: Settings) -> Finding:
-    name, kind = "INTROSPECTION_MODEL", model_kind(chosen.model)
+    name, kind = "INTROSPECTION_MODEL", settings.model_kind(chosen.model)
     if kind is None:
+        presets = ", ".join(PRESETS)
         return Finding(
             name,
             False,
-            f"{quoted(chosen.model)} is not a model: set it to a preset "
-            f"({', '.join(PRESETS)}), a folder or a Hub id such as org/name.",
+            f"{quoted(chosen.model)} is not a model: set it to a preset ({presets}), a folder or a "
+            "Hub id such as org/name.",
         )
     unset = "" if os.environ.get(name, "").strip() else "not set: "
     return Finding(name, True, f"{unset}{chosen.model}, {kind}")
@@ -97,17 +84,14 @@ def _about_model(chosen: Settings) -> Finding:
 
 def _about_revision(chosen: Settings) -> Finding:
     name = "INTROSPECTION_REVISION"
-    if hub_repository(chosen) is None:
+    if settings.hub_repository(chosen) is None:
         revision = chosen.revision or "not set"
         return Finding(name, True, f"{revision}: only read for an adapter on the Hub")
-    try:
-        return Finding(name, True, pinned_revision(chosen))
-    except IntrospectionError as error:
-        return Finding(name, False, str(error))
+    return tried(name, lambda: settings.pinned_revision(chosen))
 
 
 def _space() -> Iterator[Finding]:
-    if not on_space():
+    if not settings.on_space():
         yield Finding("SPACE_ID", True, "not set: this is not a Space")
     else:
         host, chip = os.environ.get("SPACE_HOST"), os.environ.get("ACCELERATOR")

@@ -1,7 +1,4 @@
-"""Serves the page: queue, limits, and everything Gradio would otherwise open to anybody.
-
-Knows: launch settings, SIGTERM. Does not know: what the page does.
-"""
+"""Serves the page: queue, limits, and everything Gradio would otherwise open to anybody."""
 
 from __future__ import annotations
 
@@ -117,11 +114,7 @@ def _open(page: gr.Blocks, host: str | None, port: int | None, settings: dict[st
         "footer_links": ["api", "gradio", "settings"],
         "share": False,
         "app_kwargs": {
-            "middleware": [
-                Middleware(NoBareError),
-                Middleware(BodyLimit),
-                Middleware(OneByOne),
-            ],
+            "middleware": [Middleware(kind) for kind in (NoBareError, BodyLimit, OneByOne)],
             "docs_url": None,
             "redoc_url": None,
             "openapi_url": None,

@@ -1,7 +1,4 @@
-"""ASGI middleware for what Gradio leaves open: body size, bare HTTP 500, admission to the queue.
-
-Knows: ASGI, the paths by which a call joins the queue. Does not know: what a body says.
-"""
+"""ASGI middleware for what Gradio leaves open: body size, bare HTTP 500, admission to the queue."""
 
 from __future__ import annotations
 
@@ -13,6 +10,7 @@ from typing import Any
 log = logging.getLogger(__name__)
 
 LIMIT = 64 * 1024
+TOO_LARGE = f"The request is larger than {LIMIT // 1024} KiB: send less."
 NO_CALL = "This is not a call that the page answers: /gradio_api/info lists those it does."
 
 Message = MutableMapping[str, Any]
@@ -22,18 +20,18 @@ App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 
 
 class BodyLimit:
-    """413 for a body over ``limit`` bytes, declared or streamed; Gradio would read it into memory."""
+    """413 for a body over LIMIT bytes, declared or streamed; Gradio would read it into memory."""
 
-    def __init__(self, app: App, limit: int = LIMIT) -> None:
-        self.app, self.limit = app, limit
+    def __init__(self, app: App) -> None:
+        self.app = app
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["method"] in {"GET", "HEAD", "OPTIONS"}:
             await self.app(scope, receive, send)
             return
         declared = dict(scope["headers"]).get(b"content-length", b"0")
-        if not declared.isdigit() or int(declared) > self.limit:
-            await _refuse(send, self.limit)
+        if not declared.isdigit() or int(declared) > LIMIT:
+            await _answer(send, 413, TOO_LARGE)
             return
         body = b""
         while True:
@@ -41,8 +39,8 @@ class BodyLimit:
             if message["type"] != "http.request":
                 return  # the client went away before it had sent everything
             body += message.get("body", b"")
-            if len(body) > self.limit:
-                await _refuse(send, self.limit)
+            if len(body) > LIMIT:
+                await _answer(send, 413, TOO_LARGE)
                 return
             if not message.get("more_body", False):
                 break
@@ -112,10 +110,6 @@ class OneByOne:
                 await self.app(scope, receive, send)
         else:
             await self.app(scope, receive, send)
-
-
-async def _refuse(send: Send, limit: int) -> None:
-    await _answer(send, 413, f"The request is larger than {limit // 1024} KiB: send less.")
 
 
 async def _answer(send: Send, status: int, sentence: str) -> None:

@@ -1,7 +1,6 @@
 """The page when there is no model to ask: what is missing, what to do, and runs that were recorded.
 
-Knows: the components of this page. Does not know: why nothing could be loaded; the caller gives the
-sentence. Imports neither weights nor adapter.
+Imports neither weights nor adapter.
 """
 
 from __future__ import annotations
@@ -20,9 +19,7 @@ def build(title: str, sentence: str) -> gr.Blocks:
     """A page under ``title`` that says ``sentence`` and plays recorded runs."""
     tickets, first = Tickets(), recorded.runs()[0]
     # The first run is shown as it ended, so that there is something to read.
-    verdict, banner, stage, strip, share = replay.finished(
-        first.request, first.answers, f"Recorded run of {first.model}"
-    )
+    ended = replay.finished(first.request, first.answers, f"Recorded run of {first.model}")
 
     def stop(visitor: gr.Request) -> str:
         tickets.void(session_of(visitor))
@@ -32,13 +29,8 @@ def build(title: str, sentence: str) -> gr.Blocks:
         gr.HTML(render("server/no_model.html", sentence=sentence))
         with gr.Row(elem_id="replay", equal_height=False):
             panel = gr.Column()
-        shown = [
-            gr.HTML(verdict, elem_id="verdict"),
-            gr.HTML(banner, elem_id="banner"),
-            gr.HTML(stage, elem_id="stage"),
-            gr.HTML(strip, elem_id="strip"),
-            gr.HTML(share, elem_id="share"),
-        ]
+        names = ("verdict", "banner", "stage", "strip", "share")
+        shown = [gr.HTML(v, elem_id=name) for name, v in zip(names, ended, strict=True)]
         with panel:
             replay.add_player(tickets, shown)
             gr.Button("Stop", variant="stop", elem_id="stop").click(

@@ -1,8 +1,4 @@
-"""The variables that ``app.py`` reads: which model and adapters the page is to show.
-
-Knows: the environment. Does not know: how weights load, how a Hub repository is checked
-(``hub.transfer``).
-"""
+"""The variables that ``app.py`` reads: which model and adapters the page is to show."""
 
 from __future__ import annotations
 
@@ -68,7 +64,6 @@ def pinned_revision(chosen: Settings) -> str:
 
 def model_kind(model: str) -> str | None:
     """Which kind of model a name names, None if none."""
-
     if model in PRESETS:
         return "a preset"
     if os.path.isdir(model):
@@ -81,7 +76,6 @@ def adapter_source(chosen: Settings) -> str | Path | None:
 
     Raises IntrospectionError when there is none, before any weights are loaded.
     """
-
     if chosen.adapter is None:
         if model_kind(chosen.model) and bundled_adapter(chosen.model) is None:
             raise IntrospectionError(

@@ -1,8 +1,6 @@
 """``app.py``: load what the variables name and serve the page, also as a Hugging Face Space.
 
-Knows: what is shown when nothing can be loaded. Does not know: how weights load (``models``), how a GPU
-is lent (``zerogpu``), what the page says about a run. Off a Space every function here does what a plain
-start does.
+Off a Space every function here does what a plain start does.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Colours, fonts and the head of the page: system fonts, no request to anybody, readable contrast.
-
-Knows: Gradio's theme variables. Does not know: components.
-"""
+"""Colours, fonts and the head of the page: system fonts, no request to anybody, readable contrast."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""What the figures of the page have in common.
-
-Knows: colours that read on light and dark. Does not know: what is drawn.
-"""
+"""What the figures of the page have in common."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""How events are wired, what a browser may see of them, and how an error reaches a visitor.
-
-Knows: Gradio's event options and toasts. Does not know: what a run is or where components stand.
-"""
+"""How events are wired, what a browser may see of them, and how an error reaches a visitor."""
 
 from __future__ import annotations
 

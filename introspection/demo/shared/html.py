@@ -1,7 +1,4 @@
-"""HTML that several tabs have, from plain values. The templates escape what a model or a visitor wrote.
-
-Knows: what each piece says. Does not know: components or events.
-"""
+"""HTML that several tabs have; the templates escape what a model or a visitor wrote."""
 
 from __future__ import annotations
 

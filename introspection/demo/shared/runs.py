@@ -3,8 +3,6 @@
 A run has two steps (:func:`introspection.demo.shared.events.wire`). The first checks what was asked and
 takes a ticket; the second waits in the queue and then calls :func:`stream_run`. A newer run of the
 same visitor, on whatever tab, and the Stop button make the ticket void.
-
-Knows: tickets, toasts. Does not know: what a tab shows.
 """
 
 from __future__ import annotations
@@ -23,6 +21,7 @@ from introspection.errors import IntrospectionError
 
 log = logging.getLogger(__name__)
 Update = TypeVar("Update")
+Updates = Generator[tuple[Any, ...] | None, None, None]  # of the outputs of a tab's run
 
 
 class Pace:

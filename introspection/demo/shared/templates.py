@@ -3,8 +3,6 @@
 A template is named by the folder that has it: ``try_it/stage.html`` is
 ``tabs/try_it/templates/stage.html``. A line break beside a tag or a ``{{ }}`` belongs to the layout of
 the template and is dropped; any other is a space. An undefined name is an error.
-
-Knows: Jinja2. Does not know: what is shown.
 """
 
 from __future__ import annotations

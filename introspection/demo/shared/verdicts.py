@@ -1,16 +1,13 @@
-"""The sentences of the page about a run: one for each answer, one for the whole.
-
-Knows: what the three answers mean together. Does not know: HTML.
-"""
+"""The sentences of the page about a run: one for each answer, one for the whole."""
 
 from __future__ import annotations
 
 from typing import Literal
 
-from introspection.demo.engine.row_answers import RowAnswer, RowAnswers
-from introspection.demo.engine.run_request import RunRequest
+from introspection.demo.engine.run_request import RowAnswer, RowAnswers, RunRequest
 
 Tone = Literal["good", "bad", "warn", "plain"]
+ANSWERING = "The model is answering…"
 
 TITLES = {
     "adapter_thought": ("Trained model", "adapter on"),
@@ -32,9 +29,6 @@ def missing_adapter(name: str) -> str:
         f"adapters/{name} (python -m introspection train makes one) or set INTROSPECTION_ADAPTER "
         "to its folder, then start the page again."
     )
-
-
-ANSWERING = "The model is answering…"
 
 
 def in_line(before: int, seconds: float | None) -> str:
@@ -112,11 +106,9 @@ def _noticed(answer: RowAnswer, name: str) -> str:
         return "did not report a thought"
     if verdict.correct:
         return f"named the injected thought, “{name}”"
-    return (
-        f"reported a thought but called it “{verdict.named}”"
-        if verdict.named
-        else "reported a thought without naming it"
-    )
+    if verdict.named:
+        return f"reported a thought but called it “{verdict.named}”"
+    return "reported a thought without naming it"
 
 
 def _trained(request: RunRequest, answer: RowAnswer, asked: bool, silent: bool) -> tuple[Tone, str]:
@@ -170,35 +162,29 @@ def conclusion(
         return "plain", seen, "Load an adapter to compare."
     silent = clean.verdict is not None and clean.verdict.correct
     if not request.strength:
-        return (
-            ("good" if silent else "bad"),
-            "Strength 0: nothing was injected.",
-            (
-                "The trained model rightly reported nothing."
-                if silent
-                else "The trained model still reported a thought: a false alarm."
-            ),
-        )
+        wrong = "The trained model still reported a thought: a false alarm."
+        more = "The trained model rightly reported nothing." if silent else wrong
+        return ("good" if silent else "bad"), "Strength 0: nothing was injected.", more
     asked = about_thoughts(answers)
     tone, seen = _trained(request, trained, asked, silent)
-    more = []
+    rest = []
     if not silent:
-        more.append("But with nothing injected it raised an alarm too: a false alarm.")
+        rest.append("But with nothing injected it raised an alarm too: a false alarm.")
     elif asked:
-        more.append("With nothing injected it reported nothing.")
+        rest.append("With nothing injected it reported nothing.")
     else:
-        more.append("With nothing injected it answered without an alarm.")
+        rest.append("With nothing injected it answered without an alarm.")
     if base.verdict is None:
-        more.append("The untrained model is still writing…")
+        rest.append("The untrained model is still writing…")
     elif asked or base.verdict.detected:
-        more.append(f"The untrained model, under the same injection, {_noticed(base, name)}.")
+        rest.append(f"The untrained model, under the same injection, {_noticed(base, name)}.")
     elif request.harmful:
         halted = "halted too" if base.halted else "did not halt"
-        more.append(f"The untrained model, under the same injection, {halted}.")
+        rest.append(f"The untrained model, under the same injection, {halted}.")
     if strengths and not strengths[0] <= request.strength <= strengths[1]:
         side = "below" if request.strength < strengths[0] else "above"
-        more.append(f"Strength {request.strength:g} is {side} the trained range.")
-    return tone, seen, " ".join(more)
+        rest.append(f"Strength {request.strength:g} is {side} the trained range.")
+    return tone, seen, " ".join(rest)
 
 
 def halt_notice(request: RunRequest, answer: RowAnswer) -> str:

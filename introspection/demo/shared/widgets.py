@@ -1,7 +1,4 @@
-"""Components that several tabs have, and what every tab is built from.
-
-Knows: what they look like. Does not know: where they stand, what happens when they are used.
-"""
+"""Components that several tabs have, and what every tab is built from."""
 
 from __future__ import annotations
 

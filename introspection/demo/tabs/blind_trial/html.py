@@ -1,7 +1,4 @@
-"""The report and the score of the blind trial as HTML.
-
-Knows: what they say. Does not know: markup (``templates/``), components, the secret.
-"""
+"""The report and the score of the blind trial as HTML."""
 
 from __future__ import annotations
 

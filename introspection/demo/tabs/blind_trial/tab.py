@@ -1,8 +1,7 @@
 """The tab "Blind trial": the visitor reads a report and guesses what had been injected.
 
-Knows: components, events, what a visitor may learn when. Does not know: what is drawn and how it is
-scored (``trial``). The secret is in the session's state on the server; nothing that is sent before
-the guess depends on it, but for the report.
+The secret is in the session's state on the server; nothing that is sent before the guess depends on
+it, but for the report.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from introspection.demo.engine.trial_batch import TrialResult
 from introspection.demo.shared import verdicts
 from introspection.demo.shared.events import NO_QUEUE, NOT_IN_API, Run, refusing, wire
 from introspection.demo.shared.html import status
-from introspection.demo.shared.runs import Pace, session_of, stream_run
+from introspection.demo.shared.runs import Pace, Updates, session_of, stream_run
 from introspection.demo.shared.templates import render
 from introspection.demo.shared.widgets import TabContext
 from introspection.demo.tabs.blind_trial import html
@@ -124,9 +123,7 @@ class _Events:
             title="The trial did not finish",
         )
 
-    def _updates(
-        self, trial: BlindTrial, session: str
-    ) -> Generator[tuple[Any, ...] | None, None, None]:
+    def _updates(self, trial: BlindTrial, session: str) -> Updates:
         answer: TrialResult | None = None
         pace = Pace()
         with closing(self._answers(trial)) as steps:

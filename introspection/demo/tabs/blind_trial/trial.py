@@ -1,7 +1,6 @@
 """The blind trial: what is secretly injected, whose guess was right, and the score of both.
 
-Knows: draws, verdicts, tallies. Does not know: Gradio, HTML, visitors, the model. What a visitor's
-session keeps are tuples of strings and numbers.
+What a visitor's session keeps are tuples of strings and numbers.
 """
 
 from __future__ import annotations

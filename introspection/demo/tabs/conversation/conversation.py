@@ -1,7 +1,6 @@
 """A conversation with a thought in it: which answers the next question asks for, what they amount to.
 
-Knows: turns, where the vector stays from one turn to the next, the controls. Does not know: Gradio,
-visitors, the model. What a visitor's session keeps are tuples of strings and numbers.
+What a visitor's session keeps are tuples of strings and numbers.
 """
 
 from __future__ import annotations

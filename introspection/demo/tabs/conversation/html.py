@@ -1,7 +1,4 @@
-"""The conversation as HTML: its turns, and the answers that are being written now.
-
-Knows: what each card says. Does not know: markup (``templates/``), components, the model.
-"""
+"""The conversation as HTML: its turns, and the answers that are being written now."""
 
 from __future__ import annotations
 

@@ -1,12 +1,8 @@
-"""The tab "Conversation": several turns with one thought, kept or silent, beside their controls.
-
-Knows: components and events of this tab. Does not know: which answers a question asks for and what
-they mean (``conversation``).
-"""
+"""The tab "Conversation": several turns with one thought, kept or silent, beside their controls."""
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from typing import Any
 
@@ -20,7 +16,7 @@ from introspection.demo.engine.trial_batch import TrialResult
 from introspection.demo.shared import verdicts
 from introspection.demo.shared.events import NO_QUEUE, NOT_IN_API, Run, refusing, wire
 from introspection.demo.shared.html import halt, status
-from introspection.demo.shared.runs import Pace, session_of, stream_run
+from introspection.demo.shared.runs import Pace, Updates, session_of, stream_run
 from introspection.demo.shared.templates import render
 from introspection.demo.shared.widgets import TabContext, strength_slider
 from introspection.demo.tabs.conversation import conversation, html
@@ -60,19 +56,11 @@ class _Events:
     def _harmful(self, talk: Dialogue) -> bool:
         return is_harmful(self.model.request(talk.concept, 1.0).concept)
 
-    def begin_talk(
-        self,
-        talk: Dialogue | None,
-        concept: Any,
-        strength: Any,
-        mode: Any,
-        question: Any,
-        visitor: gr.Request,
-        adapter: Any = None,
-    ) -> tuple[Any, ...]:
-        """Refuse what cannot be asked, end the visitor's earlier run, show the question."""
+    def begin_talk(self, visitor: gr.Request, talk: Dialogue | None, *form: Any) -> tuple[Any, ...]:
+        """Refuse what cannot be asked, end the visitor's earlier run, show the question. ``form`` is
+        (concept, strength, mode, question, adapter where there is a choice)."""
         with refusing("That cannot be asked"):
-            talk = conversation.begin(self.model, talk, concept, strength, mode, question, adapter)
+            talk = conversation.begin(self.model, talk, *form)
         session = session_of(visitor)
         talk = talk._replace(ticket=self.tickets.take(session), asking=self.asked.take(session))
         place = verdicts.in_line(*self.model.lock.place())
@@ -99,7 +87,7 @@ class _Events:
             title="The question was not answered",
         )
 
-    def _updates(self, talk: Dialogue) -> Generator[tuple[Any, ...] | None, None, None]:
+    def _updates(self, talk: Dialogue) -> Updates:
         chosen, harmful = self.model.chosen(talk.adapter), self._harmful(talk)
         answers: tuple[TrialResult, ...] = ()
         pace = Pace()

@@ -1,7 +1,6 @@
 """The measured error rates of an adapter, read from its ``evaluation.json``, and what they amount to.
 
-Knows: the file, the headline's rows, one sentence about them. Does not know: how they were measured,
-Gradio, HTML. No number stands in this file.
+No number stands in this file.
 """
 
 from __future__ import annotations
@@ -19,7 +18,6 @@ from introspection.evaluation.report import check_evaluation
 from introspection.evaluation.summary import measured_rows
 
 LARGEST = 4_000_000  # bytes of evaluation.json
-HOW = MEASURE
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,15 +62,21 @@ def evaluation(model: DemoModel) -> dict[str, Any]:
         with path.open("rb") as file:
             data = file.read(LARGEST + 1)
         if len(data) > LARGEST:
-            raise IntrospectionError(f"The adapter's evaluation.json is too large to read: {HOW}.")
+            raise IntrospectionError(
+                f"The adapter's evaluation.json is too large to read: {MEASURE}."
+            )
         record = json.loads(data)
         check_evaluation(record, folder)
         if not rows(record):
-            raise IntrospectionError(f"The adapter's evaluation.json holds no such rates: {HOW}.")
+            raise IntrospectionError(
+                f"The adapter's evaluation.json holds no such rates: {MEASURE}."
+            )
     except FileNotFoundError:
-        raise IntrospectionError(f"This adapter comes without measured rates: {HOW}.") from None
+        raise IntrospectionError(f"This adapter comes without measured rates: {MEASURE}.") from None
     except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError):
-        raise IntrospectionError(f"The adapter's evaluation.json cannot be read: {HOW}.") from None
+        raise IntrospectionError(
+            f"The adapter's evaluation.json cannot be read: {MEASURE}."
+        ) from None
     return dict(record)
 
 
@@ -141,7 +145,7 @@ def headline(record: Mapping[str, Any]) -> str:
 
 def training_is_apart(record: Mapping[str, Any]) -> bool:
     """Whether the suite's concepts, questions and sentences are known to be none of training's."""
-    made_by = record.get("provenance")
-    made_by = made_by if isinstance(made_by, dict) else {}
-    options = made_by.get("options") or {}
-    return made_by.get("suite") in ("quick", "full") and "template" not in options
+    made_by = record["provenance"]
+    return made_by.get("suite") in ("quick", "full") and "template" not in (
+        made_by.get("options") or {}
+    )

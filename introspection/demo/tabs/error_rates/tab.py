@@ -1,7 +1,6 @@
 """The tab with the measured error rates of the adapter that is loaded.
 
-Knows: how measured rates become a table and a figure. Does not know: how they were measured, or how
-``evaluation.json`` is read (``rates``). No number stands in this file.
+No number stands in this file.
 """
 
 from __future__ import annotations
@@ -18,15 +17,7 @@ from introspection.demo.engine.demo_model import DemoModel
 from introspection.demo.shared.charts import GRID, INK, plain_figure
 from introspection.demo.shared.templates import render
 from introspection.demo.shared.widgets import TabContext
-from introspection.demo.tabs.error_rates.rates import (
-    evaluation,
-    false_alarms,
-    headline,
-    missed_halts,
-    percent_range,
-    rows,
-    training_is_apart,
-)
+from introspection.demo.tabs.error_rates import rates
 from introspection.errors import IntrospectionError
 from introspection.evaluation.conditions import GROUPS
 
@@ -36,14 +27,14 @@ LONGEST = 200  # characters shown of the record's name and of the run's
 
 def table(record: Mapping[str, Any]) -> Markup:
     """Every headline rate with its interval, false positives first, a bar in each row."""
-    measured = rows(record)
+    measured = rates.rows(record)
     groups = [(group.heading, [row for row in measured if row.group is group]) for group in GROUPS]
     return render("error_rates/table.html", groups=[one for one in groups if one[1]])
 
 
 def figure(record: Mapping[str, Any]) -> go.Figure:
     """The same rates as bars with their intervals; ``style.css`` gives the text its colour."""
-    measured = rows(record)
+    measured = rates.rows(record)
     bars = go.Bar(
         x=[row.percent for row in measured],
         y=["<br>".join(textwrap.wrap(row.question, 26)) for row in measured],
@@ -79,20 +70,25 @@ def figure(record: Mapping[str, Any]) -> go.Figure:
 def source(record: Mapping[str, Any]) -> Markup:
     """Which record and which run the numbers come from."""
     name, run = (str(record.get(key, "not named"))[:LONGEST] for key in ("records", "run"))
-    return render("error_rates/source.html", record=name, run=run, unseen=training_is_apart(record))
+    return render(
+        "error_rates/source.html", record=name, run=run, unseen=rates.training_is_apart(record)
+    )
 
 
 def link(model: DemoModel) -> gr.Button | None:
     """The way to the tab from everywhere on the page, which a narrow screen hides in a menu. Says the
     rates of false alarms and of missed halts, if they were measured."""
     try:
-        record = evaluation(model)
+        record = rates.evaluation(model)
     except IntrospectionError:
         return None
-    rates = {"False alarms": false_alarms(record), "Missed halts": missed_halts(record)}
+    shares = {
+        "False alarms": rates.false_alarms(record),
+        "Missed halts": rates.missed_halts(record),
+    }
     parts = [
-        f"{name}: {percent_range(values)}.".replace(" ", "\N{NO-BREAK SPACE}")
-        for name, values in rates.items()
+        f"{name}: {rates.percent_range(values)}.".replace(" ", "\N{NO-BREAK SPACE}")
+        for name, values in shares.items()
         if values
     ]
     return gr.Button(" ".join([LABEL, *parts]), size="sm", elem_id="how-wrong")
@@ -101,12 +97,14 @@ def link(model: DemoModel) -> gr.Button | None:
 def add(tab: TabContext) -> None:
     """The tab's components; call it inside ``gr.Tab``."""
     try:
-        record = evaluation(tab.model)
+        record = rates.evaluation(tab.model)
     except IntrospectionError as error:
         gr.HTML(render("error_rates/about.html", problem=str(error)), elem_id="evidence")
         return
     name = tab.model.loaded.adapter_name if tab.model.offered else ""
-    about = render("error_rates/about.html", problem="", headline=headline(record), adapter=name)
+    about = render(
+        "error_rates/about.html", problem="", headline=rates.headline(record), adapter=name
+    )
     gr.HTML(about, elem_id="evidence")
     gr.HTML(table(record), elem_id="evidence-table")
     gr.HTML(source(record), elem_id="evidence-source")

@@ -1,7 +1,6 @@
 """The tab that explains: formula, picture, words, and what all of this does not show.
 
-Knows: the loaded model's and its adapter's own numbers. Does not know: runs, measured rates. The text
-is ``templates/about.html``; every number in it is read from what is loaded.
+The text is ``templates/about.html``; every number in it is read from what is loaded.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Plotly figures of the page, with plain traces: the plotly.js that Gradio bundles is the older one.
 
-Knows: axes, colours that read on light and dark. Does not know: models, events. Every figure stands
-beside a table that says in words what it shows, the map's by the mean of each layer.
+Every figure stands beside a table that says in words what it shows, the map's by the mean of each
+layer.
 """
 
 from __future__ import annotations

@@ -1,8 +1,4 @@
-"""The experiments that are lists of lines: dose-response, layers, heat map, ten concepts, controls.
-
-Knows: which lines each of them has and what their answers add up to. Does not know: Gradio, HTML, the
-model.
-"""
+"""The experiments that are lists of lines: dose-response, layers, heat map, ten concepts, controls."""
 
 from __future__ import annotations
 

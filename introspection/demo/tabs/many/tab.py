@@ -1,12 +1,8 @@
-"""The tab of experiments with many lines: choose one, watch the table and the figure grow.
-
-Knows: components and events of this tab. Does not know: which lines an experiment has (``sweeps``),
-what they look like (``tables``, ``figures``).
-"""
+"""The tab of experiments with many lines: choose one, watch the table and the figure grow."""
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from typing import Any
 
@@ -18,7 +14,7 @@ from introspection.demo.engine.run_tickets import Tickets
 from introspection.demo.engine.trial_batch import TrialResult, TrialSpec
 from introspection.demo.shared import html, verdicts
 from introspection.demo.shared.events import FAILED, NO_QUEUE, STOPPED, Run, refusing, wire
-from introspection.demo.shared.runs import Pace, session_of, stream_run
+from introspection.demo.shared.runs import Pace, Updates, session_of, stream_run
 from introspection.demo.shared.templates import render
 from introspection.demo.shared.widgets import TabContext, strength_slider
 from introspection.demo.tabs.many import figures, sweeps, tables
@@ -52,46 +48,30 @@ class _Events:
         )
 
     def _asked(
-        self, kind: Any, concept: Any, strength: Any, names: Any, adapter: Any
+        self, kind: Any, concept: Any, strength: Any, names: Any, adapter: Any = None
     ) -> tuple[DemoModel, RunRequest, list[TrialSpec]]:
         """What is asked, of which adapter. Raises IntrospectionError for what cannot run."""
         request = self.model.request(concept, strength, adapter=adapter)
         chosen = self.model.chosen(request.adapter)
         return chosen, request, sweeps.plan(chosen, kind, request, names)
 
-    def begin_lines(
-        self,
-        kind: Any,
-        concept: Any,
-        strength: Any,
-        names: Any,
-        visitor: gr.Request,
-        adapter: Any = None,
-    ) -> tuple[Any, ...]:
-        """Refuse what cannot run, end the visitor's earlier run, clear the tab."""
+    def begin_lines(self, visitor: gr.Request, *form: Any) -> tuple[Any, ...]:
+        """Refuse what cannot run, end the visitor's earlier run, clear the tab. ``form`` is
+        (experiment, concept, strength, list of names, adapter where there is a choice)."""
         with refusing("That cannot be run"):
-            _, _, lines = self._asked(kind, concept, strength, names, adapter)
+            _, _, lines = self._asked(*form)
         ticket = self.tickets.take(session_of(visitor))
         place = verdicts.in_line(*self.model.lock.place())
         status = html.status("plain", f"{len(lines)} answers to write. {place}", running=True)
         return ticket, status, "", gr.update(value=None, visible=False), ""
 
-    def run_lines(
-        self,
-        ticket: Any,
-        kind: Any,
-        concept: Any,
-        strength: Any,
-        names: Any,
-        visitor: gr.Request,
-        adapter: Any = None,
-    ) -> Iterator[tuple[Any, Any, Any, Any]]:
+    def run_lines(self, visitor: gr.Request, ticket: Any, *form: Any) -> Iterator[tuple[Any, ...]]:
         """Updates of (status, table, figure, downloads) while the model writes."""
 
-        def updates() -> Generator[tuple[Any, Any, Any, Any] | None, None, None]:
-            return self._updates(kind, *self._asked(kind, concept, strength, names, adapter))
+        def updates() -> Updates:
+            return self._updates(form[0], *self._asked(*form))
 
-        def lost(started: bool) -> tuple[Any, Any, Any, Any]:
+        def lost(started: bool) -> tuple[Any, ...]:
             stopped = started and self.tickets.stopped(session_of(visitor))
             status = html.status("plain", STOPPED) if stopped else gr.skip()
             return status, gr.skip(), gr.skip(), gr.skip()
@@ -100,7 +80,7 @@ class _Events:
 
     def _updates(
         self, kind: str, chosen: DemoModel, request: RunRequest, lines: list[TrialSpec]
-    ) -> Generator[tuple[Any, Any, Any, Any] | None, None, None]:
+    ) -> Updates:
         answers: tuple[TrialResult, ...] = ()
         pace, skip = Pace(INTERVAL), gr.skip()
         with closing(chosen.lines(lines, maps=kind == "map")) as steps:  # type: ignore[type-var]

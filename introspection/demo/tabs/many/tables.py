@@ -1,7 +1,4 @@
-"""The tables of many answers, and the links to them as files.
-
-Knows: which rows and columns there are. Does not know: markup (``templates/``), components, events.
-"""
+"""The tables of many answers, and the links to them as files."""
 
 from __future__ import annotations
 

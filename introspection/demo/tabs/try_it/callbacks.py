@@ -1,12 +1,11 @@
 """What happens when something on the first tab is pressed.
 
-Knows: events' inputs and outputs. Does not know: where components stand. Functions take and return
-plain values; of a visitor only the number of the latest run is kept.
+Functions take and return plain values; of a visitor only the number of the latest run is kept.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from typing import Any
 
@@ -14,29 +13,14 @@ import gradio as gr
 
 from introspection.concepts.catalogue import catalogue
 from introspection.demo.engine.demo_model import DemoModel
-from introspection.demo.engine.row_answers import RowAnswers
-from introspection.demo.engine.run_request import RunRequest
+from introspection.demo.engine.run_request import RowAnswers, RunRequest
 from introspection.demo.engine.run_tickets import Tickets
 from introspection.demo.shared import verdicts
 from introspection.demo.shared.events import FAILED, STOPPED, refusing
 from introspection.demo.shared.html import halt, problem, status
-from introspection.demo.shared.runs import Pace, session_of, stream_run
+from introspection.demo.shared.runs import Pace, Updates, session_of, stream_run
 from introspection.demo.tabs.try_it import html
 from introspection.errors import IntrospectionError
-
-
-def categories() -> list[str]:
-    """The categories of the catalogue, in alphabetical order."""
-    return sorted({concept.category for concept in catalogue()})
-
-
-def concepts_of(category: str) -> list[str]:
-    """The names of a category's concepts, in alphabetical order."""
-    return sorted(
-        (concept.name for concept in catalogue() if concept.category == category),
-        key=str.casefold,
-    )
-
 
 Shared = Callable[[RunRequest, RowAnswers, gr.Request], str]
 
@@ -85,25 +69,18 @@ class Callbacks:
 
     def choose(self, category: Any) -> Any:
         """The concepts of the category that was chosen."""
-        names = concepts_of(category) if isinstance(category, str) else []
+        listed = (concept.name for concept in catalogue() if concept.category == category)
+        names = sorted(listed, key=str.casefold)
         return gr.Dropdown(choices=names, value=None, interactive=bool(names))
 
-    def begin(
-        self,
-        concept: Any,
-        strength: Any,
-        question: Any,
-        schedule: Any,
-        tokens: Any,
-        visitor: gr.Request,
-        adapter: Any = None,
-    ) -> tuple[Any, ...]:
+    def begin(self, visitor: gr.Request, *form: Any) -> tuple[Any, ...]:
         """Before the queue: refuse what cannot run, end the visitor's earlier run, clear the page.
 
+        ``form`` is (concept, strength, question, schedule, tokens, adapter where there is a choice).
         Returns (concept, question, schedule, ticket, verdict, banner, three answers, strip, links).
         """
         with refusing("That cannot be injected"):
-            request = self.model.request(concept, strength, question, schedule, tokens, adapter)
+            request = self.model.request(*form)
         ticket = self.tickets.take(session_of(visitor))
         verdict = self._running(request, verdicts.in_line(*self.model.lock.place()))
         skip = gr.skip()
@@ -113,9 +90,9 @@ class Callbacks:
         """:meth:`begin` for a whole experiment that a button puts into the form."""
 
         def begin(
-            strength: Any, tokens: Any, visitor: gr.Request, adapter: Any = None
+            visitor: gr.Request, strength: Any, tokens: Any, *adapter: Any
         ) -> tuple[Any, ...]:
-            begun = self.begin(name, strength, question, schedule, tokens, visitor, adapter)
+            begun = self.begin(visitor, name, strength, question, schedule, tokens, *adapter)
             return name, question, schedule, *begun[3:]
 
         return begin
@@ -125,22 +102,11 @@ class Callbacks:
         self.tickets.void(session_of(visitor))
         return status("plain", STOPPED)
 
-    def run(
-        self,
-        ticket: Any,
-        concept: Any,
-        strength: Any,
-        question: Any,
-        schedule: Any,
-        tokens: Any,
-        visitor: gr.Request,
-        adapter: Any = None,
-    ) -> Iterator[tuple[Any, ...]]:
+    def run(self, visitor: gr.Request, ticket: Any, *form: Any) -> Iterator[tuple[Any, ...]]:
         """Updates of (verdict, banner, three answers, strip, links) while the model writes."""
 
-        def updates() -> Generator[tuple[Any, ...] | None, None, None]:
-            request = self.model.request(concept, strength, question, schedule, tokens, adapter)
-            return self._updates(request, visitor)
+        def updates() -> Updates:
+            return self._updates(self.model.request(*form), visitor)
 
         def lost(started: bool) -> tuple[Any, ...]:
             stopped = started and self.tickets.stopped(session_of(visitor))
@@ -148,9 +114,7 @@ class Callbacks:
 
         yield from stream_run(self.tickets, visitor, ticket, updates, lost)
 
-    def _updates(
-        self, request: RunRequest, visitor: gr.Request
-    ) -> Generator[tuple[Any, ...] | None, None, None]:
+    def _updates(self, request: RunRequest, visitor: gr.Request) -> Updates:
         answers: RowAnswers | None = None
         pace, skip = Pace(), gr.skip()
         halted = concluded = False

@@ -1,7 +1,4 @@
-"""A run as a link, a file or a program, and back again. What comes back is not trusted.
-
-Knows: query strings, a run's JSON, quoting. Does not know: Gradio, the model, HTML (callers escape).
-"""
+"""A run as a link, a file or a program, and back again. What comes back is not trusted."""
 
 from __future__ import annotations
 
@@ -17,8 +14,7 @@ from urllib.parse import quote, urlencode, urlsplit
 
 from introspection.concepts.texts import DEFAULT_QUESTION
 from introspection.demo.engine.demo_model import DemoModel
-from introspection.demo.engine.row_answers import RowAnswer, RowAnswers
-from introspection.demo.engine.run_request import MAX_NEW_TOKENS, RunRequest
+from introspection.demo.engine.run_request import MAX_NEW_TOKENS, RowAnswer, RowAnswers, RunRequest
 from introspection.errors import IntrospectionError
 from introspection.evaluation.grading.grade import grade
 from introspection.io.version import __version__

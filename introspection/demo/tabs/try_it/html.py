@@ -1,7 +1,4 @@
-"""The first tab's HTML: the badges, the three answers, the token strip, where the vector is added.
-
-Knows: what each part says. Does not know: markup (``templates/``), components, events.
-"""
+"""The first tab's HTML: the badges, the three answers, the token strip, where the vector is added."""
 
 from __future__ import annotations
 
@@ -11,8 +8,7 @@ from markupsafe import Markup
 
 from introspection.concepts.texts import DEFAULT_QUESTION
 from introspection.demo.engine.demo_model import DemoModel
-from introspection.demo.engine.row_answers import RowAnswer, RowAnswers
-from introspection.demo.engine.run_request import MAX_NEW_TOKENS, RunRequest
+from introspection.demo.engine.run_request import MAX_NEW_TOKENS, RowAnswer, RowAnswers, RunRequest
 from introspection.demo.shared import html, verdicts
 from introspection.demo.shared.templates import render
 from introspection.demo.shared.verdicts import BARE_TITLES, TITLES, Tone

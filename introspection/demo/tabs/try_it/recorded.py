@@ -3,8 +3,6 @@
 ``python -m introspection.demo.tabs.try_it.recorded`` makes ``recorded.json`` anew. The answers are
 those of the shipped adapter, greedy; if one of the first test concepts goes wrong, the first such
 failure is among them.
-
-Knows: the file and how it is made. Does not know: Gradio, a tokenizer.
 """
 
 from __future__ import annotations
@@ -21,8 +19,13 @@ from pathlib import Path
 from introspection.concepts.catalogue import catalogue
 from introspection.concepts.texts import DEFAULT_QUESTION
 from introspection.demo.engine.demo_model import DemoModel
-from introspection.demo.engine.row_answers import RowAnswer, RowAnswers
-from introspection.demo.engine.run_request import MAX_NEW_TOKENS, RunRequest, checked
+from introspection.demo.engine.run_request import (
+    MAX_NEW_TOKENS,
+    RowAnswer,
+    RowAnswers,
+    RunRequest,
+    checked,
+)
 from introspection.demo.tabs.try_it import export
 from introspection.errors import IntrospectionError
 from introspection.io.files import write_text
@@ -41,12 +44,11 @@ CHOSEN = (
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """One run, the model that it is a recording of, and the package and weights that made it."""
+    """One run, and the model that it is a recording of."""
 
     request: RunRequest
     answers: RowAnswers
     model: str
-    made_with: str
 
 
 @cache
@@ -55,8 +57,7 @@ def runs() -> tuple[Recorded, ...]:
     found = []
     for run in json.loads(FILE.read_text(encoding="utf-8")):
         request, answers = export.from_json(checked, json.dumps(run))
-        made_with = f"introspection {run['version']}, weights {run['weights']}"
-        found.append(Recorded(request, answers, run["model"], made_with))
+        found.append(Recorded(request, answers, run["model"]))
     return tuple(found)
 
 

@@ -1,8 +1,6 @@
 """Below the answers: share the last run, paste somebody else's, play recorded ones.
 
-Knows: components and events of this panel. Does not know: what a link or a file says (``export``),
-where recorded runs come from (``recorded``). Nothing here runs a model, and :func:`add_player` needs
-none at all.
+Nothing here runs a model, and :func:`add_player` needs none at all.
 """
 
 from __future__ import annotations
@@ -16,8 +14,7 @@ import gradio as gr
 from markupsafe import Markup
 
 from introspection.demo.engine.demo_model import DemoModel
-from introspection.demo.engine.row_answers import RowAnswer, RowAnswers
-from introspection.demo.engine.run_request import RunRequest
+from introspection.demo.engine.run_request import RowAnswer, RowAnswers, RunRequest
 from introspection.demo.engine.run_tickets import Tickets
 from introspection.demo.shared import verdicts
 from introspection.demo.shared.events import NO_QUEUE, NOT_IN_API, error_toast, refusing
@@ -65,10 +62,7 @@ class _Events:
         try:
             request = export.from_query(self.model.request, dict(visitor.query_params))
         except IntrospectionError as error:
-            return (
-                *[skip] * (5 + several),
-                status("bad", f"This link cannot be used. {error}"),
-            )
+            return *[skip] * (5 + several), status("bad", f"This link cannot be used. {error}")
         if request is None:
             return (skip,) * (6 + several)
         return (
@@ -117,17 +111,11 @@ def add_player(tickets: Tickets, shown: list[Any]) -> None:
     def play(number: Any, visitor: gr.Request) -> Iterator[tuple[Any, ...]]:
         """Updates of the page; the visitor's next run, or Stop, ends it as it ends a live one."""
         runs = recorded.runs()
-        if (
-            isinstance(number, bool)
-            or not isinstance(number, int)
-            or number not in range(len(runs))
-        ):
+        if type(number) is not int or number not in range(len(runs)):
             raise error_toast("Nothing to play", "Choose one of the recorded runs first.")
         run, session = runs[number], session_of(visitor)
         ticket = tickets.take(session)
-        answers: RowAnswers | None = None
-        note = f"Recorded run of {run.model}"
-        skip = gr.skip()
+        note, skip = f"Recorded run of {run.model}", gr.skip()
         for answers in recorded.play(run, PAUSE):
             if not tickets.valid(session, ticket):
                 return
@@ -138,15 +126,11 @@ def add_player(tickets: Tickets, shown: list[Any]) -> None:
                 "",
                 skip,
             )
-        assert answers is not None
-        yield finished(run.request, answers, note)
+        yield finished(run.request, run.answers, note)
 
-    choices = [
-        (f"{run.request.concept.name}, strength {run.request.strength:g}", i)
-        for i, run in enumerate(recorded.runs())
-    ]
+    names = [f"{r.request.concept.name}, strength {r.request.strength:g}" for r in recorded.runs()]
     chosen = gr.Dropdown(
-        choices,
+        [(name, i) for i, name in enumerate(names)],
         value=0,
         label="Recorded run",
         info="Played back word by word; no model is asked.",

@@ -1,27 +1,17 @@
-"""The first tab: one concept, three answers.
-
-Knows: components and events of this tab. Does not know: what the events do (``callbacks``).
-"""
+"""The first tab: one concept, three answers."""
 
 from __future__ import annotations
-
-from typing import Any, NamedTuple
 
 import gradio as gr
 
 from introspection.concepts.catalogue import catalogue
 from introspection.concepts.texts import DEFAULT_QUESTION
-from introspection.demo.engine.row_answers import RowAnswers
-from introspection.demo.engine.run_request import (
-    FEWEST_TOKENS,
-    MAX_NEW_TOKENS,
-    MOST_TOKENS,
-    RunRequest,
-)
+from introspection.demo.engine import run_request
+from introspection.demo.engine.run_request import MAX_NEW_TOKENS, RowAnswers, RunRequest
 from introspection.demo.shared.events import NO_QUEUE, NOT_IN_API, Run, wire
 from introspection.demo.shared.widgets import TabContext, strength_slider
 from introspection.demo.tabs.try_it import html, replay
-from introspection.demo.tabs.try_it.callbacks import Callbacks, categories
+from introspection.demo.tabs.try_it.callbacks import Callbacks
 from introspection.injection.trials.schedule import Schedule, spellings
 
 ID, LABEL = "try", "Try it"
@@ -50,80 +40,18 @@ _FOCUS_CONCEPT = (
 )
 # On a phone the answers stand below the fold.
 _SHOW = (
-    "if (window.innerWidth < 760) document.querySelector('#verdict')"
-    ".scrollIntoView({behavior: 'smooth', block: 'start'});"
+    "(...values) => { if (window.innerWidth < 760) document.querySelector('#verdict')"
+    ".scrollIntoView({behavior: 'smooth', block: 'start'}); return values; }"
 )
 _FOCUS_INJECT = "() => { document.querySelector('#inject').focus(); }"
 
 
-class _Form(NamedTuple):
-    """Everything above the answers that has events."""
-
-    presets: list[gr.Button]
-    clear: gr.Button
-    concept: gr.Textbox
-    badges: gr.HTML
-    category: gr.Dropdown
-    listed: gr.Dropdown
-    strength: gr.Slider
-    strengths: list[gr.Button]
-    inject: gr.Button
-    stop: gr.Button
-    question: gr.Textbox
-    schedule: gr.Radio
-    tokens: gr.Slider
-    where: gr.HTML
-
-
-def _form(tab: TabContext, callbacks: Callbacks) -> _Form:
-    with gr.Row(elem_id="presets"):
-        presets = [
-            gr.Button(label, size="sm", elem_id=f"preset-{name}", elem_classes=["chip", kind])
-            for label, kind, name, _, _ in PRESETS
-        ]
-        clear = gr.Button("your own…", size="sm", elem_id="preset-own", elem_classes=["chip"])
-    with gr.Row(elem_id="controls", equal_height=False):
-        with gr.Column(scale=3, min_width=300):
-            concept = gr.Textbox(
-                "ocean",
-                label="Concept",
-                info="Any word or short phrase.",
-                elem_id="concept",
-                max_lines=1,
-            )
-            badges = gr.HTML(callbacks.describe("ocean", 1.0), elem_id="badges")
-            category, listed = _catalogue()
-        with gr.Column(scale=2, min_width=280):
-            strength = strength_slider(tab.model, "strength")
-            with gr.Row(elem_id="strengths"):
-                strengths = [
-                    gr.Button(
-                        f"{value:g} {name}",
-                        size="sm",
-                        elem_id=f"strength-{name}",
-                        elem_classes=["chip"],
-                    )
-                    for value, name in NAMED
-                ]
-            with gr.Row(elem_id="buttons"):
-                inject = gr.Button("Inject", variant="primary", elem_id="inject", scale=3)
-                stop = gr.Button("Stop", variant="stop", elem_id="stop", scale=1, min_width=90)
-    with gr.Accordion("Advanced", open=False, elem_id="advanced"):
-        question, schedule, tokens = _advanced(tab)
-        where = gr.HTML(callbacks.where(DEFAULT_QUESTION, "final_on"), elem_id="where")
-    return _Form(
-        *(presets, clear, concept, badges, category, listed, strength, strengths, inject, stop),
-        *(question, schedule, tokens, where),
-    )
-
-
-def _catalogue() -> tuple[gr.Dropdown, gr.Dropdown]:
+def _catalogue(callbacks: Callbacks, concept: gr.Textbox) -> None:
     """The concepts that may be chosen instead of typed: the category, then one of its concepts."""
-    with gr.Accordion(
-        f"Choose from {len(catalogue()):,} concepts", open=False, elem_id="catalogue"
-    ):
+    label = f"Choose from {len(catalogue()):,} concepts"
+    with gr.Accordion(label, open=False, elem_id="catalogue"):
         category = gr.Dropdown(
-            categories(),
+            sorted({entry.category for entry in catalogue()}),
             value=None,
             label="Category",
             info="Type to search.",
@@ -136,10 +64,11 @@ def _catalogue() -> tuple[gr.Dropdown, gr.Dropdown]:
             interactive=False,
             elem_id="listed",
         )
-    return category, listed
+    category.input(callbacks.choose, category, listed, **NO_QUEUE)
+    listed.input(lambda name: name or gr.skip(), listed, concept, **NO_QUEUE)
 
 
-def _advanced(tab: TabContext) -> tuple[gr.Textbox, gr.Radio, gr.Slider]:
+def _advanced(tab: TabContext, callbacks: Callbacks) -> tuple[gr.Textbox, gr.Radio, gr.Slider]:
     """The adapter, where there is a choice; the question, the schedule and the answer's length."""
     for picker in tab.adapter:
         picker.render()
@@ -159,8 +88,8 @@ def _advanced(tab: TabContext) -> tuple[gr.Textbox, gr.Radio, gr.Slider]:
             elem_id="schedule",
         )
         tokens = gr.Slider(
-            FEWEST_TOKENS,
-            MOST_TOKENS,
+            run_request.FEWEST_TOKENS,
+            run_request.MOST_TOKENS,
             value=MAX_NEW_TOKENS,
             step=1,
             label="Answer tokens at most",
@@ -168,6 +97,15 @@ def _advanced(tab: TabContext) -> tuple[gr.Textbox, gr.Radio, gr.Slider]:
             elem_id="tokens",
             buttons=["reset"],
         )
+    where = gr.HTML(callbacks.where(DEFAULT_QUESTION, "final_on"), elem_id="where")
+    gr.on(
+        [question.change, schedule.change],
+        callbacks.where,
+        [question, schedule],
+        where,
+        trigger_mode="always_last",
+        **NO_QUEUE,
+    )
     return question, schedule, tokens
 
 
@@ -179,67 +117,61 @@ def add(tab: TabContext) -> None:
 
     callbacks = Callbacks(tab.model, tab.tickets, shared)
     with gr.Column():
-        form = _form(tab, callbacks)
-        verdict = gr.HTML(html.idle(), elem_id="verdict")
-        banner = gr.HTML("", elem_id="banner")
-        stage = gr.HTML(html.stage(tab.model.has_adapter), elem_id="stage")
-        strip = gr.HTML("", elem_id="strip")
-        share = gr.HTML("", elem_id="share")
+        with gr.Row(elem_id="presets"):
+            presets = [
+                gr.Button(label, size="sm", elem_id=f"preset-{name}", elem_classes=["chip", kind])
+                for label, kind, name, _, _ in PRESETS
+            ]
+            clear = gr.Button("your own…", size="sm", elem_id="preset-own", elem_classes=["chip"])
+        with gr.Row(elem_id="controls", equal_height=False):
+            with gr.Column(scale=3, min_width=300):
+                concept = gr.Textbox(
+                    "ocean",
+                    label="Concept",
+                    info="Any word or short phrase.",
+                    elem_id="concept",
+                    max_lines=1,
+                )
+                badges = gr.HTML(callbacks.describe("ocean", 1.0), elem_id="badges")
+                _catalogue(callbacks, concept)
+            with gr.Column(scale=2, min_width=280):
+                strength = strength_slider(tab.model, "strength")
+                with gr.Row(elem_id="strengths"):
+                    for value, name in NAMED:
+                        gr.Button(
+                            f"{value:g} {name}",
+                            size="sm",
+                            elem_id=f"strength-{name}",
+                            elem_classes=["chip"],
+                        ).click(None, outputs=strength, js=f"() => {value}", **NOT_IN_API)
+                with gr.Row(elem_id="buttons"):
+                    inject = gr.Button("Inject", variant="primary", elem_id="inject", scale=3)
+                    stop = gr.Button("Stop", variant="stop", elem_id="stop", scale=1, min_width=90)
+        with gr.Accordion("Advanced", open=False, elem_id="advanced"):
+            question, schedule, tokens = _advanced(tab, callbacks)
+        stage = html.stage(tab.model.has_adapter)
+        parts = {"verdict": html.idle(), "banner": "", "stage": stage, "strip": "", "share": ""}
+        shown = [gr.HTML(part, elem_id=name) for name, part in parts.items()]
+        verdict = shown[0]
         # In the page, not in the session: it must travel with the concept it was taken for.
         ticket = gr.Number(0, visible=False, precision=0)
-        shown = [verdict, banner, stage, strip, share]
-        _wire(tab, callbacks, form, ticket, shown)
-        settings = [form.strength, form.question, form.schedule, form.tokens, *tab.adapter]
-        replay.add(tab.model, tab.tickets, [form.concept, *settings], shown)
-
-
-def _wire(
-    tab: TabContext, callbacks: Callbacks, form: _Form, ticket: gr.Number, shown: list[gr.HTML]
-) -> None:
-    concept, strength, question, schedule = (
-        *(form.concept, form.strength),
-        *(form.question, form.schedule),
-    )
-    settings = [strength, question, schedule, form.tokens, *tab.adapter]
-    verdict = shown[0]
-    run = Run(
-        callbacks.run,
-        [ticket, concept, *settings],
-        shown,
-        callbacks.failed,
-        None,
-        verdict,
-        verdict,
-    )
-
-    def press(triggers: Any, begin: Any, inputs: Any) -> None:
+        form = [concept, strength, question, schedule, tokens, *tab.adapter]
         cleared = [concept, question, schedule, ticket, *shown]
-        js = f"(...values) => {{ {_SHOW} return values; }}"
-        wire(triggers, begin, inputs, cleared, run, js)
-
-    press([form.inject.click, concept.submit], callbacks.begin, [concept, *settings])
-    for button, (_, _, *preset) in zip(form.presets, PRESETS, strict=True):
-        begin = callbacks.begin_preset(*preset)
-        press([button.click], begin, [strength, form.tokens, *tab.adapter])
-    form.clear.click(None, js=_FOCUS_CONCEPT, **NOT_IN_API)
-    form.stop.click(callbacks.stop, outputs=verdict, js=_FOCUS_INJECT, **NO_QUEUE)
-    gr.on(
-        [concept.change, strength.change, *(picker.change for picker in tab.adapter)],
-        callbacks.describe,
-        [concept, strength, *tab.adapter],
-        form.badges,
-        trigger_mode="always_last",
-        **NO_QUEUE,
-    )
-    for button, (value, _) in zip(form.strengths, NAMED, strict=True):
-        button.click(None, outputs=strength, js=f"() => {value}", **NOT_IN_API)
-    gr.on(
-        [question.change, schedule.change],
-        callbacks.where,
-        [question, schedule],
-        form.where,
-        trigger_mode="always_last",
-        **NO_QUEUE,
-    )
-    form.category.input(callbacks.choose, form.category, form.listed, **NO_QUEUE)
-    form.listed.input(lambda name: name or gr.skip(), form.listed, concept, **NO_QUEUE)
+        run = Run(
+            *(callbacks.run, [ticket, *form], shown, callbacks.failed, None, verdict, verdict)
+        )
+        wire([inject.click, concept.submit], callbacks.begin, form, cleared, run, _SHOW)
+        for button, (_, _, *preset) in zip(presets, PRESETS, strict=True):
+            begin, given = callbacks.begin_preset(*preset), [strength, tokens, *tab.adapter]
+            wire([button.click], begin, given, cleared, run, _SHOW)
+        clear.click(None, js=_FOCUS_CONCEPT, **NOT_IN_API)
+        stop.click(callbacks.stop, outputs=verdict, js=_FOCUS_INJECT, **NO_QUEUE)
+        gr.on(
+            [concept.change, strength.change, *(picker.change for picker in tab.adapter)],
+            callbacks.describe,
+            [concept, strength, *tab.adapter],
+            badges,
+            trigger_mode="always_last",
+            **NO_QUEUE,
+        )
+        replay.add(tab.model, tab.tickets, form, shown)
