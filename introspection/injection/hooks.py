@@ -8,9 +8,8 @@ from ``position_ids``, which stay right under left padding, any KV cache and chu
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from contextvars import ContextVar
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -21,7 +20,7 @@ from transformers import PreTrainedModel
 
 from introspection.errors import IntrospectionError
 from introspection.injection import row_gate
-from introspection.injection.plan import InjectionPlan, current_plan
+from introspection.injection.plan import InjectionPlan, current_plan, use_plan
 
 # Falcon and Bloom return a tuple of which the residual stream [B, T, D] is the first.
 LayerOutput = Tensor | tuple[Any, ...]
@@ -31,21 +30,14 @@ class _StopForward(Exception):
     """Ends a forward pass at layer L once the residual stream there has been read."""
 
 
-_capture: ContextVar[list[Tensor] | None] = ContextVar("introspection_capture", default=None)
-
-
 @contextmanager
 def capture_residual() -> Iterator[list[Tensor]]:
     """Collect the residual stream [B, T, D] at the output of layer L, before anything is added. The
     forward pass ends there, which saves the layers above and the unembedding."""
     hidden: list[Tensor] = []
-    token = _capture.set(hidden)
-    try:
+    plan = replace(current_plan.get() or InjectionPlan(), capture=hidden)
+    with suppress(_StopForward), use_plan(plan):
         yield hidden
-    except _StopForward:
-        pass
-    finally:
-        _capture.reset(token)
 
 
 @contextmanager
@@ -71,9 +63,9 @@ def _residual(output: LayerOutput) -> Tensor:
 def _injection_hook(
     layer: nn.Module, _args: tuple[Any, ...], kwargs: dict[str, Any], output: LayerOutput
 ) -> LayerOutput | None:
-    capture, plan = _capture.get(), current_plan.get()
-    if capture is not None:
-        capture.append(_residual(output))
+    plan = current_plan.get()
+    if plan is not None and plan.capture is not None:
+        plan.capture.append(_residual(output))
         raise _StopForward
     if plan is None or plan.delta is None:
         return None

@@ -19,14 +19,16 @@ class InjectionPlan:
     ``delta`` [B, 1, D] is added at positions ``first <= position <= last``, both [B, 1] int64; ``last``
     is None when every row goes on to the end. ``other_layers`` maps a layer other than L to its delta.
     ``gate`` [B, 1, 1] multiplies every LoRA update: 1 is the adapter, 0 the base model, None is
-    the adapter everywhere.
+    the adapter everywhere. A forward with a ``capture`` adds the stream [B, T, D] at layer L to that
+    list and ends there.
     """
 
-    delta: Tensor | None
-    first: Tensor | None
-    last: Tensor | None
-    gate: Tensor | None
+    delta: Tensor | None = None
+    first: Tensor | None = None
+    last: Tensor | None = None
+    gate: Tensor | None = None
     other_layers: Mapping[int, Tensor] = field(default_factory=dict)
+    capture: list[Tensor] | None = None
     _scaled_gates: dict[tuple[float, torch.dtype, torch.device], Tensor | None] = field(
         default_factory=dict, init=False, compare=False, repr=False
     )
@@ -63,7 +65,7 @@ def make_plan(
     if adapter is not None and not all(adapter):
         gate = torch.tensor(adapter, device=device, dtype=dtype)[:, None, None]
     if delta is None and not other_layers:
-        return InjectionPlan(None, None, None, gate)
+        return InjectionPlan(gate=gate)
     first = torch.tensor([start for start, _ in spans], device=device)[:, None]
     last = None
     if any(end is not None for _, end in spans):

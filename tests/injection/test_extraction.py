@@ -20,7 +20,7 @@ from introspection.errors import IntrospectionError
 from introspection.injection import hooks
 from introspection.injection.activations import LAST_WORD_WEIGHT, read_residuals
 from introspection.injection.extraction import TEMPLATES, UNSEEN_TEMPLATE, baseline_words, extract
-from introspection.injection.plan import make_plan, use_plan
+from introspection.injection.plan import current_plan, make_plan, use_plan
 from introspection.injection.speedups import prefix_cache
 from introspection.injection.vectors import ConceptVectors, load_vectors, save_vectors
 from introspection.models.loaded_model import LoadedModel
@@ -58,7 +58,7 @@ def test_reading_a_batch_equals_reading_one_row(family: str, batch_size: int) ->
     assert torch.allclose(norms.sort().values, sizes.sort().values, atol=1e-4)
     assert sum(told) == len(ROWS)
     assert max(told) <= batch_size
-    assert hooks._capture.get() is None
+    assert current_plan.get() is None
 
 
 @pytest.mark.parametrize(("common", "read_from"), [(40, 40), (40, 37), (1, 0), (20, 0)])

@@ -49,7 +49,8 @@ def _call(url: str, endpoint: str, data: list[Any]) -> dict[str, Any]:
         if joined.status_code != 200:
             return {"status": joined.status_code}
         told = web.get(f"{address}/{joined.json()['event_id']}").text
-    event, _, rest = told.strip().partition("\n")
+    # A slow answer has heartbeats before it.
+    event, _, rest = told.strip().split("\n\n")[-1].partition("\n")
     return {"event": event.removeprefix("event: "), "data": json.loads(rest.removeprefix("data: "))}
 
 
