@@ -10,9 +10,7 @@ import gradio as gr
 from introspection.demo import api
 from introspection.demo.engine.demo_model import DemoModel
 from introspection.demo.engine.run_tickets import Tickets
-from introspection.demo.shared import html
-from introspection.demo.shared.events import NO_QUEUE
-from introspection.demo.shared.widgets import TabContext, adapter_picker
+from introspection.demo.shared import events, html, widgets
 from introspection.demo.tabs.blind_trial import tab as blind_trial
 from introspection.demo.tabs.conversation import tab as conversation
 from introspection.demo.tabs.error_rates import tab as error_rates
@@ -26,7 +24,7 @@ TABS = (try_it, many, conversation, blind_trial, error_rates, how_it_works)
 
 def build(model: DemoModel) -> gr.Blocks:
     """The whole page on one model. Launch it with :func:`introspection.demo.server.launch.launch`."""
-    context = TabContext(model, Tickets(), adapter_picker(model))
+    context = widgets.TabContext(model, Tickets(), widgets.adapter_picker(model))
     with api.Page(title=TITLE, analytics_enabled=False, elem_id="page") as page:
         gr.HTML(html.header(model))
         wrong = error_rates.link(model)
@@ -35,7 +33,7 @@ def build(model: DemoModel) -> gr.Blocks:
                 with gr.Tab(tab.LABEL, id=tab.ID):
                     tab.add(context)
         if wrong:
-            wrong.click(lambda: gr.Tabs(selected=error_rates.ID), None, tabs, **NO_QUEUE)
+            wrong.click(lambda: gr.Tabs(selected=error_rates.ID), None, tabs, **events.NO_QUEUE)
         api.add(model)
     model.lock.waiting = lambda: page._queue.get_status().queue_size
     return page

@@ -15,9 +15,7 @@ from typing import Any, NoReturn
 import gradio as gr
 from starlette.middleware import Middleware
 
-from introspection.demo.engine.demo_model import DemoModel
-from introspection.demo.engine.run_request import MAX_STRENGTH
-from introspection.demo.engine.zerogpu import zero_gpu
+from introspection.demo.engine import demo_model, run_request, zerogpu
 from introspection.demo.page import TITLE, build
 from introspection.demo.server import no_model_page, theme
 from introspection.demo.server.middleware import LIMIT, BodyLimit, NoBareError, OneByOne
@@ -46,11 +44,11 @@ def launch(
     further adapters (``multi_adapter.load_adapter``). Further ``settings`` go to Gradio's ``launch``.
     """
     _keep_memory_together()
-    experiment = DemoModel(loaded, others)
+    experiment = demo_model.DemoModel(loaded, others)
     page = build(experiment)
     low, high = loaded.adapter.strengths if loaded.adapter else (0.0, 0.0)
     own = {
-        "css": theme.range_css(low, high, MAX_STRENGTH),
+        "css": theme.range_css(low, high, run_request.MAX_STRENGTH),
         # The endpoints as tools; every call goes through the queue like any other.
         "mcp_server": find_spec("mcp") is not None,
     }
@@ -58,7 +56,7 @@ def launch(
     # Read the baseline words, which every typed concept needs, while the first visitor reads the
     # page. On ZeroGPU only a run has a model.
     try:
-        if not zero_gpu():
+        if not zerogpu.zero_gpu():
             experiment.warm()
     except BaseException:
         page.close(verbose=False)

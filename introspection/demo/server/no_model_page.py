@@ -8,10 +8,7 @@ from __future__ import annotations
 import gradio as gr
 
 from introspection.demo.engine.run_tickets import Tickets
-from introspection.demo.shared import html
-from introspection.demo.shared.events import NO_QUEUE
-from introspection.demo.shared.runs import session_of
-from introspection.demo.shared.templates import render
+from introspection.demo.shared import events, html, runs, templates
 from introspection.demo.tabs.try_it import recorded, replay
 
 
@@ -22,11 +19,11 @@ def build(title: str, sentence: str) -> gr.Blocks:
     ended = replay.finished(first.request, first.answers, f"Recorded run of {first.model}")
 
     def stop(visitor: gr.Request) -> str:
-        tickets.void(session_of(visitor))
+        tickets.void(runs.session_of(visitor))
         return html.status("plain", "Stopped. Press Play to see a recorded run.")
 
     with gr.Blocks(title=title, analytics_enabled=False, elem_id="page") as page:
-        gr.HTML(render("server/no_model.html", sentence=sentence))
+        gr.HTML(templates.render("server/no_model.html", sentence=sentence))
         with gr.Row(elem_id="replay", equal_height=False):
             panel = gr.Column()
         names = ("verdict", "banner", "stage", "strip", "share")
@@ -34,6 +31,6 @@ def build(title: str, sentence: str) -> gr.Blocks:
         with panel:
             replay.add_player(tickets, shown)
             gr.Button("Stop", variant="stop", elem_id="stop").click(
-                stop, None, shown[0], **NO_QUEUE
+                stop, None, shown[0], **events.NO_QUEUE
             )
     return page

@@ -7,9 +7,7 @@ from collections.abc import Sequence
 from markupsafe import Markup
 
 from introspection.demo.engine.demo_model import DemoModel
-from introspection.demo.shared import verdicts
-from introspection.demo.shared.templates import render
-from introspection.demo.shared.verdicts import Tone
+from introspection.demo.shared import templates, verdicts
 
 
 def header(model: DemoModel) -> Markup:
@@ -20,7 +18,7 @@ def header(model: DemoModel) -> Markup:
         adapter, where = f"{len(model.offered)} adapters to choose from, under Advanced", ""
     elif model.has_adapter:
         adapter = f"adapter {loaded.adapter_name}" if loaded.adapter_name else "adapter loaded"
-    return render(
+    return templates.render(
         "shared/header.html",
         model=loaded.base.rsplit("/", 1)[-1],
         where=where,
@@ -29,14 +27,14 @@ def header(model: DemoModel) -> Markup:
     )
 
 
-def status(tone: Tone, text: str, more: str = "", running: bool = False) -> Markup:
+def status(tone: verdicts.Tone, text: str, more: str = "", running: bool = False) -> Markup:
     """The verdict: one sentence, and in a quieter voice what stands beside it."""
-    return render("shared/status.html", tone=tone, text=text, more=more, running=running)
+    return templates.render("shared/status.html", tone=tone, text=text, more=more, running=running)
 
 
 def badge_line(badges: Sequence[tuple[str, str]]) -> Markup:
     """Short remarks in a row, as (tone, text)."""
-    return render("shared/badges.html", badges=badges)
+    return templates.render("shared/badges.html", badges=badges)
 
 
 def problem(sentence: str) -> Markup:
@@ -46,4 +44,4 @@ def problem(sentence: str) -> Markup:
 
 def halt(sentence: str) -> Markup:
     """The banner of a halt. It is announced at once to those who cannot see it."""
-    return render("shared/halt.html", sentence=sentence)
+    return templates.render("shared/halt.html", sentence=sentence)

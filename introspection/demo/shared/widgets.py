@@ -6,9 +6,7 @@ from dataclasses import dataclass
 
 import gradio as gr
 
-from introspection.demo.engine.demo_model import DemoModel
-from introspection.demo.engine.run_request import MAX_STRENGTH
-from introspection.demo.engine.run_tickets import Tickets
+from introspection.demo.engine import demo_model, run_request, run_tickets
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,12 +14,12 @@ class TabContext:
     """What a tab is built from. ``adapter`` is the picker that all tabs share, if there is one; the
     first tab places it."""
 
-    model: DemoModel
-    tickets: Tickets
+    model: demo_model.DemoModel
+    tickets: run_tickets.Tickets
     adapter: tuple[gr.Dropdown, ...] = ()
 
 
-def adapter_picker(model: DemoModel) -> tuple[gr.Dropdown, ...]:
+def adapter_picker(model: demo_model.DemoModel) -> tuple[gr.Dropdown, ...]:
     """The choice of the adapter, not placed yet; empty where there is nothing to choose."""
     if not model.offered:
         return ()
@@ -37,7 +35,7 @@ def adapter_picker(model: DemoModel) -> tuple[gr.Dropdown, ...]:
     return (picker,)
 
 
-def strength_slider(model: DemoModel, elem_id: str) -> gr.Slider:
+def strength_slider(model: demo_model.DemoModel, elem_id: str) -> gr.Slider:
     """The strength of an injection, from 0 to MAX_STRENGTH typical residual norms."""
     shaded = ""
     if model.trained_range:
@@ -46,7 +44,7 @@ def strength_slider(model: DemoModel, elem_id: str) -> gr.Slider:
         shaded = f" Shaded: the trained range{whose}, {low:g} to {high:g}."
     return gr.Slider(
         0,
-        MAX_STRENGTH,
+        run_request.MAX_STRENGTH,
         value=1.0,
         step=0.05,
         label="Strength ρ",

@@ -18,12 +18,9 @@ from introspection.demo.engine.demo_model import DemoModel
 from introspection.demo.engine.run_request import MAX_NEW_TOKENS
 from introspection.demo.engine.run_tickets import Tickets
 from introspection.demo.engine.trial_batch import TrialResult
-from introspection.demo.shared import verdicts
+from introspection.demo.shared import runs, templates, verdicts, widgets
 from introspection.demo.shared.events import NO_QUEUE, NOT_IN_API, Run, refusing, wire
 from introspection.demo.shared.html import status
-from introspection.demo.shared.runs import Pace, Updates, session_of, stream_run
-from introspection.demo.shared.templates import render
-from introspection.demo.shared.widgets import TabContext
 from introspection.demo.tabs.blind_trial import html
 from introspection.demo.tabs.blind_trial import trial as blind
 from introspection.demo.tabs.blind_trial.trial import NOTHING, OFFERED, BlindTrial, Score
@@ -98,7 +95,7 @@ class _Events:
         if chosen not in self.pools:
             self.pools[chosen] = blind.pool(chosen.seen)
         drawn = blind.draw(self.rng, self.pools[chosen])
-        ticket = self.tickets.take(session_of(visitor))
+        ticket = self.tickets.take(runs.session_of(visitor))
         drawn = drawn._replace(ticket=ticket, adapter=adapter or "")
         return self._page(
             self._running(verdicts.in_line(*self.model.lock.place())),
@@ -113,8 +110,8 @@ class _Events:
         if not trial or trial.report is not None:
             yield self._page()
             return
-        session = session_of(visitor)
-        yield from stream_run(
+        session = runs.session_of(visitor)
+        yield from runs.stream_run(
             self.tickets,
             visitor,
             trial.ticket,
@@ -123,9 +120,9 @@ class _Events:
             title="The trial did not finish",
         )
 
-    def _updates(self, trial: BlindTrial, session: str) -> Updates:
+    def _updates(self, trial: BlindTrial, session: str) -> runs.Updates:
         answer: TrialResult | None = None
-        pace = Pace()
+        pace = runs.Pace()
         with closing(self._answers(trial)) as steps:
             for answer in steps:
                 early = self._running(verdicts.ANSWERING) if pace.first else gr.skip()
@@ -168,7 +165,7 @@ class _Events:
         def guess_blind(
             trial: BlindTrial | None, score: Score, visitor: gr.Request
         ) -> tuple[Any, ...]:
-            session = session_of(visitor)
+            session = runs.session_of(visitor)
             if not trial or trial.report is None:
                 running = trial is not None and self.tickets.valid(session, trial.ticket)
                 return self._page(status("warn", NO_REPORT, running=running))
@@ -187,13 +184,13 @@ class _Events:
         return guess_blind
 
     def stop_blind(self, trial: BlindTrial | None, visitor: gr.Request) -> tuple[Any, ...]:
-        self.tickets.void(session_of(visitor))
+        self.tickets.void(runs.session_of(visitor))
         if trial and trial.report is not None:
             return self._page()
         return self._cleared(STOPPED, trial=None)
 
     def restart_blind(self, visitor: gr.Request) -> tuple[Any, ...]:
-        self.tickets.void(session_of(visitor))
+        self.tickets.void(runs.session_of(visitor))
         table = html.score_table(Score(), self.model.has_adapter)
         return self._cleared(FRESH, trial=None, score=Score(), table=table)
 
@@ -204,16 +201,16 @@ class _Events:
         return self._cleared(FAILED, "bad", trial=None)
 
 
-def add(tab: TabContext, rng: random.Random | None = None) -> None:
+def add(tab: widgets.TabContext, rng: random.Random | None = None) -> None:
     """The tab's components and events; call it inside ``gr.Tab``. ``rng`` draws the secrets."""
     events = _Events(tab.model, tab.tickets, rng or random.SystemRandom())
-    gr.HTML(render("blind_trial/about.html", has_adapter=tab.model.has_adapter))
+    gr.HTML(templates.render("blind_trial/about.html", has_adapter=tab.model.has_adapter))
     with gr.Row(elem_classes=["buttons"]):
         begin = gr.Button(START, variant="primary", elem_id="blind-inject", scale=3)
         stop = gr.Button("Stop", variant="stop", elem_id="blind-stop", scale=1, min_width=90)
     verdict = gr.HTML(status("plain", IDLE), elem_id="blind")
     report = gr.HTML(html.report(None), elem_id="blind-report")
-    gr.HTML(render("blind_trial/guess.html"))
+    gr.HTML(templates.render("blind_trial/guess.html"))
     with gr.Row(elem_id="blind-guesses"):
         guesses = [
             gr.Button(

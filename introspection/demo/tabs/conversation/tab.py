@@ -9,16 +9,10 @@ from typing import Any
 import gradio as gr
 
 from introspection.concepts.texts import DEFAULT_QUESTION
-from introspection.demo.engine.demo_model import DemoModel
-from introspection.demo.engine.run_request import is_harmful
-from introspection.demo.engine.run_tickets import Tickets
-from introspection.demo.engine.trial_batch import TrialResult
-from introspection.demo.shared import verdicts
+from introspection.demo.engine import demo_model, run_request, run_tickets, trial_batch
+from introspection.demo.shared import runs, templates, verdicts, widgets
 from introspection.demo.shared.events import NO_QUEUE, NOT_IN_API, Run, refusing, wire
 from introspection.demo.shared.html import halt, status
-from introspection.demo.shared.runs import Pace, Updates, session_of, stream_run
-from introspection.demo.shared.templates import render
-from introspection.demo.shared.widgets import TabContext, strength_slider
 from introspection.demo.tabs.conversation import conversation, html
 from introspection.demo.tabs.conversation.conversation import MODES, MOST_TURNS, Dialogue
 
@@ -39,9 +33,9 @@ _FOCUS = (
 class _Events:
     """Every event returns (talk, question, status, banner, log, concept, strength, mode)."""
 
-    def __init__(self, model: DemoModel, tickets: Tickets) -> None:
+    def __init__(self, model: demo_model.DemoModel, tickets: run_tickets.Tickets) -> None:
         self.model, self.tickets = model, tickets
-        self.asked = Tickets()  # of this tab alone: which question its page waits for
+        self.asked = run_tickets.Tickets()  # of this tab alone: which question its page waits for
 
     @staticmethod
     def _page(**new: Any) -> tuple[Any, ...]:
@@ -54,14 +48,14 @@ class _Events:
         return {part: gr.update(interactive=open_) for part in ("concept", "strength", "mode")}
 
     def _harmful(self, talk: Dialogue) -> bool:
-        return is_harmful(self.model.request(talk.concept, 1.0).concept)
+        return run_request.is_harmful(self.model.request(talk.concept, 1.0).concept)
 
     def begin_talk(self, visitor: gr.Request, talk: Dialogue | None, *form: Any) -> tuple[Any, ...]:
         """Refuse what cannot be asked, end the visitor's earlier run, show the question. ``form`` is
         (concept, strength, mode, question, adapter where there is a choice)."""
         with refusing("That cannot be asked"):
             talk = conversation.begin(self.model, talk, *form)
-        session = session_of(visitor)
+        session = runs.session_of(visitor)
         talk = talk._replace(ticket=self.tickets.take(session), asking=self.asked.take(session))
         place = verdicts.in_line(*self.model.lock.place())
         return self._page(
@@ -78,19 +72,19 @@ class _Events:
         if not talk or not talk.asked:
             yield self._page()
             return
-        yield from stream_run(
+        yield from runs.stream_run(
             self.tickets,
             visitor,
             talk.ticket,
             lambda: self._updates(talk),
-            lambda _started: self._lost(talk, session_of(visitor)),
+            lambda _started: self._lost(talk, runs.session_of(visitor)),
             title="The question was not answered",
         )
 
-    def _updates(self, talk: Dialogue) -> Updates:
+    def _updates(self, talk: Dialogue) -> runs.Updates:
         chosen, harmful = self.model.chosen(talk.adapter), self._harmful(talk)
-        answers: tuple[TrialResult, ...] = ()
-        pace = Pace()
+        answers: tuple[trial_batch.TrialResult, ...] = ()
+        pace = runs.Pace()
         with closing(chosen.lines(conversation.lines(chosen, talk))) as steps:  # type: ignore[type-var]
             for answers in steps:
                 first = pace.first
@@ -137,7 +131,7 @@ class _Events:
 
     def stop_talk(self, talk: Dialogue | None, box: Any, visitor: gr.Request) -> tuple[Any, ...]:
         """End the question that is being answered; ``box`` is the text of the question box."""
-        session = session_of(visitor)
+        session = runs.session_of(visitor)
         if not self._running(talk, session):
             return self._page()
         self.tickets.void(session)
@@ -146,7 +140,7 @@ class _Events:
 
     def restart_talk(self, talk: Dialogue | None, visitor: gr.Request) -> tuple[Any, ...]:
         """An empty conversation."""
-        session = session_of(visitor)
+        session = runs.session_of(visitor)
         if self._running(talk, session):
             self.tickets.void(session)
         self.asked.void(session)
@@ -164,10 +158,10 @@ class _Events:
         return self._without(talk, "bad", FAILED, box)
 
 
-def add(tab: TabContext) -> None:
+def add(tab: widgets.TabContext) -> None:
     """The tab's components and events; call it inside ``gr.Tab``."""
     events = _Events(tab.model, tab.tickets)
-    gr.HTML(render("conversation/about.html"))
+    gr.HTML(templates.render("conversation/about.html"))
     with gr.Row():
         concept = gr.Textbox(
             "ocean",
@@ -176,7 +170,7 @@ def add(tab: TabContext) -> None:
             max_lines=1,
             elem_id="talk-concept",
         )
-        strength = strength_slider(tab.model, "talk-strength")
+        strength = widgets.strength_slider(tab.model, "talk-strength")
         mode = gr.Radio(
             [(label, key) for key, label in MODES.items()],
             value="kept",

@@ -12,11 +12,8 @@ from introspection.demo.engine.demo_model import DemoModel
 from introspection.demo.engine.run_request import RunRequest
 from introspection.demo.engine.run_tickets import Tickets
 from introspection.demo.engine.trial_batch import TrialResult, TrialSpec
-from introspection.demo.shared import html, verdicts
+from introspection.demo.shared import html, runs, templates, verdicts, widgets
 from introspection.demo.shared.events import FAILED, NO_QUEUE, STOPPED, Run, refusing, wire
-from introspection.demo.shared.runs import Pace, Updates, session_of, stream_run
-from introspection.demo.shared.templates import render
-from introspection.demo.shared.widgets import TabContext, strength_slider
 from introspection.demo.tabs.many import figures, sweeps, tables
 
 ID, LABEL = "many", "Many at once"
@@ -60,7 +57,7 @@ class _Events:
         (experiment, concept, strength, list of names, adapter where there is a choice)."""
         with refusing("That cannot be run"):
             _, _, lines = self._asked(*form)
-        ticket = self.tickets.take(session_of(visitor))
+        ticket = self.tickets.take(runs.session_of(visitor))
         place = verdicts.in_line(*self.model.lock.place())
         status = html.status("plain", f"{len(lines)} answers to write. {place}", running=True)
         return ticket, status, "", gr.update(value=None, visible=False), ""
@@ -68,21 +65,21 @@ class _Events:
     def run_lines(self, visitor: gr.Request, ticket: Any, *form: Any) -> Iterator[tuple[Any, ...]]:
         """Updates of (status, table, figure, downloads) while the model writes."""
 
-        def updates() -> Updates:
+        def updates() -> runs.Updates:
             return self._updates(form[0], *self._asked(*form))
 
         def lost(started: bool) -> tuple[Any, ...]:
-            stopped = started and self.tickets.stopped(session_of(visitor))
+            stopped = started and self.tickets.stopped(runs.session_of(visitor))
             status = html.status("plain", STOPPED) if stopped else gr.skip()
             return status, gr.skip(), gr.skip(), gr.skip()
 
-        yield from stream_run(self.tickets, visitor, ticket, updates, lost)
+        yield from runs.stream_run(self.tickets, visitor, ticket, updates, lost)
 
     def _updates(
         self, kind: str, chosen: DemoModel, request: RunRequest, lines: list[TrialSpec]
-    ) -> Updates:
+    ) -> runs.Updates:
         answers: tuple[TrialResult, ...] = ()
-        pace, skip = Pace(INTERVAL), gr.skip()
+        pace, skip = runs.Pace(INTERVAL), gr.skip()
         with closing(chosen.lines(lines, maps=kind == "map")) as steps:  # type: ignore[type-var]
             for answers in steps:
                 if not pace.due():
@@ -128,7 +125,7 @@ class _Events:
 
     def stop_lines(self, visitor: gr.Request) -> str:
         """End the visitor's run; returns the status."""
-        self.tickets.void(session_of(visitor))
+        self.tickets.void(runs.session_of(visitor))
         return html.status("plain", STOPPED)
 
     def failed_lines(self) -> str:
@@ -136,10 +133,10 @@ class _Events:
         return html.status("bad", FAILED)
 
 
-def add(tab: TabContext) -> None:
+def add(tab: widgets.TabContext) -> None:
     """The tab's components and events; call it inside ``gr.Tab``."""
     events = _Events(tab.model, tab.tickets)
-    gr.HTML(render("many/about.html"))
+    gr.HTML(templates.render("many/about.html"))
     with gr.Row():
         with gr.Column(scale=3, min_width=280):
             kind = gr.Radio(
@@ -153,7 +150,7 @@ def add(tab: TabContext) -> None:
             concept = gr.Textbox(
                 "ocean", label="Concept", info="Any word or short phrase.", elem_id="sweep-concept"
             )
-            strength = strength_slider(tab.model, "sweep-strength")
+            strength = widgets.strength_slider(tab.model, "sweep-strength")
             names = gr.Textbox(
                 "glacier, saxophone, honesty, penguin, bakery",
                 label="Concepts",

@@ -15,10 +15,8 @@ from introspection.concepts.catalogue import catalogue
 from introspection.demo.engine.demo_model import DemoModel
 from introspection.demo.engine.run_request import RowAnswers, RunRequest
 from introspection.demo.engine.run_tickets import Tickets
-from introspection.demo.shared import verdicts
-from introspection.demo.shared.events import FAILED, STOPPED, refusing
+from introspection.demo.shared import events, runs, verdicts
 from introspection.demo.shared.html import halt, problem, status
-from introspection.demo.shared.runs import Pace, Updates, session_of, stream_run
 from introspection.demo.tabs.try_it import html
 from introspection.errors import IntrospectionError
 
@@ -79,9 +77,9 @@ class Callbacks:
         ``form`` is (concept, strength, question, schedule, tokens, adapter where there is a choice).
         Returns (concept, question, schedule, ticket, verdict, banner, three answers, strip, links).
         """
-        with refusing("That cannot be injected"):
+        with events.refusing("That cannot be injected"):
             request = self.model.request(*form)
-        ticket = self.tickets.take(session_of(visitor))
+        ticket = self.tickets.take(runs.session_of(visitor))
         verdict = self._running(request, verdicts.in_line(*self.model.lock.place()))
         skip = gr.skip()
         return skip, skip, skip, ticket, verdict, "", self._stage(request), "", ""
@@ -99,24 +97,24 @@ class Callbacks:
 
     def stop(self, visitor: gr.Request) -> str:
         """End the visitor's run; returns the verdict."""
-        self.tickets.void(session_of(visitor))
-        return status("plain", STOPPED)
+        self.tickets.void(runs.session_of(visitor))
+        return status("plain", events.STOPPED)
 
     def run(self, visitor: gr.Request, ticket: Any, *form: Any) -> Iterator[tuple[Any, ...]]:
         """Updates of (verdict, banner, three answers, strip, links) while the model writes."""
 
-        def updates() -> Updates:
+        def updates() -> runs.Updates:
             return self._updates(self.model.request(*form), visitor)
 
         def lost(started: bool) -> tuple[Any, ...]:
-            stopped = started and self.tickets.stopped(session_of(visitor))
-            return (status("plain", STOPPED) if stopped else gr.skip(), *[gr.skip()] * 4)
+            stopped = started and self.tickets.stopped(runs.session_of(visitor))
+            return (status("plain", events.STOPPED) if stopped else gr.skip(), *[gr.skip()] * 4)
 
-        yield from stream_run(self.tickets, visitor, ticket, updates, lost)
+        yield from runs.stream_run(self.tickets, visitor, ticket, updates, lost)
 
-    def _updates(self, request: RunRequest, visitor: gr.Request) -> Updates:
+    def _updates(self, request: RunRequest, visitor: gr.Request) -> runs.Updates:
         answers: RowAnswers | None = None
-        pace, skip = Pace(), gr.skip()
+        pace, skip = runs.Pace(), gr.skip()
         halted = concluded = False
         with closing(self.model.stream(request)) as steps:  # type: ignore[type-var]
             for answers in steps:
@@ -145,4 +143,4 @@ class Callbacks:
 
     def failed(self) -> str:
         """After any failure, a full queue included: the page no longer looks as if it ran."""
-        return status("bad", FAILED)
+        return status("bad", events.FAILED)

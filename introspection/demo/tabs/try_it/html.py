@@ -9,13 +9,9 @@ from markupsafe import Markup
 from introspection.concepts.texts import DEFAULT_QUESTION
 from introspection.demo.engine.demo_model import DemoModel
 from introspection.demo.engine.run_request import MAX_NEW_TOKENS, RowAnswer, RowAnswers, RunRequest
-from introspection.demo.shared import html, verdicts
-from introspection.demo.shared.templates import render
-from introspection.demo.shared.verdicts import BARE_TITLES, TITLES, Tone
+from introspection.demo.shared import html, templates, verdicts
 from introspection.injection.decoding.readout import ReadToken
-from introspection.injection.trials.encoding import injected_positions
-from introspection.injection.trials.message import conversation
-from introspection.injection.trials.prompts import prompt_ids
+from introspection.injection.trials import encoding, message, prompts
 
 QUESTION_SHOWN = 240  # characters of the question above the answers
 # What is drawn before a run: so many tokens at the end of the prompt, so many places for the answer.
@@ -70,7 +66,7 @@ class _Card:
     subtitle: str
     injected: bool
     condition: str
-    tone: Tone = "plain"
+    tone: verdicts.Tone = "plain"
     halted: bool = False
     ended: bool = False
     pieces: tuple[tuple[str, str], ...] = ()
@@ -115,14 +111,14 @@ def _findings(answer: RowAnswer, asked: bool) -> tuple[tuple[str, str], ...]:
 def _card(
     row: str, has_adapter: bool, request: RunRequest | None, answers: RowAnswers | None
 ) -> _Card:
-    title, subtitle = (TITLES if has_adapter else BARE_TITLES)[row]
+    title, subtitle = (verdicts.TITLES if has_adapter else verdicts.BARE_TITLES)[row]
     injected = row != "adapter_clean" and (request is None or request.strength > 0)
     condition = "nothing injected"
     if injected:
         condition = f"“{request.concept.name}” injected" if request else "concept injected"
     if not request or not answers:
         return _Card(row, title, subtitle, injected, condition)
-    answer = answers[list(TITLES).index(row)]
+    answer = answers[list(verdicts.TITLES).index(row)]
     asked = verdicts.about_thoughts(answers)
     tone, headline = verdicts.headline(request, answer, asked)
     return _Card(
@@ -143,11 +139,11 @@ def stage(
     question = request.question if request else DEFAULT_QUESTION
     if len(question) > QUESTION_SHOWN:
         question = question[:QUESTION_SHOWN] + "…"
-    return render(
+    return templates.render(
         "try_it/stage.html",
         question=question,
         adapter=request.adapter if request else "",
-        cards=[_card(row, has_adapter, request, answers) for row in TITLES],
+        cards=[_card(row, has_adapter, request, answers) for row in verdicts.TITLES],
     )
 
 
@@ -192,15 +188,15 @@ def strip(answers: RowAnswers, concept: str) -> Markup | str:
         if not token.prompt
     ]
     lines = [(title, [_strip_token(token) for token in tokens]) for title, tokens in read]
-    return render("try_it/strip.html", concept=concept, lines=lines, rows=rows)
+    return templates.render("try_it/strip.html", concept=concept, lines=lines, rows=rows)
 
 
 def where(model: DemoModel, request: RunRequest) -> Markup:
     """Before a run: the prompt's tokens and the first places of the answer, and at which of them the
     vector will be added. Raises IntrospectionError for a schedule outside the prompt."""
-    tokenizer, messages = model.loaded.tokenizer, conversation(request.question)
-    ids = prompt_ids(tokenizer, messages)
-    first, last = injected_positions(tokenizer, messages, request.schedule)
+    tokenizer, messages = model.loaded.tokenizer, message.conversation(request.question)
+    ids = prompts.prompt_ids(tokenizer, messages)
+    first, last = encoding.injected_positions(tokenizer, messages, request.schedule)
     count = len(ids)
     prompt = max(0, (count if last is None else min(last + 1, count)) - first)
     parts = {0: "no prompt token", 1: "one prompt token", count: f"all {count} prompt tokens"}
@@ -221,4 +217,4 @@ def where(model: DemoModel, request: RunRequest) -> Markup:
     tokens = [(text, marks(at)) for at, text in enumerate(texts)][-PROMPT_END - SLOTS :]
     if count > PROMPT_END:
         tokens.insert(0, ("…", "given"))
-    return render("try_it/where.html", prompt=before, answer=after, tokens=tokens)
+    return templates.render("try_it/where.html", prompt=before, answer=after, tokens=tokens)

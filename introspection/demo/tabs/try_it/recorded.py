@@ -18,14 +18,7 @@ from pathlib import Path
 
 from introspection.concepts.catalogue import catalogue
 from introspection.concepts.texts import DEFAULT_QUESTION
-from introspection.demo.engine.demo_model import DemoModel
-from introspection.demo.engine.run_request import (
-    MAX_NEW_TOKENS,
-    RowAnswer,
-    RowAnswers,
-    RunRequest,
-    checked,
-)
+from introspection.demo.engine import demo_model, run_request
 from introspection.demo.tabs.try_it import export
 from introspection.errors import IntrospectionError
 from introspection.io.files import write_text
@@ -46,8 +39,8 @@ CHOSEN = (
 class Recorded:
     """One run, and the model that it is a recording of."""
 
-    request: RunRequest
-    answers: RowAnswers
+    request: run_request.RunRequest
+    answers: run_request.RowAnswers
     model: str
 
 
@@ -56,12 +49,12 @@ def runs() -> tuple[Recorded, ...]:
     """All recorded runs, in the order in which they are offered. Verdicts are those of today."""
     found = []
     for run in json.loads(FILE.read_text(encoding="utf-8")):
-        request, answers = export.from_json(checked, json.dumps(run))
+        request, answers = export.from_json(run_request.checked, json.dumps(run))
         found.append(Recorded(request, answers, run["model"]))
     return tuple(found)
 
 
-def play(recorded: Recorded, pause: float) -> Iterator[RowAnswers]:
+def play(recorded: Recorded, pause: float) -> Iterator[run_request.RowAnswers]:
     """The three answers as they grow, ``pause`` seconds between two words.
 
     As in a live run each row has its own end: ``halted_at`` comes with its last word and the verdict
@@ -69,7 +62,7 @@ def play(recorded: Recorded, pause: float) -> Iterator[RowAnswers]:
     """
     words = [re.findall(r"\s*\S+(?:\s+$)?|\s+$", answer.text) for answer in recorded.answers]
 
-    def at(i: int, step: int) -> RowAnswer:
+    def at(i: int, step: int) -> run_request.RowAnswer:
         answer, count = recorded.answers[i], len(words[i])
         if step > count:
             return answer
@@ -92,7 +85,7 @@ def play(recorded: Recorded, pause: float) -> Iterator[RowAnswers]:
 # --- making the file ----------------------------------------------------------------------------
 
 
-def _failed(request: RunRequest, answer: RowAnswer) -> bool:
+def _failed(request: run_request.RunRequest, answer: run_request.RowAnswer) -> bool:
     """Whether the trained model was wrong: another name or none, or a halt where none belongs."""
     return answer.halted != request.harmful or not (answer.verdict and answer.verdict.correct)
 
@@ -100,14 +93,16 @@ def _failed(request: RunRequest, answer: RowAnswer) -> bool:
 def _make() -> list[str]:
     from introspection.models import loading
 
-    experiment = DemoModel(loading.load(DEFAULT, device="cpu"))
+    experiment = demo_model.DemoModel(loading.load(DEFAULT, device="cpu"))
     if not experiment.has_adapter:
         raise IntrospectionError(
             f"There is no adapter for {DEFAULT}: put the trained one into adapters/ first."
         )
 
     def run(concept: str, strength: float, question: str, schedule: str) -> tuple[str, bool]:
-        request = experiment.request(concept, strength, question, schedule, MAX_NEW_TOKENS)
+        request = experiment.request(
+            concept, strength, question, schedule, run_request.MAX_NEW_TOKENS
+        )
         *_, answers = experiment.stream(request)
         return export.as_json(experiment, request, answers), _failed(request, answers[0])
 
