@@ -23,7 +23,7 @@ LAYERS = (
 )
 ENTRIES, FILES_IN_A_FOLDER, LINES, USUAL_LINES = 12, 10, 300, 200
 # The plan of the current call, a capture of the residual stream, a fixed date for chat templates.
-CONTEXT_VARIABLES = 3
+CONTEXT_VARIABLES = 2
 
 
 @dataclass(frozen=True, slots=True)
