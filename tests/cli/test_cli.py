@@ -26,7 +26,7 @@ from introspection.errors import IntrospectionError
 from introspection.injection.vectors import load_vectors, save_vectors
 from introspection.io.input_checks import concept_text
 from introspection.io.outputs import manifest
-from introspection.models import loading
+from introspection.models import loading, presets
 from introspection.models.adapters import adapter_info
 from tests.support.command import done, one_sentence, refused, run
 from tests.support.tiny import DEPTH
@@ -114,7 +114,7 @@ class TestAsk:
         refused("ask", "ocean", "--model", model, "--adapter", "none", says="train")
 
     def test_no_shipped_adapter(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        for module in (loading, common):  # each has it by name
+        for module in (presets, common):  # each has it by name
             monkeypatch.setattr(module, "bundled_adapter", lambda _: None)
         refused("ask", "ocean", says="python -m introspection train")
 

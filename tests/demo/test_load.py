@@ -30,7 +30,7 @@ from introspection.concepts.texts import DEFAULT_QUESTION
 from introspection.demo.engine.demo_model import DemoModel
 from introspection.demo.engine.run_tickets import Tickets
 from introspection.demo.server import launch as server
-from introspection.demo.tabs.blind_trial import trial
+from introspection.demo.tabs.blind_trial import html, trial
 from introspection.models.loaded_model import LoadedModel
 from tests.support.page import CONCEPTS, INFO, SETTINGS
 from tests.support.tab import WEB, Tab, free_port
@@ -243,9 +243,7 @@ def answers_alone(page: gr.Blocks, kinds: Kinds) -> dict[Wish, str]:
         # The blind trial asks the usual question, as the endpoint for one report does.
         said = ["ocean", 0.0] if not secret else [secret, dose]
         _, (row,) = asked(page.local_url.rstrip("/"), "report", *said, DEFAULT_QUESTION, "final_on")
-        alone["run_blind", (secret, dose if secret else 0.0)] = json.dumps(
-            trial.report(row["text"])
-        )
+        alone["run_blind", (secret, dose if secret else 0.0)] = json.dumps(html.report(row["text"]))
     assert len(set(alone.values())) > 0.6 * len(alone), "a mixed-up answer would hardly show"
     return alone
 

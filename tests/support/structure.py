@@ -22,7 +22,7 @@ LAYERS = (
     *("training", "evaluation", "hub", "demo", "cli"),
 )
 ENTRIES, FILES_IN_A_FOLDER, LINES, USUAL_LINES = 12, 10, 300, 200
-# The plan of the current call, a capture of the residual stream, a fixed date for chat templates.
+# The plan of the current call and a fixed date for chat templates.
 CONTEXT_VARIABLES = 2
 
 
