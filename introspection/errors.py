@@ -1,8 +1,7 @@
-"""The one exception that is meant to be read by a user.
+"""The one exception that users read.
 
-Knows: nothing but its message, which is one sentence that says what is wrong and what to do next.
-Does not know: where it is shown. The command line prints it and exits with 2, the demo shows it
-as a titled message; everything else that is raised is a bug.
+Its message is one sentence: what is wrong and what to do next. The command line prints it and exits with
+2, the page shows it as a message; everything else that is raised is a bug.
 """
 
 
