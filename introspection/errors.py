@@ -1,7 +1,7 @@
 """The one exception that users read.
 
-Its message is one sentence: what is wrong and what to do next. The command line prints it and exits with
-2, the page shows it as a message; everything else that is raised is a bug.
+Its message is one sentence: what is wrong and what to do next. The command line prints it and exits
+with 2, the page shows it as a message; everything else that is raised is a bug.
 """
 
 

@@ -1,7 +1,7 @@
-"""Pictures of the page for the README: ``python -m tests.support.screenshots``, run in the root.
+"""Pictures of the page for the README: ``python -m docs.screenshots``, run in the root.
 
 Serves app.py with the default model and the adapter that ships, runs "ocean" and "bomb" in Chromium,
-then the map of blocks and tokens and a conversation, and writes demo-light.png, demo-dark.png,
+then the map of layers and tokens and a conversation, and writes demo-light.png, demo-dark.png,
 demo-phone.png, demo-map.png and demo-conversation.png into figures/ (``--out`` elsewhere).
 Needs what the browser tests need: requirements-dev.txt and Chromium.
 """
@@ -17,10 +17,11 @@ from tempfile import TemporaryDirectory
 from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from tests.demo.test_browser import CHROMIUM, FLAGS, RUN_MS, SETTLED, ask, press, tab
+from tests.demo.test_browser_tabs import ask, tab
 from tests.support.app_process import running
+from tests.support.browser import CHROMIUM, FLAGS, RUN_MS, SETTLED, press
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 COLOURS = 128  # of a picture: a quarter of its bytes, and nobody sees it
 MOST = 300_000  # bytes of a picture
 
@@ -77,7 +78,7 @@ def main() -> None:
                 save(page, last, out / f"demo-{name}.png")
         with opened(browser, url) as page:
             tab(page, "Many at once")
-            page.locator("#sweep-kind label", has_text="Blocks ×").click()
+            page.locator("#sweep-kind label", has_text="Layers ×").click()
             page.click("#sweep-run")
             page.locator("#sweep-figure .main-svg").first.wait_for(timeout=RUN_MS)
             page.wait_for_timeout(1_000)  # plotly draws after it is there
