@@ -30,8 +30,8 @@ soak: $(VENV)/.installed-dev
 check: $(VENV)/.installed-dev
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
-	$(RUN) -m mypy
-	$(RUN) -m pytest -n 2 -m "not slow and not soak" $(ARGS)
+	@# The types are checked beside the tests: both have to be well.
+	$(RUN) -m mypy & types=$$!; $(RUN) -m pytest -n 2 -m "not slow and not soak" $(ARGS) && wait $$types
 
 venv: $(VENV)/.installed-dev
 
